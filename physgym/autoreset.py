@@ -1,0 +1,287 @@
+"""Autoreset over arrays, written once for every vector env: true ones and learned ones.
+
+`AutoresetVectorEnv` does what `gymnasium.vector.SyncVectorEnv` does over single envs, step for step and in all three modes, but
+without a Python loop over rows on the ordinary step: a subclass says how rows start, advance and are observed, and this file says
+when each of these happens, which generator is used and what `info` then holds. The arrays may be NumPy's or tensors.
+"""
+
+from __future__ import annotations
+
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.error import Error, ResetNeeded
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+
+def parse_autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
+    """The Gymnasium mode for "NextStep", "same_step", AutoresetMode.DISABLED ...; ValueError otherwise."""
+    if isinstance(mode, AutoresetMode):
+        return mode
+    for known in AutoresetMode:
+        names = {known.value.lower(), known.name.lower()}
+        if isinstance(mode, str) and mode.lower() in names:
+            return known
+    allowed = ", ".join(repr(known.value) for known in AutoresetMode)
+    raise ValueError(f"autoreset_mode={mode!r} is none of {allowed}.")
+
+
+def parse_seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int | None]:
+    """One seed per row: an int counts up from row 0, a sequence is taken as it is, None stays None.
+
+    Raises gymnasium.error.Error for a negative or non-integer seed and ValueError for a sequence of another length.
+    """
+    if seed is None:
+        return [None] * num_envs
+    if isinstance(seed, Iterable) and not isinstance(seed, str):
+        seeds = [None if one is None else _parse_seed(one) for one in seed]
+        if len(seeds) != num_envs:
+            raise ValueError(f"{len(seeds)} seeds for num_envs={num_envs}: give one for each env.")
+        return list(seeds)
+    first = _parse_seed(seed)
+    return [first + row for row in range(num_envs)]
+
+
+def _parse_seed(seed: Any) -> int:
+    try:
+        value = operator.index(seed)
+    except TypeError:
+        raise Error(f"seed={seed!r} is not an integer: give an integer >= 0.") from None
+    if value < 0:
+        raise Error(f"seed={seed!r} is negative: give an integer >= 0.")
+    return value
+
+
+def vector_info(values: Mapping[str, Any], mask: Any = None) -> dict[str, Any]:
+    """`values` (nested dicts of (N, ...) arrays) with a `_key` mask beside every key, as SyncVectorEnv makes it.
+
+    Args:
+        values: fresh arrays, which are handed on (not copied) where `mask` is None.
+        mask: (N,) bool, the rows that have this info; other rows read zero. None: every row has it.
+    """
+    info: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            info[key] = vector_info(value, mask)
+        else:
+            info[key] = value if mask is None else _zero_outside(value, mask)
+        info[f"_{key}"] = _full_mask(value) if mask is None else _copy(mask)
+    return info
+
+
+def _full_mask(value: Any) -> Any:
+    while isinstance(value, Mapping):
+        value = next(iter(value.values()))
+    if isinstance(value, np.ndarray):
+        return np.ones(len(value), dtype=np.bool_)
+    first = value.reshape(len(value), -1)[:, 0]
+    return first.new_ones(len(value)).bool()
+
+
+def _copy(array: Any) -> Any:
+    return array.copy() if isinstance(array, np.ndarray) else array.clone()
+
+
+def _zero_outside(array: Any, mask: Any) -> Any:
+    kept = _copy(array)
+    kept[~mask] = 0
+    return kept
+
+
+def _row(batch: Any, index: int) -> Any:
+    if isinstance(batch, Mapping):
+        return {key: _row(value, index) for key, value in batch.items()}
+    return _copy(batch[index])
+
+
+class AutoresetVectorEnv(VectorEnv, ABC):
+    """A vector env over arrays that equals `SyncVectorEnv` over its rows; abstract.
+
+    A subclass sets the spaces and defines `start`, `advance`, `observe` and `facts`; it may define `blank` to keep the step
+    counter and the masks as tensors.
+
+    Attributes:
+        autoreset_mode: also in `metadata`, which is a copy of the instance.
+        max_episode_steps: steps after which a row is truncated; None for no limit.
+        elapsed: (N,) steps since each row's reset.
+
+    Raises:
+        ValueError: num_envs < 1, an unknown autoreset mode, max_episode_steps < 1.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        max_episode_steps: int | None,
+        autoreset_mode: str | AutoresetMode,
+        metadata: Mapping[str, Any],
+    ) -> None:
+        if not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
+            raise ValueError(f"num_envs={num_envs!r} must be an integer >= 1.")
+        if max_episode_steps is not None and max_episode_steps < 1:
+            raise ValueError(f"max_episode_steps={max_episode_steps!r} must be >= 1 or None.")
+        self.num_envs = int(num_envs)
+        self.max_episode_steps = max_episode_steps
+        self.autoreset_mode = parse_autoreset_mode(autoreset_mode)
+        self.metadata = {**metadata, "autoreset_mode": self.autoreset_mode}
+        self.elapsed = self.blank(np.int64)
+        self._done = self.blank(np.bool_)
+        self._any_done = False
+        self._started = False
+        self._generators: list[np.random.Generator | None] = [None] * self.num_envs
+        self._seeds: list[int] = [-1] * self.num_envs
+
+    @abstractmethod
+    def start(self, rows: np.ndarray, options: Mapping[str, Any]) -> None:
+        """Put new episodes into `rows` ((K,) int64), drawing row i from `generator(i)` alone.
+
+        `options` are those of `reset` without "reset_mask", and empty on an autoreset. Must validate before it changes anything.
+        """
+
+    @abstractmethod
+    def advance(self, actions: Any, resting: Any | None) -> tuple[Any, Any, Any]:
+        """Move every row one step; return fresh rewards (N,) float64, terminated (N,) bool and truncated (N,) bool.
+
+        `resting` is None, or a mask of rows that are reset right after: their actions are to be ignored and whatever is returned
+        for them is overwritten. The time limit is added by the caller. Must validate the actions before it changes anything.
+        """
+
+    @abstractmethod
+    def observe(self, rows: np.ndarray | None = None) -> Any:
+        """Fresh observations of `rows` (all of them for None), batched: an array, or a dict of arrays."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What `info` says of the rows as they stand: fresh (N, ...) arrays in (nested) dicts, the same keys every time."""
+
+    def blank(self, dtype: type) -> Any:
+        """(N,) zeros of `dtype` (np.int64 or np.bool_), where the subclass keeps its arrays."""
+        return np.zeros(self.num_envs, dtype=dtype)
+
+    def generator(self, row: int) -> np.random.Generator:
+        """The random generator of `row`, seeded from the operating system if no seed was ever given."""
+        generator = self._generators[row]
+        if generator is None:
+            generator, self._seeds[row] = seeding.np_random()
+            self._generators[row] = generator
+        return generator
+
+    @property
+    def np_random(self) -> tuple[np.random.Generator, ...]:
+        """The rows' generators, as SyncVectorEnv gives them."""
+        return tuple(self.generator(row) for row in range(self.num_envs))
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:
+        """The seed that each row's generator was made with."""
+        return tuple(self._seeds[row] for row in range(self.num_envs) if self.generator(row))
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start new episodes in every row, or in the rows of `options["reset_mask"]` ((N,) bool) alone.
+
+        Args:
+            seed: row i is seeded `seed + i`, or `seed[i]`; None goes on with the generators as they are.
+            options: handed to every row's start, less "reset_mask".
+
+        Returns:
+            observations of all rows, and the info of those that were reset.
+        """
+        seeds = parse_seeds(seed, self.num_envs)
+        rest = dict(options or {})
+        mask = self._reset_mask(rest.pop("reset_mask", None))
+        rows = np.arange(self.num_envs) if mask is None else self._rows(mask)
+        before = self._generators.copy(), self._seeds.copy()
+        for row in rows:
+            if (one := seeds[row]) is not None:
+                self._generators[row], self._seeds[row] = seeding.np_random(one)
+        try:
+            self.start(rows, rest)
+        except Exception:
+            self._generators, self._seeds = before
+            raise
+        if mask is None:
+            self.elapsed, self._done = self.blank(np.int64), self.blank(np.bool_)
+        else:
+            self.elapsed[mask], self._done[mask] = 0, False
+        self._any_done = bool(self._done.any())
+        self._started = True
+        return self.observe(), vector_info(self.facts(), mask)
+
+    def _reset_mask(self, mask: Any) -> Any | None:
+        if mask is None:
+            return None
+        kind = type(self._done)
+        if not isinstance(mask, kind) or mask.dtype != self._done.dtype:
+            raise TypeError(f"options['reset_mask'] must be a bool {kind.__name__}, got {mask!r}.")
+        if tuple(mask.shape) != (self.num_envs,):
+            raise ValueError(
+                f"options['reset_mask'] has shape {tuple(mask.shape)}, not ({self.num_envs},)."
+            )
+        if not mask.any():
+            raise ValueError("options['reset_mask'] selects no env: set at least one row to True.")
+        if not (self._started or bool(mask.all())):
+            raise ResetNeeded("The first reset must reset every env: call reset() without a mask.")
+        return mask
+
+    def _rows(self, mask: Any) -> np.ndarray:
+        return np.flatnonzero(mask if isinstance(mask, np.ndarray) else mask.cpu().numpy())
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Advance every row by one action each; see `AutoresetMode` for what happens where an episode is over.
+
+        Returns:
+            observations, rewards (N,) float64, terminated (N,) bool, truncated (N,) bool, info.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset; in DISABLED mode also while a row is over.
+        """
+        if not self._started:
+            raise ResetNeeded("Call reset() before step().")
+        resting = self._done if self._any_done else None
+        if resting is not None and self.autoreset_mode is AutoresetMode.DISABLED:
+            raise ResetNeeded(
+                f"The episodes of rows {self._rows(resting).tolist()} are over and autoreset is "
+                "disabled: call reset(options={'reset_mask': terminated | truncated}) first."
+            )
+        rewards, terminated, truncated = self.advance(actions, resting)
+        self.elapsed += 1
+        if self.max_episode_steps is not None:
+            truncated = truncated | (self.elapsed >= self.max_episode_steps)
+        if resting is not None:
+            rewards[resting], terminated[resting], truncated[resting] = 0.0, False, False
+            self._restart(resting)
+        self._done = terminated | truncated
+        self._any_done = bool(self._done.any())
+        info: dict[str, Any] = {}
+        if self._any_done and self.autoreset_mode is AutoresetMode.SAME_STEP:
+            info = self._final(self._done)
+            self._restart(self._done)
+            self._any_done = False
+        info.update(vector_info(self.facts()))
+        return self.observe(), rewards, terminated, truncated, info
+
+    def _restart(self, mask: Any) -> None:
+        self.start(self._rows(mask), {})
+        self.elapsed[mask] = 0
+
+    def _final(self, mask: Any) -> dict[str, Any]:
+        rows = self._rows(mask)
+        batch = self.observe(rows)
+        observations = np.full(self.num_envs, None, dtype=object)
+        for index, row in enumerate(rows):
+            observations[row] = _row(batch, index)
+        return {
+            "final_obs": observations,
+            "_final_obs": _copy(mask),
+            "final_info": vector_info(self.facts(), mask),
+            "_final_info": _copy(mask),
+        }

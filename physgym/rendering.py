@@ -1,0 +1,290 @@
+"""Draws the primitives of :mod:`physgym.system` with OpenCV, to a fraction of a pixel. Knows no system.
+
+World units, y up, the origin in the middle of a square picture whose half width is ``view``. OpenCV is
+imported at the first picture, so that state observations work on a machine without it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from math import atan2, ceil, cos, hypot, pi, sin
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from gymnasium import error
+
+from physgym.system import Arc, Arrow, Disc, Polyline, Segment
+
+__all__ = ["BACKGROUND", "SCREEN", "Window", "opencv", "render", "render_batch", "write_text"]
+
+Color = tuple[int, int, int]
+
+BACKGROUND: Color = (0, 0, 0)
+"""Background of pixel observations."""
+SCREEN: Color = (24, 28, 38)
+"""Background of pictures for people."""
+INK: Color = (226, 230, 238)
+"""Text on ``SCREEN``."""
+
+_SHIFT = 8  # OpenCV coordinates carry this many fractional bits
+_ONE = 1 << _SHIFT
+_LINE_AA = 16  # cv2.LINE_AA
+_EDGE = 0.5  # LINE_AA grows a filled shape by half a pixel
+_FAR = 1e5  # pixels; a coordinate beyond it (or NaN) is not drawn: it would overflow OpenCV's integers
+_LIBRARY_HELP = (
+    "OpenCV cannot be imported ({reason}). Pictures need it; state observations do not. "
+    "On a desktop: pip install opencv-python. On a server or in a container without libGL: "
+    "pip uninstall -y opencv-python && pip install opencv-python-headless."
+)
+
+_cv2: ModuleType | None = None
+_canvases: dict[tuple[int, Color], np.ndarray] = {}
+
+
+def opencv() -> ModuleType:
+    """OpenCV, imported at the first call.
+
+    Raises:
+        gymnasium.error.DependencyNotInstalled: it is missing or cannot load (no libGL), with the fix.
+    """
+    global _cv2
+    if _cv2 is None:
+        try:
+            import cv2
+        except ImportError as reason:
+            raise error.DependencyNotInstalled(_LIBRARY_HELP.format(reason=reason)) from reason
+        _cv2 = cv2
+    return _cv2
+
+
+def render(
+    primitives: Iterable[Any],
+    view: float,
+    size: int = 64,
+    background: Color = BACKGROUND,
+    caption: str | None = None,
+) -> np.ndarray:
+    """A picture of ``primitives``, in their order, as a new uint8 array (size, size, 3), RGB.
+
+    ``view`` is half the picture's width in world units. A primitive with a coordinate that is not
+    finite, or far outside, is left out. ``caption`` is written in the upper left corner.
+    """
+    cv2 = _cv2 or opencv()
+    image = _canvas(size, background).copy()
+    _draw(cv2, image, primitives, view)
+    if caption:
+        write_text(image, caption)
+    return image
+
+
+def render_batch(
+    scenes: Sequence[Iterable[Any]], view: float, size: int = 64, background: Color = BACKGROUND
+) -> np.ndarray:
+    """One picture a scene: uint8 (N, size, size, 3), RGB; row i equals ``render(scenes[i], ...)``."""
+    cv2 = _cv2 or opencv()
+    images = np.empty((len(scenes), size, size, 3), np.uint8)
+    images[:] = _canvas(size, background)
+    for image, scene in zip(images, scenes, strict=True):
+        _draw(cv2, image, scene, view)
+    return images
+
+
+def write_text(
+    image: np.ndarray, text: str, corner: str = "top", color: Color = INK, scale: float = 1.0
+) -> None:
+    """Write one line of ``text`` into ``image`` (H, W, 3), at the left of its ``"top"`` or ``"bottom"``."""
+    cv2 = _cv2 or opencv()
+    height = scale * max(image.shape[0] / 480, 0.6)
+    origin = round(10 * height), round(22 * height if corner == "top" else image.shape[0] - 10 * height)
+    cv2.putText(image, text, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.5 * height, color, 1, _LINE_AA)
+
+
+class Window:
+    """A window on the screen, opened by the first ``show``; the only place that calls ``imshow``."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._open = False
+        self._closed_by_user = False
+        self._last = 0.0
+
+    def show(self, frame: np.ndarray, fps: float | None = None) -> bool:
+        """Show ``frame`` (H, W, 3, RGB), not sooner than 1/fps seconds after the last one.
+
+        Returns False once the user has closed the window, and then draws no more.
+
+        Raises:
+            gymnasium.error.DependencyNotInstalled: OpenCV is missing, or built without windows.
+            gymnasium.error.Error: there is no display.
+        """
+        if self._closed_by_user:
+            return False
+        cv2 = opencv()
+        if not self._open:
+            self._create(cv2)
+        elif cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1:
+            self._closed_by_user = True
+            return False
+        cv2.imshow(self.title, np.ascontiguousarray(frame[..., ::-1]))
+        rest = 0.0 if fps is None else 1 / fps - (time.perf_counter() - self._last)
+        cv2.waitKey(max(1, ceil(1000 * rest)))
+        self._last = time.perf_counter()
+        return True
+
+    def _create(self, cv2: ModuleType) -> None:
+        _require_display()
+        try:
+            cv2.namedWindow(self.title, cv2.WINDOW_AUTOSIZE)
+        except cv2.error as reason:
+            raise error.DependencyNotInstalled(
+                "this OpenCV was built without windows (opencv-python-headless). Use "
+                "render_mode='rgb_array', or: pip uninstall -y opencv-python-headless && "
+                "pip install opencv-python."
+            ) from reason
+        self._open = True
+
+    def close(self) -> None:
+        """Close the window; a second call does nothing."""
+        if self._open:
+            cv2 = opencv()
+            if not self._closed_by_user:
+                cv2.destroyWindow(self.title)
+                cv2.waitKey(1)
+            self._open = False
+
+
+def _require_display() -> None:
+    """Refuse before OpenCV tries: its window library ends the process where there is no display."""
+    if not sys.platform.startswith("linux") or os.environ.get("QT_QPA_PLATFORM") == "offscreen":
+        return
+    display = os.environ.get("DISPLAY", "")
+    if not display and os.environ.get("WAYLAND_DISPLAY"):
+        return
+    local = display.startswith(":")
+    socket = Path("/tmp/.X11-unix") / ("X" + display[1:].split(".")[0])
+    if not display or (local and not socket.exists()):
+        raise error.Error(
+            f"render_mode='human' needs a display, and DISPLAY={display!r} is none. Use "
+            "render_mode='rgb_array', write a video (scripts/visualize.py), or start under xvfb-run."
+        )
+
+
+def _canvas(size: int, background: Color) -> np.ndarray:
+    key = size, tuple(background)
+    if key not in _canvases:
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"size must be a positive integer, got {size!r}")
+        _canvases[key] = np.full((size, size, 3), background, np.uint8)
+    return _canvases[key]
+
+
+def _draw(cv2: Any, image: np.ndarray, primitives: Iterable[Any], view: float) -> None:
+    size = image.shape[0]
+    scale = 0.5 * size / view
+    middle = 0.5 * size - 0.5  # OpenCV counts from the centre of the first pixel
+    for primitive in primitives:
+        try:
+            draw = _DRAW[type(primitive)]
+        except KeyError:
+            names = sorted(kind.__name__ for kind in _DRAW)
+            raise TypeError(f"cannot draw {primitive!r}; primitives are {names}") from None
+        draw(cv2, image, primitive, scale, middle)
+
+
+def _disc(cv2: Any, image: np.ndarray, disc: Disc, scale: float, middle: float) -> None:
+    x, y = middle + disc.x * scale, middle - disc.y * scale
+    radius = disc.radius * scale - _EDGE
+    if -_FAR < x < _FAR and -_FAR < y < _FAR and radius < _FAR:
+        cv2.circle(
+            image,
+            (int(x * _ONE), int(y * _ONE)),
+            int(max(radius, _EDGE) * _ONE),
+            disc.color,
+            -1,
+            _LINE_AA,
+            _SHIFT,
+        )
+
+
+def _segment(cv2: Any, image: np.ndarray, segment: Segment, scale: float, middle: float) -> None:
+    x0, y0 = middle + segment.x0 * scale, middle - segment.y0 * scale
+    x1, y1 = middle + segment.x1 * scale, middle - segment.y1 * scale
+    if max(abs(x0), abs(y0)) + max(abs(x1), abs(y1)) < _FAR:
+        start, end = (int(x0 * _ONE), int(y0 * _ONE)), (int(x1 * _ONE), int(y1 * _ONE))
+        cv2.line(image, start, end, segment.color, _pixels(segment.width, scale), _LINE_AA, _SHIFT)
+
+
+def _polyline(cv2: Any, image: np.ndarray, line: Polyline, scale: float, middle: float) -> None:
+    points = np.asarray(line.points, np.float64).reshape(-1, 2)
+    points = np.array([middle, middle]) + points * (scale, -scale)
+    points = points[(np.abs(points) < _FAR).all(axis=1)]
+    if len(points) > 1:
+        fixed = np.round(points * _ONE).astype(np.int32)
+        thickness = _pixels(line.width, scale)
+        cv2.polylines(image, [fixed], False, line.color, thickness, _LINE_AA, _SHIFT)
+
+
+def _arrow(cv2: Any, image: np.ndarray, arrow: Arrow, scale: float, middle: float) -> None:
+    dx, dy = arrow.x1 - arrow.x0, arrow.y1 - arrow.y0
+    length = hypot(dx, dy)
+    if not 0 < length < _FAR:
+        return
+    head = min(3.2 * max(arrow.width, 1 / scale), length)
+    neck = 1 - 0.9 * head / length
+    shaft = Segment(
+        arrow.x0, arrow.y0, arrow.x0 + neck * dx, arrow.y0 + neck * dy, arrow.width, arrow.color
+    )
+    _segment(cv2, image, shaft, scale, middle)
+    _head(cv2, image, (arrow.x1, arrow.y1), atan2(dy, dx), head, arrow.color, scale, middle)
+
+
+def _arc(cv2: Any, image: np.ndarray, arc: Arc, scale: float, middle: float) -> None:
+    span = arc.end - arc.start
+    if not 0 < abs(span) < 100 * pi:
+        return
+    head = min(3.2 * max(arc.width, 1 / scale), arc.radius * abs(span))
+    turn = head / arc.radius if span > 0 else -head / arc.radius  # the angle that the head takes
+    angles = np.linspace(arc.start, arc.end - 0.9 * turn, max(2, ceil(abs(span) / 0.1)))
+    x, y = arc.x + arc.radius * np.cos(angles), arc.y + arc.radius * np.sin(angles)
+    line = Polyline(np.stack([x, y], axis=-1), arc.width, arc.color)
+    _polyline(cv2, image, line, scale, middle)
+    tip = arc.x + arc.radius * cos(arc.end), arc.y + arc.radius * sin(arc.end)
+    heading = arc.end + (0.5 if span > 0 else -0.5) * pi - 0.5 * turn
+    _head(cv2, image, tip, heading, head, arc.color, scale, middle)
+
+
+def _head(
+    cv2: Any,
+    image: np.ndarray,
+    tip: tuple[float, float],
+    heading: float,
+    length: float,
+    color: Color,
+    scale: float,
+    middle: float,
+) -> None:
+    """A triangle that ends in ``tip`` and points along ``heading`` [rad]; as long as it is wide."""
+    along, across = np.array([cos(heading), sin(heading)]), np.array([-sin(heading), cos(heading)])
+    corners = np.array(tip) - np.outer([0.0, length, length], along)
+    corners += np.outer([0.0, 0.5 * length, -0.5 * length], across)
+    fixed = np.array([middle, middle]) + corners * (scale, -scale)
+    if (np.abs(fixed) < _FAR).all():
+        cv2.fillConvexPoly(image, np.round(fixed * _ONE).astype(np.int32), color, _LINE_AA, _SHIFT)
+
+
+def _pixels(width: float, scale: float) -> int:
+    return max(1, round(width * scale))
+
+
+_DRAW: dict[type, Callable[..., None]] = {
+    Disc: _disc,
+    Segment: _segment,
+    Polyline: _polyline,
+    Arrow: _arrow,
+    Arc: _arc,
+}
