@@ -1,0 +1,186 @@
+"""What every world model is: four verbs, and the records they speak in.
+
+Legend, for this package: B batch, T time, D state size, F feature, A action, P parameters,
+K context frames, C channels, H x W latent map.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a model must know of the env it imitates; plain JSON beside the weights."""
+
+    env_name: str
+    """Name in ``physgym.SYSTEMS``."""
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of ``gymnasium.make`` that the buffer was collected with."""
+    dt: float = 0.1
+    """Seconds a step in the buffer."""
+    state_size: int = 2
+    """D, even: D/2 positions, then their D/2 velocities."""
+    angles: tuple[int, ...] = ()
+    """Indices of the coordinates of the state that are angles."""
+    action_kind: str = "discrete"
+    """discrete (integers below action_size) or continuous (action_size numbers in [-1, 1])."""
+    action_size: int = 3
+    """Number of discrete actions, or size of a continuous one."""
+    param_names: tuple[str, ...] = ()
+    """Physical parameters, in the order of a batch's ``params``."""
+    max_episode_steps: int = 200
+    """Time limit of the env."""
+
+    def __post_init__(self) -> None:
+        if self.state_size < 2 or self.state_size % 2:
+            raise ValueError(f"state_size={self.state_size} is not valid: expected 2, 4, 6, ...")
+        if self.action_kind not in ("discrete", "continuous"):
+            raise ValueError(
+                f"action_kind={self.action_kind!r} is not valid: expected discrete or continuous"
+            )
+        if any(not 0 <= index < self.state_size // 2 for index in self.angles):
+            raise ValueError(f"angles={self.angles} are not all positions of the state")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; ``from_dict`` reverses it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Spec:
+        """Spec of saved values. Raises ``ValueError`` for a missing or unknown key."""
+        try:
+            made = cls(**values)
+        except TypeError as error:
+            raise ValueError(f"spec {values!r} is not valid: {error}") from None
+        return cls(**{**values, "angles": tuple(made.angles), "param_names": tuple(made.param_names)})
+
+
+class Batch(NamedTuple):
+    """Windows of episodes, states and parameters in physical units."""
+
+    states: Tensor
+    """(B, T+1, D) float32; angles unwrapped."""
+    actions: Tensor
+    """(B, T) int64, or (B, T, A) float32."""
+    params: Tensor
+    """(B, P) float32."""
+    mask: Tensor
+    """(B, T) bool: transition t is of the episode."""
+
+
+class Latent(NamedTuple):
+    """What a model carries from step to step; every tensor has the batch on axis 0."""
+
+    z: Tensor
+    """(B, F) or (B, C, H, W): half positions, half velocities or momenta, on axis 1."""
+    memory: tuple[Tensor, ...] = ()
+    """Hidden state of a model that has one (LSTM: h, c)."""
+    condition: Tensor | None = None
+    """(B, P) parameters the model is told, constant over a rollout."""
+
+
+def select(latent: Latent, mask: Tensor, other: Latent) -> Latent:
+    """Rows of ``latent`` where ``mask`` (B,) holds, of ``other`` elsewhere: a reset by row."""
+
+    def choose(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    memory = tuple(choose(a, b) for a, b in zip(latent.memory, other.memory, strict=True))
+    if latent.condition is None or other.condition is None:
+        return Latent(choose(latent.z, other.z), memory, None)
+    return Latent(choose(latent.z, other.z), memory, choose(latent.condition, other.condition))
+
+
+class DivergenceError(RuntimeError):
+    """A learned rollout could not be integrated further; a caller ends it as diverged."""
+
+
+@dataclass(frozen=True)
+class Medium:
+    """The kind of latent a structure works on."""
+
+    features: int
+    """Size of axis 1: features of a vector, channels of a map."""
+    spatial: bool = False
+    """Whether the latent is a map (B, C, H, W)."""
+    angles: tuple[int, ...] = ()
+    """Features that are angles, shown to networks as (cos, sin); vectors only."""
+    action_kind: str = "discrete"
+    """discrete or continuous."""
+    action_size: int = 3
+    """Number of discrete actions, or size of a continuous one."""
+    condition_size: int = 0
+    """Extra inputs a model is told: physical parameters."""
+
+    def __post_init__(self) -> None:
+        if self.features < 2 or self.features % 2:
+            raise ValueError(f"features={self.features} is not valid: expected 2, 4, 6, ...")
+        if self.spatial and self.angles:
+            raise ValueError("angles are features of vectors: a map has none")
+
+
+class Dynamics(nn.Module, ABC):
+    """A structure: one rule for z' over features on axis 1, of vectors and maps alike.
+
+    Built from a config and a ``Medium``; the first half of axis 1 are positions, the second
+    velocities or momenta. The batch stays on axis 0 and rows never mix.
+    """
+
+    has_energy: ClassVar[bool] = False
+    """Whether ``energy`` is there."""
+
+    @abstractmethod
+    def step(self, latent: Latent, action: Tensor, dt: Tensor | float) -> Latent:
+        """Latent one control step of ``dt`` later; ``action`` (B,) int64 or (B, A)."""
+
+    def initial_memory(self, z: Tensor) -> tuple[Tensor, ...]:
+        """Memory at the start of an episode: () for a structure without one."""
+        return ()
+
+    def energy(self, latent: Latent) -> Tensor:
+        """(B,) learned energy, up to scale and offset. Raises where the structure has none."""
+        raise NotImplementedError(f"{type(self).__name__} has no energy; port_hamiltonian has")
+
+
+class WorldModel(nn.Module, ABC):
+    """Four verbs; everything downstream speaks these and never asks which model it holds."""
+
+    spec: Spec
+
+    @abstractmethod
+    def encode(self, context: Tensor, params: Tensor | None = None) -> Latent:
+        """Latent at the end of ``context`` (B, K, D); ``params`` (B, P) where conditioned."""
+
+    @abstractmethod
+    def step(self, latent: Latent, action: Tensor, dt: Tensor | float | None = None) -> Latent:
+        """Latent ``dt`` seconds (default: those of the buffer) later, under ``action``."""
+
+    @abstractmethod
+    def decode(self, latent: Latent) -> Tensor:
+        """(B, D) physical state of a latent."""
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Scalar to descend, and detached scalars to log."""
+
+
+STRUCTURES: dict[str, type[Dynamics]] = {}
+"""Structures by name, filled by ``register`` as the files of ``worldmodels.dynamics`` load."""
+
+
+def register(name: str) -> Any:
+    """Class decorator that puts a ``Dynamics`` into ``STRUCTURES``."""
+
+    def add(kind: type[Dynamics]) -> type[Dynamics]:
+        if name in STRUCTURES:
+            raise ValueError(f"structure {name!r} is registered twice")
+        STRUCTURES[name] = kind
+        return kind
+
+    return add
