@@ -1,8 +1,9 @@
 """Autoreset over arrays, written once for every vector env: true ones and learned ones.
 
-`AutoresetVectorEnv` does what `gymnasium.vector.SyncVectorEnv` does over single envs, step for step and in all three modes, but
-without a Python loop over rows on the ordinary step: a subclass says how rows start, advance and are observed, and this file says
-when each of these happens, which generator is used and what `info` then holds. The arrays may be NumPy's or tensors.
+`AutoresetVectorEnv` does what `gymnasium.vector.SyncVectorEnv` does over single envs, step for
+step and in all three modes, but without a Python loop over rows on the ordinary step: a subclass
+says how rows start, advance and are observed, and this file says when each of these happens, which
+generator is used and what `info` then holds. The arrays may be NumPy's or tensors.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 
 def parse_autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
-    """The Gymnasium mode for "NextStep", "same_step", AutoresetMode.DISABLED ...; ValueError otherwise."""
+    """The Gymnasium mode called "NextStep", "same_step" ...; ValueError for no mode."""
     if isinstance(mode, AutoresetMode):
         return mode
     for known in AutoresetMode:
@@ -33,7 +34,8 @@ def parse_autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
 def parse_seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int | None]:
     """One seed per row: an int counts up from row 0, a sequence is taken as it is, None stays None.
 
-    Raises gymnasium.error.Error for a negative or non-integer seed and ValueError for a sequence of another length.
+    Raises gymnasium.error.Error for a negative or non-integer seed and ValueError for a sequence
+    of another length.
     """
     if seed is None:
         return [None] * num_envs
@@ -57,7 +59,9 @@ def _parse_seed(seed: Any) -> int:
 
 
 def vector_info(values: Mapping[str, Any], mask: Any = None) -> dict[str, Any]:
-    """`values` (nested dicts of (N, ...) arrays) with a `_key` mask beside every key, as SyncVectorEnv makes it.
+    """`values`, nested dicts of (N, ...) arrays, with a `_key` mask beside every key.
+
+    That is the form that SyncVectorEnv gives.
 
     Args:
         values: fresh arrays, which are handed on (not copied) where `mask` is None.
@@ -78,8 +82,7 @@ def _full_mask(value: Any) -> Any:
         value = next(iter(value.values()))
     if isinstance(value, np.ndarray):
         return np.ones(len(value), dtype=np.bool_)
-    first = value.reshape(len(value), -1)[:, 0]
-    return first.new_ones(len(value)).bool()
+    return value.new_ones(len(value)).bool()
 
 
 def _copy(array: Any) -> Any:
@@ -101,8 +104,8 @@ def _row(batch: Any, index: int) -> Any:
 class AutoresetVectorEnv(VectorEnv, ABC):
     """A vector env over arrays that equals `SyncVectorEnv` over its rows; abstract.
 
-    A subclass sets the spaces and defines `start`, `advance`, `observe` and `facts`; it may define `blank` to keep the step
-    counter and the masks as tensors.
+    A subclass sets the spaces and defines `start`, `advance`, `observe` and `facts`; it may define
+    `blank` to keep the step counter and the masks as tensors.
 
     Attributes:
         autoreset_mode: also in `metadata`, which is a copy of the instance.
@@ -139,31 +142,35 @@ class AutoresetVectorEnv(VectorEnv, ABC):
     def start(self, rows: np.ndarray, options: Mapping[str, Any]) -> None:
         """Put new episodes into `rows` ((K,) int64), drawing row i from `generator(i)` alone.
 
-        `options` are those of `reset` without "reset_mask", and empty on an autoreset. Must validate before it changes anything.
+        `options` are those of `reset` without "reset_mask", and empty on an autoreset. Must
+        validate before it changes anything.
         """
 
     @abstractmethod
     def advance(self, actions: Any, resting: Any | None) -> tuple[Any, Any, Any]:
-        """Move every row one step; return fresh rewards (N,) float64, terminated (N,) bool and truncated (N,) bool.
+        """Move every row one step.
 
-        `resting` is None, or a mask of rows that are reset right after: their actions are to be ignored and whatever is returned
-        for them is overwritten. The time limit is added by the caller. Must validate the actions before it changes anything.
+        Returns fresh rewards (N,) float64, terminated (N,) bool and truncated (N,) bool.
+
+        `resting` is None, or a mask of rows that are reset right after: their actions are to be
+        ignored and whatever is returned for them is overwritten. The time limit is added by the
+        caller. Must validate the actions before it changes anything.
         """
 
     @abstractmethod
     def observe(self, rows: np.ndarray | None = None) -> Any:
-        """Fresh observations of `rows` (all of them for None), batched: an array, or a dict of arrays."""
+        """Fresh observations of `rows` (None: of all), batched: an array or a dict of arrays."""
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """What `info` says of the rows as they stand: fresh (N, ...) arrays in (nested) dicts, the same keys every time."""
+        """What `info` says of the rows: fresh (N, ...) arrays in nested dicts, constant keys."""
 
     def blank(self, dtype: type) -> Any:
         """(N,) zeros of `dtype` (np.int64 or np.bool_), where the subclass keeps its arrays."""
         return np.zeros(self.num_envs, dtype=dtype)
 
     def generator(self, row: int) -> np.random.Generator:
-        """The random generator of `row`, seeded from the operating system if no seed was ever given."""
+        """The random generator of `row`; seeded by the operating system if never seeded."""
         generator = self._generators[row]
         if generator is None:
             generator, self._seeds[row] = seeding.np_random()
@@ -186,10 +193,11 @@ class AutoresetVectorEnv(VectorEnv, ABC):
         seed: int | Sequence[int | None] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
-        """Start new episodes in every row, or in the rows of `options["reset_mask"]` ((N,) bool) alone.
+        """Start new episodes in all rows, or in those of `options["reset_mask"]` ((N,) bool).
 
         Args:
-            seed: row i is seeded `seed + i`, or `seed[i]`; None goes on with the generators as they are.
+            seed: row i is seeded `seed + i`, or `seed[i]`; None goes on with the generators as
+                they are.
             options: handed to every row's start, less "reset_mask".
 
         Returns:
@@ -236,13 +244,14 @@ class AutoresetVectorEnv(VectorEnv, ABC):
         return np.flatnonzero(mask if isinstance(mask, np.ndarray) else mask.cpu().numpy())
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Advance every row by one action each; see `AutoresetMode` for what happens where an episode is over.
+        """Advance every row by one action; rows whose episode is over follow `autoreset_mode`.
 
         Returns:
             observations, rewards (N,) float64, terminated (N,) bool, truncated (N,) bool, info.
 
         Raises:
-            gymnasium.error.ResetNeeded: before the first reset; in DISABLED mode also while a row is over.
+            gymnasium.error.ResetNeeded: before the first reset; in DISABLED mode also while a row
+                is over.
         """
         if not self._started:
             raise ResetNeeded("Call reset() before step().")
@@ -265,7 +274,7 @@ class AutoresetVectorEnv(VectorEnv, ABC):
         if self._any_done and self.autoreset_mode is AutoresetMode.SAME_STEP:
             info = self._final(self._done)
             self._restart(self._done)
-            self._any_done = False
+            self._done, self._any_done = self.blank(np.bool_), False
         info.update(vector_info(self.facts()))
         return self.observe(), rewards, terminated, truncated, info
 
