@@ -1,7 +1,7 @@
 """World models of physical systems: learn them, measure them, act inside them.
 
-The names below load their module on first use, so that `import worldmodels` (and with it the command
-line's help) imports no torch.
+The names below load their module on first use, so that `import worldmodels` (and with it the
+command line's help) imports no torch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HOME = {
     "make_env": "worldmodels.env",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605  (the table above is the list)
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,127 @@
+"""What every script shares: errors as one line, progress, tables.
+
+Scripts are run as `python scripts/NAME.py`, which puts this folder on the path:
+`from cli import main_guard`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+OUR_PACKAGES = ("physgym", "worldmodels", "scripts", "cli")
+
+
+class UsageError(ValueError):
+    """Something on the command line that cannot be: shown as one line, exit status 2."""
+
+
+def did_you_mean(name: object, allowed: Iterable[str]) -> str:
+    """The end of an error message about `name`: the closest allowed names, then all of them."""
+    known = list(allowed)
+    close = difflib.get_close_matches(str(name), known, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    return f"{hint}Known: {', '.join(known)}"
+
+
+def is_user_error(error: BaseException) -> bool:
+    """Whether `error` tells the user what to change, rather than us what to mend.
+
+    True for values, files and missing packages, for Gymnasium's errors and for the named errors
+    of this project. A bare KeyError, IndexError, TypeError or AttributeError is a defect and keeps
+    its traceback.
+    """
+    home = type(error).__module__.partition(".")[0]
+    return isinstance(error, (ValueError, OSError, ImportError)) or home in (
+        *OUR_PACKAGES,
+        "gymnasium",
+    )
+
+
+def one_line(error: BaseException) -> str:
+    """The message of `error` on one line (a KeyError's without the quotes of str())."""
+    text = str(error.args[0]) if isinstance(error, LookupError) and error.args else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def main_guard(main: Callable[[], int | None]) -> NoReturn:
+    """Run `main` and end the process with its status.
+
+    A user's error prints one line on stderr and exits with 2 (PHYSGYM_DEBUG=1 adds the traceback);
+    Ctrl-C exits with 130; a closed pipe (`| head`) ends quietly.
+    """
+    try:
+        status = main() or 0
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        status = INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except Exception as error:
+        if os.environ.get("PHYSGYM_DEBUG") or not is_user_error(error):
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        status = USAGE_ERROR
+    sys.exit(status)
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Callable[..., None]]:
+    """A progress bar on a terminal, and a line every tenth elsewhere.
+
+    Yields `advance(steps=1, note="")`; `note` stands after the bar (a loss, a file name).
+    """
+    if sys.stderr.isatty():
+        yield from _bar(title, total)
+    else:
+        yield _lines(title, total)
+
+
+def _bar(title: str, total: int) -> Iterator[Callable[..., None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeLeft())
+    note_column = TextColumn("{task.fields[note]}")
+    with Progress(*columns, note_column, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total, note="")
+
+        def advance(steps: int = 1, note: str = "") -> None:
+            bar.update(task, advance=steps, note=note)
+
+        yield advance
+
+
+def _lines(title: str, total: int) -> Callable[..., None]:
+    done = 0
+
+    def advance(steps: int = 1, note: str = "") -> None:
+        nonlocal done
+        before, done = done, done + steps
+        if before * 10 // max(total, 1) != done * 10 // max(total, 1):
+            print(f"{title} {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
+
+    return advance
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table: the first column left, the others right; floats with three figures."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row))
+    width = None if sys.stdout.isatty() else 160
+    Console(width=width).print(table)
