@@ -1,7 +1,7 @@
-"""Draws the primitives of :mod:`physgym.system` with OpenCV, to a fraction of a pixel. Knows no system.
+"""Draws the primitives of :mod:`physgym.system` with OpenCV, to a fraction of a pixel.
 
-World units, y up, the origin in the middle of a square picture whose half width is ``view``. OpenCV is
-imported at the first picture, so that state observations work on a machine without it.
+World units, y up, the origin in the middle of a square picture whose half width is ``view``. It
+knows no system. OpenCV is imported at the first picture: state observations work without it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SHIFT = 8  # OpenCV coordinates carry this many fractional bits
 _ONE = 1 << _SHIFT
 _LINE_AA = 16  # cv2.LINE_AA
 _EDGE = 0.5  # LINE_AA grows a filled shape by half a pixel
-_FAR = 1e5  # pixels; a coordinate beyond it (or NaN) is not drawn: it would overflow OpenCV's integers
+_FAR = 1e5  # pixels; beyond it (or NaN) nothing is drawn: OpenCV's integers would overflow
 _LIBRARY_HELP = (
     "OpenCV cannot be imported ({reason}). Pictures need it; state observations do not. "
     "On a desktop: pip install opencv-python. On a server or in a container without libGL: "
@@ -50,7 +50,7 @@ def opencv() -> ModuleType:
     """OpenCV, imported at the first call.
 
     Raises:
-        gymnasium.error.DependencyNotInstalled: it is missing or cannot load (no libGL), with the fix.
+        gymnasium.error.DependencyNotInstalled: missing, or cannot load (no libGL); with the fix.
     """
     global _cv2
     if _cv2 is None:
@@ -85,7 +85,7 @@ def render(
 def render_batch(
     scenes: Sequence[Iterable[Any]], view: float, size: int = 64, background: Color = BACKGROUND
 ) -> np.ndarray:
-    """One picture a scene: uint8 (N, size, size, 3), RGB; row i equals ``render(scenes[i], ...)``."""
+    """One picture a scene: uint8 (N, size, size, 3); row i equals ``render(scenes[i], ...)``."""
     cv2 = _cv2 or opencv()
     images = np.empty((len(scenes), size, size, 3), np.uint8)
     images[:] = _canvas(size, background)
@@ -97,15 +97,16 @@ def render_batch(
 def write_text(
     image: np.ndarray, text: str, corner: str = "top", color: Color = INK, scale: float = 1.0
 ) -> None:
-    """Write one line of ``text`` into ``image`` (H, W, 3), at the left of its ``"top"`` or ``"bottom"``."""
+    """Write a line of ``text`` into ``image`` (H, W, 3), at its left ``"top"`` or ``"bottom"``."""
     cv2 = _cv2 or opencv()
     height = scale * max(image.shape[0] / 480, 0.6)
-    origin = round(10 * height), round(22 * height if corner == "top" else image.shape[0] - 10 * height)
+    base = 22 * height if corner == "top" else image.shape[0] - 10 * height
+    origin = round(10 * height), round(base)
     cv2.putText(image, text, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.5 * height, color, 1, _LINE_AA)
 
 
 class Window:
-    """A window on the screen, opened by the first ``show``; the only place that calls ``imshow``."""
+    """A window on the screen, opened by the first ``show``; nothing else calls ``imshow``."""
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -170,7 +171,7 @@ def _require_display() -> None:
     if not display or (local and not socket.exists()):
         raise error.Error(
             f"render_mode='human' needs a display, and DISPLAY={display!r} is none. Use "
-            "render_mode='rgb_array', write a video (scripts/visualize.py), or start under xvfb-run."
+            "render_mode='rgb_array', write a video (scripts/visualize.py), or use xvfb-run."
         )
 
 
@@ -214,7 +215,7 @@ def _disc(cv2: Any, image: np.ndarray, disc: Disc, scale: float, middle: float) 
 def _segment(cv2: Any, image: np.ndarray, segment: Segment, scale: float, middle: float) -> None:
     x0, y0 = middle + segment.x0 * scale, middle - segment.y0 * scale
     x1, y1 = middle + segment.x1 * scale, middle - segment.y1 * scale
-    if max(abs(x0), abs(y0)) + max(abs(x1), abs(y1)) < _FAR:
+    if abs(x0) + abs(y0) + abs(x1) + abs(y1) < _FAR:  # NaN compares false
         start, end = (int(x0 * _ONE), int(y0 * _ONE)), (int(x1 * _ONE), int(y1 * _ONE))
         cv2.line(image, start, end, segment.color, _pixels(segment.width, scale), _LINE_AA, _SHIFT)
 
