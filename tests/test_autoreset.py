@@ -123,10 +123,9 @@ def test_a_partial_reset_in_the_midst_keeps_the_other_rows() -> None:
         mask = np.array([True, False, False, True, False])
         for _ in range(3):
             sync.step(np.ones(5, dtype=int)), ours.step(np.ones(5, dtype=int))
-            options = [{"reset_mask": mask.copy()} for _ in range(2)]
-            assert_same(
-                sync.reset(seed=9, options=options[0]), ours.reset(seed=9, options=options[1])
-            )
+            options = {"reset_mask": mask.copy()}
+            theirs = sync.reset(seed=9, options=options.copy())
+            assert_same(theirs, ours.reset(seed=9, options=options))
             assert_same(sync.step(np.zeros(5, dtype=int)), ours.step(np.zeros(5, dtype=int)))
             assert "reset_mask" in options, "the caller's options are left alone"
 
