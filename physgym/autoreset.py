@@ -177,13 +177,13 @@ class AutoresetVectorEnv(VectorEnv, ABC):
             self._generators[row] = generator
         return generator
 
-    @property
-    def np_random(self) -> tuple[np.random.Generator, ...]:
+    @property  # type: ignore[misc]
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """The rows' generators, as SyncVectorEnv gives them."""
         return tuple(self.generator(row) for row in range(self.num_envs))
 
     @property
-    def np_random_seed(self) -> tuple[int, ...]:
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
         """The seed that each row's generator was made with."""
         return tuple(self._seeds[row] for row in range(self.num_envs) if self.generator(row))
 
