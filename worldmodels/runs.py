@@ -1,7 +1,7 @@
 """Run folders: one folder a training run, never shared and never overwritten.
 
-`outputs/<date>/<time>/<model>/` holds `config.json` (the whole configuration), `run.json` (where it came from and how
-it ended), `metrics.jsonl`, `checkpoints/` and `evaluation/`.
+`outputs/<date>/<time>/<model>/` holds `config.json` (the whole configuration), `run.json` (where
+it came from and how it ended), `metrics.jsonl`, `checkpoints/` and `evaluation/`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class RunFolder:
 
         Args:
             config: the whole configuration, JSON-able (`worldmodels.config.to_dict`).
-            out: the folder; it may exist but must be empty. None: `<root>/<date>/<time>/<model_name>`.
+            out: the folder; it may exist but must be empty. None: a dated one under `root`.
             argv: the command line that asked for the run, recorded only.
             root: where unnamed runs go.
 
