@@ -1,0 +1,290 @@
+"""Stock agents (Stable-Baselines3, extra `agents`) on any Gymnasium vector env, true or learned.
+
+Stable-Baselines3 takes no Gymnasium `VectorEnv`; `to_sb3_vecenv` makes one into what it takes, so
+that a batch of envs costs one batched step. Nothing of it is imported before the first call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium.error import DependencyNotInstalled
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+AGENTS: dict[str, dict[str, Any]] = {
+    "dqn": {
+        "policy_kwargs": {"net_arch": [64, 64]},
+        "learning_rate": 1e-3,
+        "batch_size": 256,
+        "buffer_size": 200_000,
+        "learning_starts": 5_000,
+        "train_freq": 1,
+        "gradient_steps": 2,
+        "target_update_interval": 1_000,
+        "exploration_fraction": 0.3,
+        "exploration_final_eps": 0.05,
+        "gamma": 0.98,
+    },
+    "ppo": {
+        "policy_kwargs": {"net_arch": [64, 64]},
+        "learning_rate": 1e-3,
+        "n_steps": 64,
+        "batch_size": 1024,
+        "n_epochs": 8,
+        "gamma": 0.98,
+        "gae_lambda": 0.95,
+        "ent_coef": 0.001,
+    },
+    "sac": {
+        "policy_kwargs": {"net_arch": [64, 64]},
+        "learning_rate": 1e-3,
+        "batch_size": 256,
+        "buffer_size": 200_000,
+        "learning_starts": 2_000,
+        "train_freq": 1,
+        "gradient_steps": 4,
+        "gamma": 0.98,
+    },
+}
+"""Settings of each agent, found on the oscillator and the pendulum with 32 envs."""
+
+
+class Returns(NamedTuple):
+    """Returns of whole episodes, one for each env."""
+
+    mean: float
+    """Mean return."""
+    standard_error: float
+    """Standard error of the mean."""
+    returns: np.ndarray
+    """(episodes,) float64."""
+    diverged: int
+    """Episodes that a learned model ended because it diverged."""
+
+    def __str__(self) -> str:
+        text = f"{self.mean:.1f} +- {self.standard_error:.1f} ({len(self.returns)} episodes"
+        return text + (f", {self.diverged} diverged)" if self.diverged else ")")
+
+
+def to_sb3_vecenv(vector_env: VectorEnv) -> Any:
+    """A Stable-Baselines3 `VecEnv` over a Gymnasium vector env, in any of its autoreset modes.
+
+    Episodes restart in the same step, as Stable-Baselines3 wants: an info of a finished row holds
+    `terminal_observation` and that row's final info, and every info `TimeLimit.truncated`.
+
+    Raises:
+        gymnasium.error.DependencyNotInstalled: Stable-Baselines3 is not installed.
+        TypeError: `vector_env` is no Gymnasium vector env.
+    """
+    if not isinstance(vector_env, (VectorEnv, gymnasium.vector.VectorWrapper)):
+        raise TypeError(f"expected a gymnasium.vector.VectorEnv, got {type(vector_env).__name__}")
+    return _adapter()(vector_env)
+
+
+def train_agent(
+    vector_env: VectorEnv,
+    agent: str = "ppo",
+    steps: int = 200_000,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+    **settings: Any,
+) -> Any:
+    """Train a Stable-Baselines3 agent on a vector env and return it; `.predict` acts.
+
+    Args:
+        vector_env: the envs to train in, in any autoreset mode.
+        agent: "dqn", "ppo" or "sac".
+        steps: env steps, over all envs together.
+        seed: of the agent's weights and draws, and of the envs.
+        progress: called now and then with the number of env steps taken so far.
+        settings: override those of `AGENTS[agent]`.
+
+    Raises:
+        ValueError: an unknown agent, or one that cannot serve the env's action space.
+        gymnasium.error.DependencyNotInstalled: Stable-Baselines3 is not installed.
+    """
+    if agent not in AGENTS:
+        raise ValueError(f"agent={agent!r} is none of {', '.join(AGENTS)}.")
+    discrete = isinstance(vector_env.single_action_space, gymnasium.spaces.Discrete)
+    if agent == "dqn" and not discrete:
+        raise ValueError(
+            "dqn needs discrete actions, this env has continuous ones: use ppo or sac."
+        )
+    if agent == "sac" and discrete:
+        raise ValueError(
+            "sac needs continuous actions, this env has discrete ones: use ppo or dqn."
+        )
+    sb3 = _stable_baselines3()
+    pixels = isinstance(vector_env.single_observation_space, gymnasium.spaces.Dict)
+    shape = vector_env.single_observation_space.shape or ()
+    policy = "MultiInputPolicy" if pixels else "CnnPolicy" if len(shape) == 3 else "MlpPolicy"
+    venv = sb3.common.vec_env.VecMonitor(to_sb3_vecenv(vector_env))
+    chosen = {**AGENTS[agent], **settings}
+    kind = getattr(sb3, agent.upper())
+    model = kind(policy, venv, seed=seed, device="cpu", verbose=0, **chosen)
+    callback = None if progress is None else _progress_callback(progress)
+    return model.learn(total_timesteps=steps, callback=callback)
+
+
+def evaluate_agent(
+    act: Callable[[Any], Any], vector_env: VectorEnv, seed: int | None = 0
+) -> Returns:
+    """Play one whole episode in every env of `vector_env`, in any autoreset mode.
+
+    Args:
+        act: batched observations to batched actions; see `greedy`.
+        vector_env: as many envs as episodes are wanted.
+        seed: env i starts from seed + i.
+    """
+    playing = np.ones(vector_env.num_envs, dtype=np.bool_)
+    returns, diverged = np.zeros(vector_env.num_envs), 0
+    restarter = _Restarter(vector_env)
+    observations, _ = vector_env.reset(seed=seed)
+    while playing.any():
+        observations, rewards, terminated, truncated, final = restarter.step(act(observations))
+        returns[playing] += rewards[playing]
+        ended = playing & (terminated | truncated)
+        if ended.any():
+            flags = final.infos.get("diverged", np.zeros(vector_env.num_envs, dtype=np.bool_))
+            diverged += int((flags & ended).sum())
+        playing &= ~ended
+    spread = returns.std(ddof=1) if len(returns) > 1 else 0.0
+    return Returns(float(returns.mean()), float(spread / np.sqrt(len(returns))), returns, diverged)
+
+
+def greedy(model: Any) -> Callable[[Any], Any]:
+    """The deterministic policy of a trained agent, for `evaluate_agent`."""
+    return lambda observations: model.predict(observations, deterministic=True)[0]
+
+
+class _Final(NamedTuple):
+    """What finished rows ended with."""
+
+    observations: Any
+    infos: Mapping[str, Any]
+
+
+class _Restarter:
+    """Steps a vector env so that finished rows restart at once, whatever its autoreset mode."""
+
+    def __init__(self, env: VectorEnv) -> None:
+        self.env = env
+        self.same_step = env.metadata.get("autoreset_mode") is AutoresetMode.SAME_STEP
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, _Final]:
+        """Observations after any restart, rewards, terminated, truncated, and the ends."""
+        observations, rewards, terminated, truncated, info = self.env.step(actions)
+        done = terminated | truncated
+        if self.same_step:
+            final = _Final(info.get("final_obs"), info.get("final_info", {}))
+        else:
+            final = _Final(observations, info)
+            if done.any():
+                observations, _ = self.env.reset(options={"reset_mask": done})
+        return observations, rewards, terminated, truncated, final
+
+
+class _Adapter:
+    """The methods of a `VecEnv` over a Gymnasium vector env; `_adapter` gives it its base class."""
+
+    _seeds: list[int | None]
+    _options: list[dict[str, Any]]
+    _reset_seeds: Callable[[], None]
+    _reset_options: Callable[[], None]
+    _get_indices: Callable[[Any], Iterable[int]]
+
+    def __init__(self, env: VectorEnv) -> None:
+        self.env = env
+        self._restarter = _Restarter(env)
+        self._actions: Any = None
+        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)  # type: ignore[call-arg]
+
+    def reset(self) -> Any:
+        seeds = None if all(seed is None for seed in self._seeds) else self._seeds
+        if any(options != self._options[0] for options in self._options):
+            raise ValueError("set_options: all envs of a Gymnasium vector env share their options.")
+        observations, info = self.env.reset(seed=seeds, options=self._options[0] or None)  # type: ignore[arg-type]
+        self.reset_infos = [_row(info, row) for row in range(self.env.num_envs)]
+        self._reset_seeds()
+        self._reset_options()
+        return observations
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self._actions = actions
+
+    def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        observations, rewards, terminated, truncated, final = self._restarter.step(self._actions)
+        done = terminated | truncated
+        infos: list[dict[str, Any]] = [
+            {"TimeLimit.truncated": flag} for flag in (truncated & ~terminated).tolist()
+        ]
+        for row in np.flatnonzero(done).tolist():
+            last = final.observations
+            infos[row].update(_row(final.infos, row))
+            infos[row]["terminal_observation"] = (
+                {key: value[row].copy() for key, value in last.items()}
+                if isinstance(last, Mapping)
+                else last[row]
+            )
+        return observations, rewards.astype(np.float32), done, infos
+
+    def close(self) -> None:
+        self.env.close()
+
+    def get_images(self) -> list[Any]:
+        return list(self.env.render() or ())
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        return [getattr(self.env, attr_name) for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        if len(list(self._get_indices(indices))) != self.env.num_envs:
+            raise ValueError(f"set_attr({attr_name!r}): a vector env has one value for all rows.")
+        setattr(self.env, attr_name, value)
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> Any:
+        raise NotImplementedError(
+            f"env_method({method_name!r}): rows of a vector env are no envs; call `.env` itself."
+        )
+
+    def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
+        return [False for _ in self._get_indices(indices)]
+
+
+def _row(info: Mapping[str, Any], row: int) -> dict[str, Any]:
+    """The info of one row, as its single env would give it."""
+    return {
+        key: _row(value, row) if isinstance(value, Mapping) else value[row]
+        for key, value in info.items()
+        if not key.startswith("_") and info.get(f"_{key}", np.ones(row + 1, dtype=bool))[row]
+    }
+
+
+@cache
+def _adapter() -> type:
+    base = _stable_baselines3().common.vec_env.VecEnv
+    return type("VectorEnvAdapter", (_Adapter, base), {})
+
+
+def _progress_callback(progress: Callable[[int], None]) -> Any:
+    def report(values: dict[str, Any], _: dict[str, Any]) -> bool:
+        progress(values["self"].num_timesteps)
+        return True
+
+    return report
+
+
+def _stable_baselines3() -> ModuleType:
+    try:
+        import stable_baselines3
+        import stable_baselines3.common.vec_env
+    except ImportError as error:
+        raise DependencyNotInstalled(
+            "Stable-Baselines3 is not installed: pip install 'physgym[agents]'."
+        ) from error
+    return stable_baselines3
