@@ -1,4 +1,4 @@
-"""Draws the primitives of :mod:`physgym.system` with OpenCV, to a fraction of a pixel.
+"""Draws the shapes of :mod:`physgym.primitives` with OpenCV, to a fraction of a pixel.
 
 World units, y up, the origin in the middle of a square picture whose half width is ``view``. It
 knows no system. OpenCV is imported at the first picture: state observations work without it.
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from gymnasium import error
 
-from physgym.system import Arc, Arrow, Disc, Polyline, Segment
+from physgym.primitives import Arc, Arrow, Disc, Polyline, Segment
 
 __all__ = ["BACKGROUND", "SCREEN", "Window", "opencv", "render", "render_batch", "write_text"]
 
@@ -140,7 +140,7 @@ class Window:
     def _create(self, cv2: ModuleType) -> None:
         _require_display()
         try:
-            cv2.namedWindow(self.title, cv2.WINDOW_AUTOSIZE)
+            cv2.namedWindow(self.title, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
         except cv2.error as reason:
             raise error.DependencyNotInstalled(
                 "this OpenCV was built without windows (opencv-python-headless). Use "
