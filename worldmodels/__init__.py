@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from worldmodels.registration import register as _register
+
 _HOME = {
     "Dataset": "worldmodels.data",
     "TrainConfig": "worldmodels.config",
@@ -23,6 +25,8 @@ _HOME = {
 }
 
 __all__ = sorted(_HOME)
+
+_register()
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from worldmodels.storage import atomic_write
+
 OUTPUTS = Path("outputs")
 PACKAGES = ("physgym", "torch", "numpy", "gymnasium", "torchdiffeq", "h5py", "safetensors", "wandb")
 
@@ -98,12 +100,7 @@ class RunFolder:
             raise RunError(f"{self.path / name} cannot be read: {error}") from error
 
     def _write(self, name: str, value: Mapping[str, Any]) -> None:
-        scratch = self.path / f".{name}.tmp"
-        try:
-            scratch.write_text(json.dumps(value, indent=2) + "\n")
-            scratch.replace(self.path / name)
-        except OSError as error:
-            raise RunError(f"cannot write to {self.path}: {error.strerror or error}") from error
+        atomic_write(self.path / name, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def _new_folder(path: Path) -> Path:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels.config import LogConfig
+from worldmodels.storage import atomic_write
 
 METRICS = "metrics.jsonl"
 INIT_SECONDS = 12.0
@@ -78,8 +79,8 @@ class Logger:
         row = {self.step_name: int(step), **{key: _plain(value) for key, value in values.items()}}
         self._file.write(json.dumps(row, allow_nan=False) + "\n")
         self._file.flush()
-        # wandb keeps NaN and infinity apart from "nothing": it gets the numbers as they are.
-        self._send(lambda run: run.log({**row, **{k: _number(v) for k, v in values.items()}}))
+        # One NaN would stay the minimum of its metric at wandb for ever: nothing is sent for it.
+        self._send(lambda run: run.log({k: v for k, v in row.items() if v is not None}))
 
     def rewind(self, step: int) -> None:
         """Drop the rows after `step`: a resumed run writes them again."""
@@ -88,13 +89,15 @@ class Logger:
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed by finish)
 
     def image(self, name: str, path: str | Path) -> None:
-        """Show the picture at `path` (png, jpg) as `name`."""
-        self._send(lambda run: run.log({name: self._wandb.Image(str(path))}))
+        """Show the picture at `path` (png, jpg) as `media/<name>`."""
+        self._send(lambda run: run.log({_media_name(name): self._wandb.Image(str(path))}))
 
     def video(self, name: str, path: str | Path) -> None:
-        """Show the film at `path` (mp4, gif, webm) as `name`; it is not encoded again."""
+        """Show the film at `path` (mp4, gif, webm) as `media/<name>`; it is not encoded again."""
         kind = Path(path).suffix.lstrip(".")
-        self._send(lambda run: run.log({name: self._wandb.Video(str(path), format=kind)}))
+        self._send(
+            lambda run: run.log({_media_name(name): self._wandb.Video(str(path), format=kind)})
+        )
 
     def table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Show a table as `name`."""
@@ -103,7 +106,7 @@ class Logger:
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Set results that belong to the whole run rather than to a step."""
-        self._send(lambda run: run.summary.update({k: _number(v) for k, v in values.items()}))
+        self._send(lambda run: run.summary.update({k: _plain(v) for k, v in values.items()}))
 
     def artifact(
         self,
@@ -203,17 +206,18 @@ class Logger:
         aliases: Sequence[str],
         used: bool,
     ) -> None:
-        offline = bool(run.settings._offline) if hasattr(run.settings, "_offline") else False
         marked = {**(metadata or {}), **({"input": True} if used else {})}
         artifact = self._wandb.Artifact(_artifact_name(name), type=kind, metadata=marked)
+        # An input is finished and may be large: it is not copied before it is sent.
+        policy = "immutable" if used else "mutable"
         path = Path(path)
         if path.is_dir():
-            artifact.add_dir(str(path))
+            artifact.add_dir(str(path), policy=policy)
         else:
-            artifact.add_file(str(path))
+            artifact.add_file(str(path), policy=policy)
         if used:
             run.config.update({f"uses/{kind}": artifact.name}, allow_val_change=True)
-        if used and not offline:
+        if used and not run.offline:
             run.use_artifact(artifact)
         else:
             run.log_artifact(artifact, aliases=list(aliases) or None)
@@ -235,9 +239,7 @@ class Logger:
         old = self.path.read_bytes()
         new = b"".join(line + b"\n" for line, row in _whole_rows(old) if not unwanted(row))
         if new != old:
-            scratch = self.path.with_name(f".{self.path.name}.tmp")
-            scratch.write_bytes(new)
-            scratch.replace(self.path)
+            atomic_write(self.path, new)
 
 
 def _whole_rows(content: bytes) -> list[tuple[bytes, dict[str, Any]]]:
@@ -267,6 +269,11 @@ def _plain(value: Any) -> Any:
     """A JSON value: numbers that are not finite become None."""
     value = _number(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _media_name(name: str) -> str:
+    """A key outside `train/` and `eval/`, whose step and minimum are rules for numbers."""
+    return f"media/{name.rpartition('/')[2]}"
 
 
 def _artifact_name(name: str) -> str:
