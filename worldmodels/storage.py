@@ -25,6 +25,7 @@ except ImportError:  # Windows has no flock: one writer at a time is then the ca
 _TEMPORARY = ".tmp-"
 _UNSEALED = "0" * 64
 _SEAL = re.compile(rb'"seal": "([0-9a-f]{64})"\n\}\n\Z')
+_NUMBERS = re.compile(r"\[\n([-+.\deE,\s]+)\]")
 MAX_JSON_BYTES = 64 * 1024 * 1024
 
 
@@ -167,8 +168,12 @@ def seal(document: Mapping[str, Any]) -> bytes:
     """
     fields = {key: value for key, value in document.items() if key != "seal"}
     text = json.dumps({**fields, "seal": _UNSEALED}, indent=1, allow_nan=False) + "\n"
-    raw = text.encode()
+    raw = _NUMBERS.sub(_on_one_line, text).encode()
     return raw.replace(f'"seal": "{_UNSEALED}"\n}}\n'.encode(), _seal_line(digest(raw)))
+
+
+def _on_one_line(numbers: re.Match[str]) -> str:
+    return "[" + " ".join(numbers.group(1).split()) + "]"
 
 
 def _seal_line(value: str) -> bytes:

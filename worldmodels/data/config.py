@@ -1,0 +1,109 @@
+"""What to collect: one frozen dataclass, saved in the dataset and hashed into its name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_ENV_ARGUMENTS = ("action_mode", "dt", "integrator", "params", "randomize", "reward", "start")
+
+
+def _require(name: str, value: Any, valid: bool, expected: str) -> None:
+    if not valid:
+        raise ValueError(f"{name}={value!r} is not valid: expected {expected}")
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """A buffer of episodes; with the seed it decides every number in them.
+
+    Raises ValueError for a value outside its range.
+    """
+
+    env: str = "oscillator"
+    """System to collect from: oscillator, pendulum, spaceship or three_body (or an env id)."""
+    name: str = "default"
+    """Name of the dataset: it lies in datasets/<env>/<name>/."""
+    episodes: int = 1000
+    """Episodes to collect."""
+    steps: int | None = None
+    """Steps of an episode at most; None: the env's own time limit."""
+    policy: Literal["random", "zero", "bang", "mixed"] = "random"
+    """random: uniform, anew at every step; zero: none; bang: extremes, held for 1 to 20 steps;
+    mixed: each episode one of these or the system's hand-written controller with noise."""
+    seed: int = 0
+    """Seed of everything: episode i is a function of (seed, i) alone."""
+    randomize: bool = False
+    """Draw the physical parameters anew in every episode."""
+    params: dict[str, float] | None = None
+    """Overrides of physical parameters, such as: damping 0.2 mass 1."""
+    action_mode: Literal["discrete", "continuous"] = "discrete"
+    """Actions: one of the env's levels, or numbers in [-1, 1]."""
+    dt: float | None = None
+    """Seconds a step; None: the env's own."""
+    integrator: str | None = None
+    """Integrator of the truth; None: the env's own."""
+    start: str | None = None
+    """Start distribution, where the env has several."""
+    reward: Literal["dense", "sparse", "quadratic", "none"] = "dense"
+    """Reward to record."""
+    pixels: bool = False
+    """Store pictures too."""
+    image_size: int = 64
+    """Width and height of the pictures."""
+    shard_episodes: int | None = None
+    """Episodes in a file; None: 256, or 32 with pixels."""
+    val_fraction: float = 0.1
+    """Share of the episodes in the validation split."""
+    test_fraction: float = 0.1
+    """Share of the episodes in the test split."""
+
+    def __post_init__(self) -> None:
+        valid = _NAME.fullmatch(self.name) is not None
+        _require("name", self.name, valid, "letters, digits, '_', '-' and '.', not first a '.'")
+        for name, high in (("episodes", 10_000_000), ("steps", 1_000_000), ("image_size", 4096)):
+            value = getattr(self, name)
+            valid = (value is None and name == "steps") or _is_count(value, 1, high)
+            _require(name, value, valid, f"an integer from 1 to {high}")
+        _require("seed", self.seed, _is_count(self.seed, 0, 2**63 - 1), "an integer from 0")
+        shard = self.shard_episodes
+        valid = shard is None or _is_count(shard, 1, 1_000_000)
+        _require("shard_episodes", shard, valid, "an integer from 1 to 1000000")
+        valid = self.dt is None or (math.isfinite(self.dt) and self.dt > 0)
+        _require("dt", self.dt, valid, "seconds above 0")
+        for name in ("val_fraction", "test_fraction"):
+            share = getattr(self, name)
+            _require(name, share, 0.0 <= share < 0.5, "a share from 0 to below 0.5")
+        kinds = ("random", "zero", "bang", "mixed")
+        _require("policy", self.policy, self.policy in kinds, f"one of {', '.join(kinds)}")
+
+    @property
+    def env_kwargs(self) -> dict[str, Any]:
+        """Arguments of `gymnasium.make` that differ from the env's own defaults."""
+        defaults = CollectConfig()
+        values = {name: getattr(self, name) for name in _ENV_ARGUMENTS}
+        return {key: value for key, value in values.items() if value != getattr(defaults, key)}
+
+    @property
+    def episodes_per_shard(self) -> int:
+        """Episodes in every shard but the last."""
+        return self.shard_episodes or (32 if self.pixels else 256)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return json.loads(json.dumps(asdict(self), allow_nan=False))
+
+    def content_hash(self) -> str:
+        """8 hexadecimal digits that depend on every field but the name."""
+        values = {key: value for key, value in self.to_dict().items() if key != "name"}
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _is_count(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
