@@ -177,6 +177,10 @@ class AutoresetVectorEnv(VectorEnv, ABC):
             self._generators[row] = generator
         return generator
 
+    def use_generator(self, row: int, generator: np.random.Generator) -> None:
+        """Let `row` draw from `generator` from now on, until a reset with a seed."""
+        self._generators[row] = generator
+
     @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """The rows' generators, as SyncVectorEnv gives them."""

@@ -1,0 +1,52 @@
+"""The accurate mode: SciPy's DOP853, an eighth-order method with error control, at 1e-12."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from physgym.system import System
+
+TOLERANCE = 1e-12
+"""Relative and absolute tolerance."""
+
+
+def solve(
+    system: System, state: tuple[Any, ...], control: tuple[Any, ...], params: Any, dt: float
+) -> tuple[Any, ...]:
+    """Advance `state` (floats or rows) by `dt` [s] under a held control, each row by itself; stops at a collision.
+
+    Raises TypeError on tensors (SciPy has no gradients) and RuntimeError where SciPy gives up.
+    """
+    shape = np.broadcast_shapes(*(np.shape(x) for x in (*state, *control, *params)))
+    if any(type(x).__module__.startswith("torch") for x in (*state, *control, *params)):
+        raise TypeError('integrator="dop853" works on NumPy arrays and floats, not on torch tensors')
+    rows = [np.broadcast_to(np.asarray(x, dtype=np.float64), shape).reshape(-1) for x in (*state, *control, *params)]
+    table = np.stack(rows, axis=-1).tolist()
+    d, u = len(state), len(control)
+    ends = [_solve_row(system, tuple(r[:d]), tuple(r[d : d + u]), system.Params(*r[d + u :]), dt) for r in table]
+    if shape == ():
+        return tuple(ends[0])
+    return tuple(np.moveaxis(np.asarray(ends).reshape(*shape, d), -1, 0))
+
+
+def _solve_row(
+    system: System, state: tuple[float, ...], control: tuple[float, ...], params: Any, dt: float
+) -> list[float]:
+    from scipy.integrate import solve_ivp
+
+    def derivative(t: float, y: np.ndarray) -> Any:
+        return system.derivative(tuple(np.asarray(y).tolist()), control, params)
+
+    def hit(t: float, y: np.ndarray) -> float:
+        return -1.0 if system.collision(tuple(np.asarray(y).tolist()), params) else 1.0
+
+    hit.terminal = True  # type: ignore[attr-defined]
+    if system.collision(state, params):
+        return list(state)
+    result = solve_ivp(derivative, (0.0, dt), state, method="DOP853", rtol=TOLERANCE, atol=TOLERANCE, events=hit)
+    if result.status < 0:
+        raise RuntimeError(f"DOP853 failed on {system.name} at state {state}: {result.message}")
+    return result.y[:, -1].tolist()

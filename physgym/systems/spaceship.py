@@ -1,0 +1,191 @@
+"""A spaceship with nine thruster settings around a heavy body."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from physgym.elementwise import maximum, minimum, sqrt
+from physgym.primitives import Arrow, Disc, Polyline, Primitive
+from physgym.system import System, register
+
+EIGHT_WINDS = np.array(
+    [[0.0, 0.0]] + [[math.cos(k * math.pi / 4), math.sin(k * math.pi / 4)] for k in range(8)]
+).round(16)
+"""(9, 2): no thrust, then unit thrust at 0, 45, ... 315 degrees."""
+
+
+class SpaceshipParams(NamedTuple):
+    """Parameters of the spaceship."""
+
+    gm: float = 10.0
+    softening: float = 0.0
+    thrust: float = 0.5
+    crash_radius: float = 0.5
+    escape_radius: float = 8.0
+
+
+def clip_to_disc(action: Any) -> tuple[Any, Any]:
+    """Equations: a two-component action, shortened to length 1 where it is longer."""
+    x, y = action
+    length = maximum(sqrt(x * x + y * y), 1.0)
+    return (x / length, y / length)
+
+
+def nearest_wind(wanted: np.ndarray, thrust: Any) -> np.ndarray:
+    """The discrete actions (B,) whose thrust is nearest to `wanted` (B, 2) [m/s^2]."""
+    levels = EIGHT_WINDS * np.asarray(thrust)[..., None, None]
+    return np.argmin(((wanted[..., None, :] - levels) ** 2).sum(-1), axis=-1).astype(np.int64)
+
+
+@register
+class Spaceship(System):
+    """A ship of unit mass in the gravity of a fixed body, steered by thrusters.
+
+    ## Description
+    q'' = -GM q / (r^2 + eps^2)^1.5 + u. Reach and hold the circular orbit of radius r* = 3 m, in either sense.
+
+    ## Action Space
+    Discrete(9): 0 no thrust, k = 1..8 thrust at (k-1) 45 degrees, times `thrust`; continuous: Box(-1, 1, (2,)),
+    clipped to the unit disc and scaled.
+
+    ## Observation Space
+    | Num | Observation | Min | Max |
+    |---|---|---|---|
+    | 0, 1 | qx, qy [m] | -16 | 16 |
+    | 2, 3 | vx, vy [m/s] | -40 | 40 |
+
+    (twice `escape_radius`; 40 m/s.)
+
+    ## Rewards
+    1 / (1 + (err / 0.15)^2), err^2 = ((r - r*) / r*)^2 + (v_r / v*)^2 + ((abs(v_t) - v*) / v*)^2, v* = sqrt(GM / r*):
+    in [0, 1] a step.
+
+    ## Starting State
+    Kepler ellipses of semi-major axis a in [2, 4] m and eccentricity in [0, 0.4], any anomaly, orientation and sense.
+
+    ## Episode End
+    Terminated at r < `crash_radius` (`info["collision"]`; the motion stops at the surface) or r > `escape_radius`
+    (`info["escape"]`); truncated after 300 steps of 0.1 s, or outside the bounds.
+
+    ## Arguments
+    Parameters (`params=`; range of `randomize=True`): gm 10 m^3/s^2 (9-11), softening 0 m, thrust 0.5 m/s^2 (0.4-0.6),
+    crash_radius 0.5 m, escape_radius 8 m. The common arguments stand in `physgym.env.PhysicsEnv`.
+
+    ## Version History
+    * v0: first version
+    """
+
+    name, env_id = "spaceship", "PhysGym/Spaceship-v0"
+    Params = SpaceshipParams
+    param_units = {"gm": "m^3/s^2", "softening": "m", "thrust": "m/s^2", "crash_radius": "m", "escape_radius": "m"}
+    ranges = {"gm": (9.0, 11.0), "thrust": (0.4, 0.6)}
+    non_negative = frozenset({"softening", "thrust"})
+    state_names, state_units = ("qx", "qy", "vx", "vy"), ("m", "m", "m/s", "m/s")
+    control_size = 2
+    discrete_actions = EIGHT_WINDS
+    action_names = ("nothing", *(f"thrust at {45 * k} degrees" for k in range(8)))
+    dt, max_episode_steps = 0.1, 300
+    default_integrator, adaptive = "rk4", True
+    reward_threshold = 265.0
+    error_scale = 0.15
+    view = 6.0
+    keys = {"d": 1, "wd": 2, "w": 3, "aw": 4, "a": 5, "as": 6, "s": 7, "ds": 8}
+    goal_radius = 3.0
+    """r* [m]."""
+
+    def acceleration(self, q: Any, u: Any, p: Any) -> Any:
+        """Equations: -GM q / (r^2 + eps^2)^1.5 + u."""
+        x, y = q
+        square = x * x + y * y + p.softening * p.softening
+        pull = p.gm / (square * sqrt(square))
+        return (u[0] - pull * x, u[1] - pull * y)
+
+    def control_of(self, action: Any, p: Any) -> Any:
+        """Equations: thrust acceleration [m/s^2]."""
+        x, y = clip_to_disc(action)
+        return (p.thrust * x, p.thrust * y)
+
+    def energy_of(self, state: Any, p: Any) -> Any:
+        """Equations: v^2 / 2 - GM / sqrt(r^2 + eps^2), of a unit mass."""
+        x, y, vx, vy = state
+        return 0.5 * (vx * vx + vy * vy) - p.gm / sqrt(x * x + y * y + p.softening * p.softening)
+
+    def power_of(self, state: Any, u: Any, p: Any) -> Any:
+        """Equations: u . v."""
+        return u[0] * state[2] + u[1] * state[3]
+
+    def squared_error(self, state: Any, u: Any, p: Any) -> Any:
+        """Equations: relative distance from the circular orbit of radius r*, in position and velocity."""
+        x, y, vx, vy = state
+        r = sqrt(x * x + y * y) + 1e-12
+        speed = sqrt(p.gm / self.goal_radius)
+        radial, across = (x * vx + y * vy) / r, abs(x * vy - y * vx) / r
+        a = (r - self.goal_radius) / self.goal_radius
+        b, c = radial / speed, (across - speed) / speed
+        return a * a + b * b + c * c
+
+    def collision(self, state: Any, p: Any) -> Any:
+        """Equations: r < crash_radius."""
+        x, y = state[0], state[1]
+        return x * x + y * y < p.crash_radius * p.crash_radius
+
+    def events_of(self, state: Any, p: Any) -> dict[str, Any]:
+        """Equations: collision and escape."""
+        x, y = state[0], state[1]
+        return {"collision": self.collision(state, p), "escape": x * x + y * y > p.escape_radius * p.escape_radius}
+
+    def bounds(self, p: Any) -> tuple[Any, ...]:
+        """Equations: twice the escape radius; 40 m/s."""
+        return (2.0 * p.escape_radius, 2.0 * p.escape_radius, 40.0, 40.0)
+
+    def max_step(self, state: Any, p: Any) -> Any:
+        """Equations: 0.02 of the shorter of the free-fall time sqrt(r^3 / GM) and r / v."""
+        x, y, vx, vy = state
+        square = x * x + y * y + p.softening * p.softening
+        fall = square * sqrt(square) / p.gm
+        return 0.02 * sqrt(minimum(fall, square / (vx * vx + vy * vy + 1e-12)))
+
+    def sample_state(self, rng: np.random.Generator, params: Any, start: str | None = None) -> tuple[float, ...]:
+        """A point of a random Kepler ellipse."""
+        a, e = rng.uniform(2.0, 4.0), rng.uniform(0.0, 0.4)
+        anomaly, turn = rng.uniform(0.0, 2.0 * math.pi, size=2)
+        sense = 1.0 if rng.integers(2) else -1.0
+        c, s, root = math.cos(anomaly), math.sin(anomaly), math.sqrt(1.0 - e * e)
+        rate = math.sqrt(params.gm / a**3) / (1.0 - e * c)
+        q = (a * (c - e), sense * a * root * s)
+        v = (-a * s * rate, sense * a * root * c * rate)
+        ct, st = math.cos(turn), math.sin(turn)
+        return tuple(float(z) for x, y in (q, v) for z in (ct * x - st * y, st * x + ct * y))
+
+    def controller(self, state: np.ndarray, params: Any, step: int) -> np.ndarray:
+        """Velocity guidance: thrust towards the tangential orbit speed, corrected for the radius."""
+        q, v = state[..., :2], state[..., 2:]
+        r = np.linalg.norm(q, axis=-1, keepdims=True)
+        out = q / r
+        across = np.stack([-out[..., 1], out[..., 0]], axis=-1)
+        sense = np.where((v * across).sum(-1, keepdims=True) >= 0.0, 1.0, -1.0)
+        speed = np.sqrt(np.asarray(params.gm) / self.goal_radius)[..., None]
+        inward = np.clip(0.8 * (r - self.goal_radius), -0.6, 0.6)
+        tangential = speed * (self.goal_radius / r) ** 0.5
+        wanted = (sense * tangential * across - inward * out - v) / 0.3
+        limit = np.asarray(params.thrust)[..., None]
+        size = np.maximum(np.linalg.norm(wanted, axis=-1, keepdims=True) / limit, 1.0)
+        return nearest_wind(wanted / size, params.thrust)
+
+    def scene(self, state: Any, control: Any, params: Any, detail: bool) -> list[Primitive]:
+        """The heavy body and the ship; for people also the goal orbit and the flame."""
+        x, y = state[0], state[1]
+        planet = Disc(0.0, 0.0, params.crash_radius, (86, 180, 233))
+        ship = Disc(x, y, 0.35, (230, 159, 0))
+        if not detail:
+            return [planet, ship]
+        angles = [2.0 * math.pi * i / 96 for i in range(97)]
+        orbit = tuple((self.goal_radius * math.cos(a), self.goal_radius * math.sin(a)) for a in angles)
+        shapes: list[Primitive] = [Polyline(orbit, 0.04, (0, 158, 115)), planet]
+        if control is not None and math.hypot(control[0], control[1]) > 1e-9:
+            push = 1.2 / math.hypot(control[0], control[1])
+            shapes.append(Arrow(x, y, x - push * control[0], y - push * control[1], 0.14, (213, 94, 0)))
+        return [*shapes, ship]
