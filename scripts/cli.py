@@ -6,9 +6,9 @@ Scripts are run as `python scripts/NAME.py`, which puts this folder on the path:
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
@@ -20,14 +20,6 @@ OUR_PACKAGES = ("physgym", "worldmodels", "scripts", "cli")
 
 class UsageError(ValueError):
     """Something on the command line that cannot be: shown as one line, exit status 2."""
-
-
-def did_you_mean(name: object, allowed: Iterable[str]) -> str:
-    """The end of an error message about `name`: the closest allowed names, then all of them."""
-    known = list(allowed)
-    close = difflib.get_close_matches(str(name), known, n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-    return f"{hint}Known: {', '.join(known)}"
 
 
 def is_user_error(error: BaseException) -> bool:
@@ -56,6 +48,7 @@ def main_guard(main: Callable[[], int | None]) -> NoReturn:
     A user's error prints one line on stderr and exits with 2 (PHYSGYM_DEBUG=1 adds the traceback);
     Ctrl-C exits with 130; a closed pipe (`| head`) ends quietly.
     """
+    warnings.showwarning = _show_warning
     try:
         status = main() or 0
         sys.stdout.flush()
@@ -71,6 +64,10 @@ def main_guard(main: Callable[[], int | None]) -> NoReturn:
         print(f"error: {one_line(error)}", file=sys.stderr)
         status = USAGE_ERROR
     sys.exit(status)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from worldmodels.storage import atomic_write
 
 METRICS = "metrics.jsonl"
 INIT_SECONDS = 12.0
-FINISH_SECONDS = 30.0
+FINISH_SECONDS = 15.0
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

@@ -1,0 +1,147 @@
+"""One training run, from its configuration to its folder.
+
+The seam that scripts, benchmarks and sweeps share: `train(config)` takes a frozen configuration and
+leaves a run folder from which everything else (evaluation, envs, agents) starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from worldmodels.config import TrainConfig, from_dict, to_dict
+from worldmodels.runs import OUTPUTS, RunError, RunFolder
+from worldmodels.tracking import Logger
+
+if TYPE_CHECKING:
+    from worldmodels.data import Dataset
+
+DATASETS = Path("datasets")
+MAY_CHANGE = ("epochs", "device", "log", "save_seconds", "out")
+"""Fields of a `TrainConfig` that a resumed run may change; all others decide its numbers."""
+
+
+def start(
+    config: TrainConfig, argv: list[str] | None = None, root: str | Path = OUTPUTS
+) -> RunFolder:
+    """A new run folder for `config`: `config.out`, or a dated one under `root`.
+
+    Its `config.json` leaves `out` empty, so that the same file starts the same run elsewhere.
+    Raises RunError where the folder is taken.
+    """
+    return RunFolder.create(to_dict(replace(config, out=None)), config.out, argv, root)
+
+
+def reopen(run: RunFolder, changed: TrainConfig | None = None) -> TrainConfig:
+    """The configuration to continue `run` with.
+
+    Args:
+        run: an existing run folder.
+        changed: what the user asks for; only the fields of `MAY_CHANGE` may differ.
+
+    Raises:
+        RunError: another field differs; it is named with both values.
+    """
+    old = from_dict(run.config)
+    if changed is None:
+        return old
+    for name in to_dict(old):
+        before, after = getattr(old, name), getattr(changed, name)
+        if name not in MAY_CHANGE and before != after:
+            raise RunError(
+                f"a resumed run keeps its configuration, but {name} differs: "
+                f"{_difference(before, after)}. Only {', '.join(MAY_CHANGE)} may change; "
+                "start a new run with --config for the rest"
+            )
+    return replace(changed, out=None)
+
+
+def train(
+    config: TrainConfig,
+    run: RunFolder | None = None,
+    *,
+    resume: bool = False,
+    datasets: str | Path = DATASETS,
+    progress: bool | Callable[..., Any] = True,
+) -> dict[str, Any]:
+    """Train as `config` says, into `run` (a new folder if None).
+
+    Args:
+        config: what to train.
+        run: the folder to write to.
+        resume: continue from the run's last checkpoint, bit for bit.
+        datasets: where buffers are kept; one is collected and kept there if `config.dataset` is
+            None.
+        progress: whether to show how far it is.
+
+    Returns:
+        The results of `worldmodels.training.fit`, and the folder as `"run"`.
+
+    Raises:
+        KeyboardInterrupt: after SIGINT, once the state is saved.
+        DatasetError, RunError, LockedError: as their messages say.
+    """
+    from worldmodels.data import dataset_for
+    from worldmodels.training import fit
+
+    run = run or start(config)
+    try:
+        dataset = dataset_for(config, root=datasets, progress=bool(progress))
+        _check_dataset(run, dataset, resume)
+        values = {**to_dict(config), "dataset_hash": dataset.hash}
+        logger = Logger(
+            run.path,
+            config.log,
+            values,
+            name=f"{config.env_name}-{config.model_name}-s{config.seed}",
+            run_id=run.record.get("wandb_id") if resume else None,
+        )
+    except BaseException:
+        run.finish("failed")
+        raise
+    run.update(status="running", wandb_id=logger.run_id)
+    status = "failed"
+    try:
+        logger.artifact(
+            f"buffer-{config.env_name}",
+            "dataset",
+            dataset.path,
+            {"sha256": dataset.hash},
+            used=True,
+        )
+        result = fit(config, dataset, run, logger, resume=resume)
+        best = run.checkpoints / "best"
+        if best.is_dir():
+            name = f"model-{config.env_name}-{config.model_name}"
+            logger.artifact(name, "model", best, {"seed": config.seed}, aliases=("best",))
+        status = "done"
+    except (KeyboardInterrupt, SystemExit):
+        status = "interrupted"
+        raise
+    finally:
+        logger.finish(status)
+        run.finish(status)
+    return {**result, "run": run}
+
+
+def _check_dataset(run: RunFolder, dataset: Dataset, resume: bool) -> None:
+    """Record which buffer a run learns from; a resumed run must find the same bytes."""
+    recorded = run.record.get("dataset")
+    if resume and recorded and recorded["sha256"] != dataset.hash:
+        raise RunError(
+            f"the dataset at {dataset.path} is not the one this run began with "
+            f"({dataset.hash[:8]} instead of {recorded['sha256'][:8]}): bring it back to resume"
+        )
+    run.update(dataset={"path": str(dataset.path), "sha256": dataset.hash})
+
+
+def _difference(before: Any, after: Any) -> str:
+    """The first differing leaf of two configurations, as text."""
+    if type(before) is type(after) and hasattr(before, "__dataclass_fields__"):
+        for name in before.__dataclass_fields__:
+            if getattr(before, name) != getattr(after, name):
+                inner = _difference(getattr(before, name), getattr(after, name))
+                return f"{name} {inner}" if "was" in inner else inner
+    return f"was {before!r}, asked {after!r}"
