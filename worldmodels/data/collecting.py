@@ -1,0 +1,238 @@
+"""Collect a dataset: shard by shard, resumable after any death, in one process or several."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from importlib import metadata
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import Space, spaces
+
+import physgym
+from physgym.system import System
+from worldmodels import storage
+from worldmodels.data import store
+from worldmodels.data.config import CollectConfig
+from worldmodels.data.policies import BEHAVIOURS
+from worldmodels.data.progress import Progress
+from worldmodels.data.rollouts import make_vector_env, pictures, roll_out, steps_of
+from worldmodels.data.store import DatasetError, Shard
+
+_PACKAGES = ("physgym", "numpy", "gymnasium", "h5py")
+
+
+def collect(
+    config: CollectConfig,
+    root: str | Path = "datasets",
+    workers: int = 1,
+    progress: bool = True,
+    repair: bool = False,
+    report: Callable[[str], object] = print,
+) -> Path:
+    """Collect `config` into `<root>/<env>/<name>/` and return that folder.
+
+    Goes on where a killed collection stopped, and does nothing where all is there; the bytes do
+    not depend on interruptions or on `workers` (processes, each collecting whole shards).
+    `repair`: drop damaged shards first (`report` is told which) and collect them again.
+    Raises DatasetError: unknown env, another config in the folder, a damaged shard, a full disk;
+    LockedError where another process collects into the folder; ValueError for bad arguments.
+    """
+    if workers < 1:
+        raise ValueError(f"workers={workers} is not valid: expected at least 1")
+    system = _system(config.env)
+    folder = Path(root) / system.name / config.name
+    header = _new_header(config, system)
+    with storage.RunLock(folder):
+        storage.remove_orphans(folder)
+        header = _continue(folder, header, repair, report)
+        listed = {shard.first for shard in store.shards_of(header)}
+        todo = [job for job in _jobs(config) if job[1] not in listed]
+        with Progress(f"collecting {system.name}", config.episodes, progress) as bar:
+            bar.advance(config.episodes - sum(count for _, _, count in todo))
+            for shard in _shards(config, folder, todo, workers):
+                entries = [*header["shards"], asdict(shard)]
+                header = {**header, "shards": sorted(entries, key=lambda entry: entry["first"])}
+                store.write_header(folder, header)
+                bar.advance(shard.episodes)
+    return folder
+
+
+def _system(name: str) -> System:
+    try:
+        return physgym.get_system(name)
+    except KeyError as error:
+        raise DatasetError(str(error.args[0])) from error
+
+
+def _jobs(config: CollectConfig) -> Iterator[tuple[int, int, int]]:
+    """(index, first episode, episodes) of every shard."""
+    size = config.episodes_per_shard
+    for index, first in enumerate(range(0, config.episodes, size)):
+        yield index, first, min(size, config.episodes - first)
+
+
+def _shards(
+    config: CollectConfig, folder: Path, todo: list[tuple[int, int, int]], workers: int
+) -> Iterator[Shard]:
+    """Collect shards, and yield each as soon as its file is in place."""
+    if workers == 1 or len(todo) < 2:
+        for job in todo:
+            yield collect_shard(config, folder, *job)
+        return
+    context = multiprocessing.get_context("spawn")
+    count = min(workers, len(todo))
+    with ProcessPoolExecutor(count, context, initializer=_die_with_parent) as pool:
+        futures = [pool.submit(collect_shard, config, folder, *job) for job in todo]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise DatasetError(
+                f"a worker collecting into {folder} was killed (out of memory?); the shards "
+                "listed are kept: run the same command again, with fewer workers"
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _die_with_parent() -> None:
+    """End this worker when the process that started it is gone, however it ended."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])  # type: ignore[union-attr]
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def collect_shard(config: CollectConfig, folder: Path, index: int, first: int, count: int) -> Shard:
+    """Collect and write one shard; what it holds depends on its arguments alone."""
+    system = _system(config.env)
+    arrays = roll_out(config, system, first, count)
+    frames = pictures(config, system, arrays) if config.pixels else None
+    attributes = {"env": system.env_id, "dt": config.dt or system.dt, "first_episode": first}
+    return store.write_shard(folder, index, first, arrays, attributes, frames)
+
+
+def _continue(
+    folder: Path, fresh: dict[str, Any], repair: bool, report: Callable[[str], object]
+) -> dict[str, Any]:
+    """The header to go on with: the one in `folder` if it is of the same config, or `fresh`."""
+    try:
+        if not (folder / store.HEADER).exists() and not any(folder.glob("shard-*.h5")):
+            store.write_header(folder, fresh)
+            return fresh
+        header = store.read_header(folder)
+    except DatasetError as error:
+        if not repair:
+            raise
+        report(f"wrote {store.HEADER} anew, all shards are collected again: {error}")
+        store.write_header(folder, fresh)
+        return fresh
+    _same_config(folder, header["config"], fresh["config"])
+    if repair:
+        store.repair(folder, report)
+        return store.read_header(folder)
+    for file, problem in store.damaged_shards(folder, header).items():
+        raise DatasetError(f"shard {file} is damaged: {problem}")
+    return header
+
+
+def _same_config(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for name in sorted(set(found) | set(wanted)):
+        if found.get(name) != wanted.get(name):
+            raise DatasetError(
+                f"{folder} was collected with {name}={found.get(name)!r}, not "
+                f"{wanted.get(name)!r}: give that value, or choose another --name"
+            )
+
+
+def _new_header(config: CollectConfig, system: System) -> dict[str, Any]:
+    """What `dataset.json` says before the first shard. Raises ValueError for bad env arguments."""
+    env = make_vector_env(config, system, 1)
+    try:
+        observation, action = env.single_observation_space, env.single_action_space
+    finally:
+        env.close()
+    return {
+        "format_version": store.FORMAT_VERSION,
+        "env_id": system.env_id,
+        "env_name": system.name,
+        "env_kwargs": config.env_kwargs,
+        "dt": float(config.dt or system.dt),
+        "steps": steps_of(config, system),
+        "state_names": list(system.state_names),
+        "param_names": list(system.Params._fields),
+        "behaviours": list(BEHAVIOURS),
+        "spaces": {"observation": _describe(observation), "action": _describe(action)},
+        "config": config.to_dict(),
+        "schema": _schema(config, system),
+        "versions": {"python": platform.python_version()} | {n: _version(n) for n in _PACKAGES},
+        "splits": split_episodes(config),
+        "shards": [],
+    }
+
+
+def _schema(config: CollectConfig, system: System) -> dict[str, Any]:
+    steps, discrete = steps_of(config, system), config.action_mode == "discrete"
+    shapes: dict[str, tuple[str, list[int]]] = {
+        "states": ("float64", [steps + 1, system.state_size]),
+        "actions": ("int64", [steps]) if discrete else ("float32", [steps, system.action_size]),
+        "rewards": ("float64", [steps]),
+        "terminated": ("bool", [steps]),
+        "truncated": ("bool", [steps]),
+        "energy": ("float64", [steps + 1]),
+        "lengths": ("int64", []),
+        "seeds": ("int64", []),
+        "behaviours": ("int8", []),
+        **{f"params/{name}": ("float64", []) for name in system.Params._fields},
+    }
+    if config.pixels:
+        shapes["pixels"] = ("uint8", [steps + 1, config.image_size, config.image_size, 3])
+    return {name: {"dtype": kind, "shape": shape} for name, (kind, shape) in shapes.items()}
+
+
+def split_episodes(config: CollectConfig) -> dict[str, list[int]]:
+    """Episodes of each split, disjoint and sorted; a function of the config alone.
+
+    From 3 episodes on, no split whose fraction is above 0 is empty.
+    """
+    count = config.episodes
+    order = np.random.default_rng(np.random.SeedSequence([config.seed, 1])).permutation(count)
+    sizes = [_share(config.val_fraction, count), _share(config.test_fraction, count)]
+    bounds = np.cumsum(sizes)
+    parts = {"train": order[bounds[1] :], "val": order[: bounds[0]]}
+    parts["test"] = order[bounds[0] : bounds[1]]
+    return {name: sorted(part.tolist()) for name, part in parts.items()}
+
+
+def _share(fraction: float, count: int) -> int:
+    return max(1, round(fraction * count)) if fraction > 0 and count >= 3 else 0
+
+
+def _describe(space: Space[Any]) -> dict[str, Any]:
+    if isinstance(space, spaces.Discrete):
+        return {"kind": "Discrete", "n": int(space.n)}
+    if not isinstance(space, spaces.Box):
+        return {"kind": type(space).__name__}
+    low, high = (np.asarray(bound, dtype=float).tolist() for bound in (space.low, space.high))
+    shape = list(space.shape)
+    return {"kind": "Box", "shape": shape, "dtype": str(space.dtype), "low": low, "high": high}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

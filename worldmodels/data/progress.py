@@ -1,0 +1,55 @@
+"""Progress on stderr: nothing in the first second, then a bar that vanishes, or plain lines."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+QUIET_SECONDS = 1.0
+LINE_SECONDS = 10.0
+
+
+class Progress:
+    """Counts `total` things done under `title`; a context manager. On a terminal a bar that goes
+    away at the end; elsewhere a line now and then. Nothing at all if done within a second."""
+
+    def __init__(self, title: str, total: int, shown: bool = True) -> None:
+        self._title, self._total, self._shown = title, total, shown
+        self._done = 0
+        self._next = time.monotonic() + QUIET_SECONDS
+        self._bar: Any = None
+        self._task: Any = None
+
+    def advance(self, count: int = 1) -> None:
+        """Report that `count` more things are done."""
+        self._done += count
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done)
+        elif self._shown and time.monotonic() >= self._next and self._done < self._total:
+            self._show()
+
+    def _show(self) -> None:
+        if not sys.stderr.isatty():
+            print(f"{self._title}: {self._done}/{self._total}", file=sys.stderr, flush=True)
+            self._next = time.monotonic() + LINE_SECONDS
+            return
+        from rich.console import Console
+        from rich.progress import Progress as Bar
+
+        self._bar = Bar(console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task(self._title, total=self._total, completed=self._done)
+        self._bar.start()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
