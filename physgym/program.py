@@ -45,7 +45,7 @@ class Program:
         if adaptive:
             halted = _any(system.collision(self.state, params))
             self.rule = (system.max_step(self.state, params), halted)
-        self.outcome = _outcome(system, self.final, self.control, params, reward)
+        self.outcome = outcome(system, self.final, self.control, params, reward)
         outputs = (*self.advanced, *self.rule, *self.outcome)
         nodes = [x for x in needed(outputs) if x.op != "symbol" or x.level == FIXED]
         used = {a.order for x in nodes if x.level > FIXED for a in x.args if isinstance(a, Expression)}
@@ -173,9 +173,10 @@ def substep(
     return (*q, *v)
 
 
-def _outcome(
+def outcome(
     system: System, state: tuple[Any, ...], control: tuple[Any, ...], params: Any, reward: str
 ) -> tuple[Any, ...]:
+    """Equations: reward, energy, whether out of bounds, and the events at `state`."""
     outside: Any = False
     for i, bound in enumerate(system.bounds(params)):
         if i not in system.angles:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from physgym.program import outcome
 
 if TYPE_CHECKING:
     from physgym.system import System
@@ -50,3 +53,15 @@ def _solve_row(
     if result.status < 0:
         raise RuntimeError(f"DOP853 failed on {system.name} at state {state}: {result.message}")
     return result.y[:, -1].tolist()
+
+
+def transition(system: System, reward: str) -> Callable[..., tuple[Any, ...]]:
+    """The accurate counterpart of `Program.transition`; its constants are the parameters themselves."""
+
+    def advance(
+        state: tuple[Any, ...], control: tuple[Any, ...], constants: Any, dt: float, substeps: int
+    ) -> tuple[Any, ...]:
+        after = solve(system, tuple(state), tuple(control), constants, dt)
+        return (*after, *outcome(system, after, tuple(control), constants, reward))
+
+    return advance

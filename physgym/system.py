@@ -24,8 +24,9 @@ from physgym.program import Program, substeps_for
 
 __all__ = ["Arc", "Arrow", "Disc", "INTEGRATORS", "Polyline", "Primitive", "REWARDS", "SYSTEMS", "Segment", "System"]
 
-REWARDS = ("dense", "sparse", "quadratic", "none")
-"""Kinds of reward: in [0, 1] and smooth; 1 near the goal, else 0; minus the squared error in units of its scale; 0."""
+REWARDS = ("dense", "sparse", "quadratic", "none", "alive")
+"""Kinds of reward: in [0, 1] and smooth; 1 near the goal, else 0; minus the squared error in units of its scale; 0;
+1 until something ends the episode (what starts without a goal of their own use)."""
 INTEGRATORS = (*ORDERS, "exact", "dop853")
 """Names of integrators; "exact" exists for linear systems only, "dop853" is SciPy's, at 1e-12."""
 MAX_STEP_SIZE = 10.0
@@ -223,6 +224,9 @@ class System(ABC):
             return self.dense_reward(s, u, params)
         if kind == "none":
             return 0.0 * s[0]
+        if kind == "alive":
+            over = self.terminated(next_state, params)
+            return where(over, 0.0, 1.0 + 0.0 * s[0])
         if kind not in REWARDS:
             raise ValueError(f"reward={kind!r} is unknown; choose one of {', '.join(REWARDS)}")
         ratio = self.squared_error(s, u, params) / (self.error_scale * self.error_scale)
