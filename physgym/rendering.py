@@ -6,11 +6,12 @@ knows no system. OpenCV is imported at the first picture: state observations wor
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from math import atan2, ceil, cos, hypot, pi, sin
+from math import atan2, ceil, cos, hypot, pi, sin, sqrt
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,7 +35,8 @@ INK: Color = (226, 230, 238)
 _SHIFT = 8  # OpenCV coordinates carry this many fractional bits
 _ONE = 1 << _SHIFT
 _LINE_AA = 16  # cv2.LINE_AA
-_EDGE = 0.5  # LINE_AA grows a filled shape by half a pixel
+_EDGE = 0.6  # pixels that LINE_AA adds around a filled shape
+_SMALL = 12.0  # pixels; discs below it are drawn as polygons
 _FAR = 1e5  # pixels; beyond it (or NaN) nothing is drawn: OpenCV's integers would overflow
 _LIBRARY_HELP = (
     "OpenCV cannot be imported ({reason}). Pictures need it; state observations do not. "
@@ -199,17 +201,25 @@ def _draw(cv2: Any, image: np.ndarray, primitives: Iterable[Any], view: float) -
 
 def _disc(cv2: Any, image: np.ndarray, disc: Disc, scale: float, middle: float) -> None:
     x, y = middle + disc.x * scale, middle - disc.y * scale
-    radius = disc.radius * scale - _EDGE
-    if -_FAR < x < _FAR and -_FAR < y < _FAR and radius < _FAR:
-        cv2.circle(
-            image,
-            (int(x * _ONE), int(y * _ONE)),
-            int(max(radius, _EDGE) * _ONE),
-            disc.color,
-            -1,
-            _LINE_AA,
-            _SHIFT,
-        )
+    radius = disc.radius * scale
+    if not (-_FAR < x < _FAR and -_FAR < y < _FAR and radius < _FAR):
+        return
+    centre = int(x * _ONE), int(y * _ONE)
+    if radius < _SMALL:
+        outline = _outline(radius) + np.array(centre, np.int32)
+        cv2.fillConvexPoly(image, outline, disc.color, _LINE_AA, _SHIFT)
+    else:
+        reach = int((radius - _EDGE) * _ONE)
+        cv2.circle(image, centre, reach, disc.color, -1, _LINE_AA, _SHIFT)
+
+
+@functools.lru_cache(maxsize=256)
+def _outline(radius: float) -> np.ndarray:
+    """A small disc about 0 as a polygon (16, 2) of its area: OpenCV draws it as a diamond or star."""
+    angles = (np.arange(16) + 0.5) * (pi / 8)
+    reach = max(radius - _EDGE, 0.2) * sqrt(pi / (8 * sin(pi / 8)))
+    corners = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    return np.round(corners * reach * _ONE).astype(np.int32)
 
 
 def _segment(cv2: Any, image: np.ndarray, segment: Segment, scale: float, middle: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from physgym.elementwise import maximum, minimum, sqrt
-from physgym.primitives import Arrow, Disc, Polyline, Primitive
+from physgym.primitives import Disc, Polyline, Primitive
 from physgym.system import System, register
 
 EIGHT_WINDS = np.array(
@@ -91,7 +91,7 @@ class Spaceship(System):
     default_integrator, adaptive = "rk4", True
     reward_threshold = 265.0
     error_scale = 0.15
-    view = 6.0
+    view = 8.4
     keys = {"d": 1, "wd": 2, "w": 3, "aw": 4, "a": 5, "as": 6, "s": 7, "ds": 8}
     goal_radius = 3.0
     """r* [m]."""
@@ -176,16 +176,22 @@ class Spaceship(System):
         return nearest_wind(wanted / size, params.thrust)
 
     def scene(self, state: Any, control: Any, params: Any, detail: bool) -> list[Primitive]:
-        """The heavy body and the ship; for people also the goal orbit and the flame."""
+        """The heavy body and the ship; for people also the goal orbit, the edge and the flame."""
         x, y = state[0], state[1]
         planet = Disc(0.0, 0.0, params.crash_radius, (86, 180, 233))
-        ship = Disc(x, y, 0.35, (230, 159, 0))
+        ship = Disc(x, y, 0.6, (230, 159, 0))
         if not detail:
             return [planet, ship]
         angles = [2.0 * math.pi * i / 96 for i in range(97)]
         orbit = tuple((self.goal_radius * math.cos(a), self.goal_radius * math.sin(a)) for a in angles)
-        shapes: list[Primitive] = [Polyline(orbit, 0.04, (0, 158, 115)), planet]
+        edge = tuple((params.escape_radius * math.cos(a), params.escape_radius * math.sin(a)) for a in angles)
+        shapes: list[Primitive] = [
+            Polyline(edge, 0.03, (80, 84, 96)),
+            Polyline(orbit, 0.08, (0, 158, 115)),
+            planet,
+        ]
         if control is not None and math.hypot(control[0], control[1]) > 1e-9:
-            push = 1.2 / math.hypot(control[0], control[1])
-            shapes.append(Arrow(x, y, x - push * control[0], y - push * control[1], 0.14, (213, 94, 0)))
+            back = 1.0 / math.hypot(control[0], control[1])
+            for reach, radius, color in ((1.35, 0.16, (240, 228, 66)), (1.0, 0.28, (240, 190, 40)), (0.6, 0.4, (213, 94, 0))):
+                shapes.append(Disc(x - reach * back * control[0], y - reach * back * control[1], radius, color))
         return [*shapes, ship]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from physgym.elementwise import minimum, sqrt
-from physgym.primitives import Arrow, Disc, Polyline, Primitive
+from physgym.primitives import Disc, Polyline, Primitive
 from physgym.system import System, register
 from physgym.systems.spaceship import EIGHT_WINDS, clip_to_disc, nearest_wind
 
@@ -190,7 +190,7 @@ class ThreeBody(System):
     starts = ("figure_eight", "triangle", "random")
     reward_threshold = 330.0
     error_scale = 0.3
-    view = 1.6
+    view = 2.0
     keys = {"d": 1, "wd": 2, "w": 3, "aw": 4, "a": 5, "as": 6, "s": 7, "ds": 8}
     crash_distance, escape_distance = 0.1, 2.5
 
@@ -298,14 +298,15 @@ class ThreeBody(System):
     def scene(self, state: Any, control: Any, params: Any, detail: bool) -> list[Primitive]:
         """Three discs; for people also the figure eight and the flame of body 0."""
         colors = ((230, 159, 0), (86, 180, 233), (204, 121, 167))
-        bodies: list[Primitive] = [Disc(state[2 * i], state[2 * i + 1], 0.11, colors[i]) for i in range(3)]
+        bodies: list[Primitive] = [Disc(state[2 * i], state[2 * i + 1], 0.15, colors[i]) for i in range(3)]
         if not detail:
             return bodies
-        shapes: list[Primitive] = [Polyline(_track(), 0.012, (0, 158, 115))]
+        shapes: list[Primitive] = [Polyline(_track(), 0.02, (0, 158, 115))]
         if control is not None and math.hypot(control[0], control[1]) > 1e-9:
-            push = 0.3 / math.hypot(control[0], control[1])
-            x, y = state[0], state[1]
-            shapes.append(Arrow(x, y, x - push * control[0], y - push * control[1], 0.035, (213, 94, 0)))
+            back = 1.0 / math.hypot(control[0], control[1])
+            for reach, radius, color in ((0.34, 0.04, (240, 228, 66)), (0.25, 0.07, (240, 190, 40)), (0.15, 0.1, (213, 94, 0))):
+                x, y = state[0] - reach * back * control[0], state[1] - reach * back * control[1]
+                shapes.append(Disc(x, y, radius, color))
         return [*shapes, *bodies]
 
 
