@@ -1,0 +1,130 @@
+"""Watch a system, or a world model beside it: in a window, or as a film.
+
+    python scripts/visualize.py --env pendulum --policy controller --out pendulum.gif
+    python scripts/visualize.py --run outputs/.../port_hamiltonian --out beside.mp4
+
+With --run the panels are true | learned | difference: the model starts from the true state, gets the
+same actions and never sees the truth again. Without --out a window opens.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+from cli import UsageError, main_guard, progress
+
+import physgym
+
+
+@dataclass(frozen=True)
+class VisualizeConfig:
+    """What to show."""
+
+    env: str | None = None
+    """System to show (a name or an env id); None: that of the run, or the pendulum."""
+    run: Path | None = None
+    """Run or checkpoint folder of a world model to show beside the truth."""
+    policy: Literal["controller", "random", "zero"] = "controller"
+    """Who acts: the system's hand-written controller, chance, or nobody."""
+    out: Path | None = None
+    """File to write, .mp4 or .gif; None: a window on the screen."""
+    steps: int | None = None
+    """Steps to show; None: one episode."""
+    seed: int = 0
+    """Seed of the start and of the random policy."""
+    size: int | None = None
+    """Width of a panel in pixels; None: 480, or 360 beside a model."""
+    speed: float = 1.0
+    """1: real time; 2: twice as fast."""
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise UsageError(f"--steps {self.steps} is not valid: expected 1 or more")
+        if self.size is not None and not 16 <= self.size <= 4096:
+            raise UsageError(f"--size {self.size} is not valid: expected 16 to 4096 pixels")
+        if not 0 < self.speed <= 1000:
+            raise UsageError(f"--speed {self.speed} is not valid: expected a number above 0")
+        if self.out is not None and self.out.suffix.lower() not in (".mp4", ".gif"):
+            raise UsageError(f"--out {self.out} is not valid: expected a name in .mp4 or .gif")
+
+
+def main() -> None:
+    """Show what the command line asks for."""
+    config = tyro.cli(VisualizeConfig, description=__doc__)
+    if config.out is None:
+        show(config)
+        return
+    from worldmodels.video import write_video
+
+    frames, fps = (beside if config.run else alone)(config)
+    with progress("writing", len(frames)) as advance:
+        path = write_video(frames, config.out, fps * config.speed, advance)
+    print(f"{path}: {len(frames)} frames, {len(frames) / fps / config.speed:.1f} s")
+
+
+def show(config: VisualizeConfig) -> None:
+    """Show it in a window until it ends or the user closes it."""
+    from physgym.rendering import Window
+
+    window = Window(f"PhysGym {config.run or config.env or 'pendulum'}")
+    try:
+        window.show(np.zeros((8, 8, 3), np.uint8))  # a missing display is said before any work
+        frames, fps = (beside if config.run else alone)(config)
+        for frame in frames:
+            if not window.show(frame, fps * config.speed):
+                break
+    finally:
+        window.close()
+
+
+def alone(config: VisualizeConfig) -> tuple[np.ndarray, float]:
+    """Film (T+1, size, size, 3) of the true env, and its frames a second."""
+    from worldmodels.recording import record
+
+    recording = record(config.env or "pendulum", {}, config.policy, config.steps, config.seed)
+    return filmed(recording, recording.states, config.size or 480, "drawing"), 1 / recording.dt
+
+
+def beside(config: VisualizeConfig) -> tuple[np.ndarray, float]:
+    """Film of the truth, a model and their difference, and its frames a second."""
+    import worldmodels
+    from worldmodels.recording import predict, record
+    from worldmodels.video import side_by_side
+
+    model = worldmodels.load(str(config.run))
+    spec = model.spec
+    if config.env and physgym.get_system(config.env).name != spec.env_name:
+        raise UsageError(f"--env {config.env} is not the env of the run, which is {spec.env_name}")
+    recording = record(spec.env_name, spec.env_kwargs, config.policy, config.steps, config.seed)
+    learned = predict(model, recording)
+    size = config.size or 360
+    truth = filmed(recording, recording.states, size, "drawing the truth")
+    film = side_by_side(truth, filmed(recording, learned, size, "drawing the model"))
+    return film, 1 / recording.dt
+
+
+def filmed(recording: Any, states: np.ndarray, size: int, title: str) -> np.ndarray:
+    """Pictures (T+1, size, size, 3) of ``states`` under the recording's actions."""
+    from worldmodels.video import film
+
+    captions = list(caption_lines(recording, states))
+    draw = functools.partial(film, recording.system, states, recording.controls, recording.params)
+    with progress(title, len(states)) as advance:
+        return draw(size=size, captions=captions, advance=advance)
+
+
+def caption_lines(recording: Any, states: np.ndarray) -> Iterator[str]:
+    """Time and energy of each state."""
+    for index, state in enumerate(states):
+        energy = float(recording.system.energy(tuple(map(float, state)), recording.params))
+        yield f"t {index * recording.dt:5.2f} s   energy {energy:.2f} J"
+
+
+if __name__ == "__main__":
+    main_guard(main)

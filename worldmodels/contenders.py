@@ -1,0 +1,61 @@
+"""What is compared: learned models, floors that any model must beat, and the oracle none can."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from worldmodels.evaluation import Entry
+from worldmodels.problems import Problems
+
+
+def model_entry(model: Any, model_name: str = "") -> Entry:
+    """Row of a world model: it sees the true start and the actions, and nothing after."""
+    import torch
+
+    from worldmodels.rollout import imagine
+
+    def predict(tasks: Problems) -> np.ndarray:
+        device = next(model.parameters()).device
+        params = torch.as_tensor(tasks.param_array(model.spec.param_names), dtype=torch.float32)
+        start = torch.as_tensor(tasks.states[:, :1], dtype=torch.float32)
+        actions = torch.as_tensor(tasks.actions).to(device)
+        with torch.no_grad():
+            latent = model.encode(start.to(device), params.to(device))
+            states = imagine(model, latent, actions, tasks.dt)
+        return states.double().cpu().numpy()
+
+    return Entry(predict, bool(getattr(model, "any_dt", False)), "model", model_name)
+
+
+def oracle_entry(integrator: str | None, substeps: int | None) -> Entry:
+    """Row of the true right-hand side through ``integrator`` with ``substeps`` a step.
+
+    It is what a perfect model with that integrator would score; None: the system's own.
+    """
+
+    def predict(tasks: Problems) -> np.ndarray:
+        state, states = tasks.states[:, 0], []
+        for t in range(tasks.steps):
+            control, dt = tasks.controls[:, t], tasks.dt
+            with np.errstate(all="ignore"):
+                state = tasks.system.step(state, control, tasks.params, dt, integrator, substeps)
+            states.append(state)
+        return np.stack(states, axis=1)
+
+    return Entry(predict, True, "oracle")
+
+
+def oracles_of(models: Mapping[str, Any]) -> dict[str, Entry]:
+    """One oracle row for each fixed-step integrator and number of sub-steps among ``models``."""
+    from worldmodels.config import FIXED_STEP
+
+    rows = {}
+    for model in models.values():
+        method = getattr(model.config, "integrator", None)
+        if method in FIXED_STEP:
+            count = model.config.substeps
+            rows[f"oracle ({method} x {count})"] = oracle_entry(method, count)
+    return rows or {"oracle (own integrator)": oracle_entry(None, None)}

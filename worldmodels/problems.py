@@ -1,0 +1,135 @@
+"""Open-loop problems: a start and actions, and the true states they lead to.
+
+Legend: B problems, T steps, D state size, U control size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import physgym
+
+
+class Problems(NamedTuple):
+    """B starts with actions, and the truth about them."""
+
+    system: Any
+    """The true ``physgym.System``."""
+    params: Any
+    """Its ``Params`` of (B,) arrays."""
+    dt: float
+    """Seconds a step."""
+    states: np.ndarray
+    """(B, T+1, D) float64 true states; angles unwrapped."""
+    actions: np.ndarray
+    """(B, T) int64, or (B, T, A) float32."""
+    controls: np.ndarray
+    """(B, T, U) physical controls of those actions."""
+    valid: np.ndarray
+    """(B, T) bool: step t lies in the episode."""
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return int(self.valid.shape[1])
+
+    def param_array(self, names: Sequence[str]) -> np.ndarray:
+        """(B, P) float64 of the parameters ``names``, in that order."""
+        columns = [np.asarray(getattr(self.params, name), np.float64) for name in names]
+        return np.stack(columns, axis=1) if columns else np.zeros((len(self.states), 0))
+
+    def energy(self, states: np.ndarray) -> np.ndarray:
+        """(B, T) true energy [J] of any states (B, T, D) under each row's parameters."""
+        with np.errstate(all="ignore"):
+            return np.asarray(self.system.energy(states, columns(self.params)), np.float64)
+
+
+def columns(params: Any) -> Any:
+    """``Params`` of (B,) arrays as (B, 1), to go with states (B, T, D)."""
+    return type(params)(*(np.asarray(value, np.float64)[:, None] for value in params))
+
+
+def from_dataset(dataset: Any, steps: int, count: int = 256) -> Problems:
+    """At most ``count`` problems of ``steps`` steps, cut from the episodes of ``dataset``.
+
+    Every episode gives one from its start and, where it is longer, one from each further ``steps``.
+    Raises ``ValueError`` where no episode is as long as ``steps``.
+    """
+    system = physgym.get_system(dataset.env_name)
+    longest = int(dataset.lengths.max())
+    if steps > longest:
+        raise ValueError(
+            f"horizon {steps} is beyond the episodes, which have at most {longest} steps: "
+            f"expected 1 to {longest}"
+        )
+    places = [
+        (episode, start)
+        for start in range(0, dataset.actions.shape[1] - steps + 1, steps)
+        for episode in np.flatnonzero(dataset.lengths > start)
+    ][:count]
+    rows = np.array([episode for episode, _ in places])
+    at = np.array([start for _, start in places])[:, None] + np.arange(steps + 1)
+    states = dataset.states[rows[:, None], at]
+    actions = dataset.actions[rows[:, None], at[:, :-1]]
+    valid = at[:, :-1] < dataset.lengths[rows, None]
+    params = _params(system, {name: values[rows] for name, values in dataset.params.items()})
+    controls = controls_of(system, actions, params)
+    return Problems(system, params, float(dataset.dt), states, actions, controls, valid)
+
+
+def at_step_length(problems: Problems, dt: float, hold: float, seconds: float) -> Problems:
+    """The same starts over the same ``seconds``, stepped by ``dt``; each action is held for ``hold``.
+
+    The truth is computed anew, by the system's own accurate step. Raises ``ValueError`` where ``hold``
+    is no multiple of ``dt``, ``seconds`` none of ``hold``, or the actions do not last.
+    """
+    per_hold, holds = _multiple(hold, dt, "dt"), _multiple(seconds, hold, "the longest dt")
+    if holds > problems.steps:
+        raise ValueError(f"{seconds:g} s need {holds} actions, but there are {problems.steps}")
+    index = np.repeat(np.arange(holds), per_hold)
+    actions, controls = problems.actions[:, index], problems.controls[:, index]
+    system, params = problems.system, problems.params
+    states, alive = [problems.states[:, 0]], np.ones(len(problems.states), np.bool_)
+    valid = []
+    for t in range(len(index)):
+        with np.errstate(all="ignore"):
+            after = system.step(states[-1], controls[:, t], params, dt)
+            after = np.where(alive[:, None], after, states[-1])
+        valid.append(alive)
+        alive = alive & ~np.asarray(system.terminated(after, params), np.bool_)
+        alive = alive & np.isfinite(after).all(axis=1)
+        states.append(after)
+    return Problems(
+        system, params, dt, np.stack(states, 1), actions, controls, np.stack(valid, axis=1)
+    )
+
+
+def controls_of(system: Any, actions: np.ndarray, params: Any) -> np.ndarray:
+    """Physical controls (B, T, U) of discrete (B, T) or continuous (B, T, A) actions."""
+    rows = system.discrete_actions[actions] if actions.ndim == 2 else actions
+    return np.asarray(system.control(np.asarray(rows, np.float64), columns(params)))
+
+
+def _params(system: Any, given: dict[str, np.ndarray]) -> Any:
+    """``Params`` of (B,) arrays: those given, and the defaults of the others."""
+    count = len(next(iter(given.values())))
+    defaults = system.Params()._asdict()
+    return system.Params(
+        **{
+            name: np.asarray(given.get(name, np.full(count, value)), np.float64)
+            for name, value in defaults.items()
+        }
+    )
+
+
+def _multiple(whole: float, part: float, name: str) -> int:
+    count = round(whole / part)
+    if count < 1 or abs(whole / part - count) > 1e-6:
+        raise ValueError(
+            f"{whole:g} s is no multiple of {name} {part:g} s: choose step lengths that divide "
+            "the longest one, as 0.05 0.1 0.2"
+        )
+    return count

@@ -1,0 +1,110 @@
+"""One true episode under a baseline policy, and what a world model makes of its actions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+
+import physgym
+
+POLICIES = ("controller", "random", "zero")
+
+
+class Recording(NamedTuple):
+    """A true episode of T steps."""
+
+    system: Any
+    params: Any
+    """Physical parameters, the system's NamedTuple of floats."""
+    dt: float
+    """Seconds a step."""
+    states: np.ndarray
+    """(T+1, D) float64, angles unwrapped."""
+    actions: np.ndarray
+    """(T,) int64, or (T, A) float32."""
+    controls: np.ndarray
+    """(T, U) physical controls."""
+    rewards: np.ndarray
+    """(T,)."""
+
+
+def baseline(system: Any, policy: str, seed: int) -> Callable[[np.ndarray, Any, int], int]:
+    """Policy by name: (state (D,), params, step) -> discrete action.
+
+    Raises ``ValueError`` for a name that is not in ``POLICIES``.
+    """
+    rows = system.discrete_actions
+    rng = np.random.default_rng(seed)
+    nothing = int(np.abs(rows).sum(axis=1).argmin())
+    if policy == "controller":
+        return lambda state, params, step: int(system.controller(state[None], params, step)[0])
+    if policy == "random":
+        return lambda state, params, step: int(rng.integers(len(rows)))
+    if policy == "zero":
+        return lambda state, params, step: nothing
+    raise ValueError(f"policy={policy!r} is not known: expected one of {', '.join(POLICIES)}")
+
+
+def record(
+    env_name: str,
+    env_kwargs: Mapping[str, Any],
+    policy: str | Callable[[np.ndarray, Any, int], int] = "controller",
+    steps: int | None = None,
+    seed: int = 0,
+) -> Recording:
+    """Run the true env until its episode ends, or for ``steps`` steps beyond its time limit.
+
+    ``policy``: a name of ``POLICIES``, or (state, params, step) -> discrete action.
+    Raises what ``gymnasium.make`` and ``baseline`` raise.
+    """
+    system = physgym.get_system(env_name)
+    act = baseline(system, policy, seed) if isinstance(policy, str) else policy
+    limit = {} if steps is None else {"max_episode_steps": steps}
+    env = gymnasium.make(system.env_id, **limit, **env_kwargs)
+    discrete = isinstance(env.action_space, gymnasium.spaces.Discrete)
+    try:
+        _, info = env.reset(seed=seed)
+        params = system.Params(**{**system.Params()._asdict(), **info["params"]})
+        states, actions, controls, rewards = [info["state"]], [], [], []
+        done = False
+        while not done:
+            chosen = act(states[-1], params, len(actions))
+            row = system.discrete_actions[chosen].astype(np.float32)
+            action = chosen if discrete else row
+            _, reward, terminated, truncated, info = env.step(action)
+            states.append(info["state"])
+            actions.append(action)
+            controls.append(system.control(tuple(row.tolist()), params))
+            rewards.append(reward)
+            done = terminated or truncated
+        dt = float(getattr(env.unwrapped, "dt", system.dt))
+    finally:
+        env.close()
+    return Recording(
+        system,
+        params,
+        dt,
+        np.asarray(states, np.float64),
+        np.asarray(actions, np.int64 if discrete else np.float32),
+        np.asarray(controls, np.float64),
+        np.asarray(rewards, np.float64),
+    )
+
+
+def predict(model: Any, recording: Recording) -> np.ndarray:
+    """States (T+1, D) that ``model`` imagines from the recording's first state and its actions."""
+    import torch
+
+    from worldmodels.rollout import imagine
+
+    spec = model.spec
+    told = [float(getattr(recording.params, name)) for name in spec.param_names]
+    start = torch.as_tensor(recording.states[None, :1], dtype=torch.float32)
+    actions = torch.as_tensor(recording.actions)[None]
+    with torch.no_grad():
+        latent = model.encode(start, torch.tensor([told], dtype=torch.float32))
+        states = imagine(model, latent, actions, recording.dt)[0]
+    return np.concatenate([recording.states[:1], states.double().numpy()])
