@@ -14,7 +14,7 @@ import math
 import os
 import platform
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -118,15 +118,25 @@ def load(
     """
     folder = find_checkpoint(run, which)
     config, tensors, _ = load_checkpoint(folder)
-    from worldmodels.state import build
-
     try:
-        model = build(config["spec"], config["model_name"], config["model"])
+        shell = _build(config, "meta")  # allocates nothing, whatever config asks for
+        _check_tensors(folder, shell.state_dict(), tensors)
+        if not allow_nonfinite:
+            _check_finite(folder, [name for name, _ in shell.named_parameters()], tensors)
+        model = _build(config, "cpu")
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG} describes no model: {error}") from error
-    _check_tensors(folder, model.state_dict(), tensors, allow_nonfinite)
     model.load_state_dict(tensors)
     return model.eval()
+
+
+def _build(config: Mapping[str, Any], device: str) -> WorldModel:
+    import torch
+
+    from worldmodels.state import build
+
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        return build(config["spec"], config["model_name"], config["model"])
 
 
 def find_checkpoint(run: str | os.PathLike[str], which: str = "best") -> Path:
@@ -244,7 +254,6 @@ def _check_tensors(
     folder: Path,
     expected: Mapping[str, Tensor],
     found: Mapping[str, Tensor],
-    allow_nonfinite: bool,
 ) -> None:
     missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or extra:
@@ -258,7 +267,11 @@ def _check_tensors(
                 f"{folder / WEIGHTS}: {name} is {tensor.dtype} {tuple(tensor.shape)}, "
                 f"but the model needs {wanted.dtype} {tuple(wanted.shape)}"
             )
-        if not (allow_nonfinite or bool(tensor.isfinite().all())):
+
+
+def _check_finite(folder: Path, names: Iterable[str], found: Mapping[str, Tensor]) -> None:
+    for name in names:
+        if not bool(found[name].isfinite().all()):
             raise CheckpointError(
                 f"{folder / WEIGHTS}: {name} holds NaN or infinite values (training diverged?); "
                 "load(..., allow_nonfinite=True) takes them"
