@@ -25,15 +25,17 @@ class UsageError(ValueError):
 def is_user_error(error: BaseException) -> bool:
     """Whether `error` tells the user what to change, rather than us what to mend.
 
-    True for values, files and missing packages, for Gymnasium's errors and for the named errors
-    of this project. A bare KeyError, IndexError, TypeError or AttributeError is a defect and keeps
-    its traceback.
+    True for values, files and packages that are missing, for Gymnasium's errors and for the named
+    errors of this project, and for a KeyError that carries a sentence (an unknown name). A KeyError
+    with a bare key, an IndexError, TypeError or AttributeError, or a module of our own that does
+    not import, is a defect and keeps its traceback.
     """
+    if type(error) is KeyError:
+        return " " in one_line(error)
+    if isinstance(error, ImportError):
+        return (error.name or "").partition(".")[0] not in OUR_PACKAGES
     home = type(error).__module__.partition(".")[0]
-    return isinstance(error, (ValueError, OSError, ImportError)) or home in (
-        *OUR_PACKAGES,
-        "gymnasium",
-    )
+    return isinstance(error, (ValueError, OSError)) or home in (*OUR_PACKAGES, "gymnasium")
 
 
 def one_line(error: BaseException) -> str:
@@ -72,42 +74,14 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[..., None]]:
-    """A progress bar on a terminal, and a line every tenth elsewhere.
+    """Show how much of `total` is done, once it takes longer than a second.
 
-    Yields `advance(steps=1, note="")`; `note` stands after the bar (a loss, a file name).
+    Yields `advance(count=1)`.
     """
-    if sys.stderr.isatty():
-        yield from _bar(title, total)
-    else:
-        yield _lines(title, total)
+    from worldmodels.data.progress import Progress
 
-
-def _bar(title: str, total: int) -> Iterator[Callable[..., None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as TimeLeft
-
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeLeft())
-    note_column = TextColumn("{task.fields[note]}")
-    with Progress(*columns, note_column, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=total, note="")
-
-        def advance(steps: int = 1, note: str = "") -> None:
-            bar.update(task, advance=steps, note=note)
-
-        yield advance
-
-
-def _lines(title: str, total: int) -> Callable[..., None]:
-    done = 0
-
-    def advance(steps: int = 1, note: str = "") -> None:
-        nonlocal done
-        before, done = done, done + steps
-        if before * 10 // max(total, 1) != done * 10 // max(total, 1):
-            print(f"{title} {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
-
-    return advance
+    with Progress(title, total) as bar:
+        yield bar.advance
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

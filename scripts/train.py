@@ -115,18 +115,20 @@ def main() -> int | None:
     config = to_config(arguments)
 
     from worldmodels import experiment
+    from worldmodels.data import dataset_for
     from worldmodels.runs import RunFolder
 
     began = time.perf_counter()
-    if arguments.resume is not None:
+    resume = arguments.resume is not None
+    if resume:
         run = RunFolder.open(arguments.resume)
         config = experiment.reopen(run, config)
-    else:
+    dataset = dataset_for(config)
+    if not resume:
         run = experiment.start(config, sys.argv)
-    print(f"run     {run.path}", flush=True)
-    result = experiment.train(config, run, resume=arguments.resume is not None)
+    print(f"dataset {dataset.path}\nrun     {run.path}", flush=True)
+    result = experiment.train(config, dataset, run, resume=resume)
     _report(run.path, result, time.perf_counter() - began)
-    return None
 
 
 def _report(path: Path, result: dict[str, Any], seconds: float) -> None:

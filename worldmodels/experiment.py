@@ -6,7 +6,6 @@ leaves a run folder from which everything else (evaluation, envs, agents) starts
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,6 @@ from worldmodels.tracking import Logger
 if TYPE_CHECKING:
     from worldmodels.data import Dataset
 
-DATASETS = Path("datasets")
 MAY_CHANGE = ("epochs", "device", "log", "save_seconds", "out")
 """Fields of a `TrainConfig` that a resumed run may change; all others decide its numbers."""
 
@@ -59,48 +57,34 @@ def reopen(run: RunFolder, changed: TrainConfig | None = None) -> TrainConfig:
 
 
 def train(
-    config: TrainConfig,
-    run: RunFolder | None = None,
-    *,
-    resume: bool = False,
-    datasets: str | Path = DATASETS,
-    progress: bool | Callable[..., Any] = True,
+    config: TrainConfig, dataset: Dataset, run: RunFolder, *, resume: bool = False
 ) -> dict[str, Any]:
-    """Train as `config` says, into `run` (a new folder if None).
+    """Train as `config` says, on `dataset`, into `run`.
 
     Args:
         config: what to train.
-        run: the folder to write to.
+        dataset: what to learn from (`worldmodels.data.dataset_for(config)`).
+        run: the folder to write to (`start(config)`).
         resume: continue from the run's last checkpoint, bit for bit.
-        datasets: where buffers are kept; one is collected and kept there if `config.dataset` is
-            None.
-        progress: whether to show how far it is.
 
     Returns:
-        The results of `worldmodels.training.fit`, and the folder as `"run"`.
+        The results of `worldmodels.training.fit`.
 
     Raises:
         KeyboardInterrupt: after SIGINT, once the state is saved.
-        DatasetError, RunError, LockedError: as their messages say.
+        RunError: the dataset is not the one a resumed run began with.
+        LockedError: another process writes to the run.
     """
-    from worldmodels.data import dataset_for
     from worldmodels.training import fit
 
-    run = run or start(config)
-    try:
-        dataset = dataset_for(config, root=datasets, progress=bool(progress))
-        _check_dataset(run, dataset, resume)
-        values = {**to_dict(config), "dataset_hash": dataset.hash}
-        logger = Logger(
-            run.path,
-            config.log,
-            values,
-            name=f"{config.env_name}-{config.model_name}-s{config.seed}",
-            run_id=run.record.get("wandb_id") if resume else None,
-        )
-    except BaseException:
-        run.finish("failed")
-        raise
+    _check_dataset(run, dataset, resume)
+    logger = Logger(
+        run.path,
+        config.log,
+        {**to_dict(config), "dataset_hash": dataset.hash},
+        name=f"{config.env_name}-{config.model_name}-s{config.seed}",
+        run_id=run.record.get("wandb_id") if resume else None,
+    )
     run.update(status="running", wandb_id=logger.run_id)
     status = "failed"
     try:
@@ -123,7 +107,7 @@ def train(
     finally:
         logger.finish(status)
         run.finish(status)
-    return {**result, "run": run}
+    return result
 
 
 def _check_dataset(run: RunFolder, dataset: Dataset, resume: bool) -> None:

@@ -160,7 +160,7 @@ class Logger:
             return
         self._wandb = wandb
         os.environ.setdefault("WANDB_SILENT", "true")
-        arguments = {
+        arguments: dict[str, Any] = {
             "project": config.project,
             "group": config.group,
             "config": values,
