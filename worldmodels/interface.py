@@ -58,7 +58,9 @@ class Spec:
             made = cls(**values)
         except TypeError as error:
             raise ValueError(f"spec {values!r} is not valid: {error}") from None
-        return cls(**{**values, "angles": tuple(made.angles), "param_names": tuple(made.param_names)})
+        return cls(
+            **{**values, "angles": tuple(made.angles), "param_names": tuple(made.param_names)}
+        )
 
 
 class Batch(NamedTuple):
@@ -134,6 +136,18 @@ class Dynamics(nn.Module, ABC):
 
     has_energy: ClassVar[bool] = False
     """Whether ``energy`` is there."""
+    any_dt: bool = False
+    """Whether a step length other than the buffer's means something to this structure."""
+    unit_step: Tensor
+
+    def __init__(self, medium: Medium) -> None:
+        super().__init__()
+        self.medium = medium
+        self.register_buffer("unit_step", torch.ones(()))
+
+    def calibrate(self, step: float) -> None:
+        """Say how long a step of the buffer is in the latent's own time: the scale of discrete jumps."""
+        self.unit_step.fill_(step)
 
     @abstractmethod
     def step(self, latent: Latent, action: Tensor, dt: Tensor | float) -> Latent:
@@ -152,6 +166,8 @@ class WorldModel(nn.Module, ABC):
     """Four verbs; everything downstream speaks these and never asks which model it holds."""
 
     spec: Spec
+    any_dt: bool = False
+    """Whether a step length other than the buffer's means something to this model."""
 
     @abstractmethod
     def encode(self, context: Tensor, params: Tensor | None = None) -> Latent:
