@@ -1,0 +1,202 @@
+"""Learned envs: a world model behind Gymnasium's interfaces, with the true env's spaces and task.
+
+(TorchRL has a `WorldModelEnv` of its own, over TensorDicts; this one is Gymnasium's.)
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.error import Error, InvalidAction
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from physgym.env import RENDER_MODES
+from worldmodels.interface import Spec, WorldModel
+from worldmodels.task import find_system
+from worldmodels.vector_env import WorldModelVectorEnv, resolve_model
+
+__all__ = ["WorldModelEnv", "WorldModelVectorEnv", "make_env", "make_truth", "resolve_model"]
+
+
+class WorldModelEnv(gymnasium.Env[Any, Any]):
+    """A world model as a single Gymnasium env: one row of a `WorldModelVectorEnv`.
+
+    Args:
+        model: a `WorldModel`, or the run or checkpoint folder of one.
+        checkpoint: the same, for `gymnasium.make("WorldModels/Learned-v0", checkpoint="runs/x")`.
+        render_mode: "rgb_array" or "human".
+        arguments: those of `WorldModelVectorEnv`, less num_envs and autoreset_mode.
+
+    The time limit is inside: the env itself returns truncated=True at the true env's limit.
+
+    Raises:
+        ValueError: as `WorldModelVectorEnv`.
+        gymnasium.error.ResetNeeded: step before reset or after the end.
+    """
+
+    metadata = {"render_modes": RENDER_MODES, "render_fps": 20}  # noqa: RUF012
+
+    def __init__(
+        self,
+        model: WorldModel | str | Path | None = None,
+        *,
+        checkpoint: str | Path | None = None,
+        render_mode: str | None = None,
+        **arguments: Any,
+    ) -> None:
+        if render_mode is not None and render_mode not in RENDER_MODES:
+            allowed = ", ".join(RENDER_MODES)
+            raise ValueError(f"render_mode={render_mode!r} is neither None nor one of {allowed}")
+        mode = AutoresetMode.DISABLED
+        self._rows = WorldModelVectorEnv(
+            model, 1, checkpoint=checkpoint, autoreset_mode=mode, **arguments
+        )
+        self.render_mode = render_mode
+        fps = self._rows.metadata["render_fps"]
+        self.metadata = {"render_modes": list(RENDER_MODES), "render_fps": fps}
+        self.observation_space = self._rows.single_observation_space
+        self.action_space = self._rows.single_action_space
+        self._window: Any = None
+
+    @property
+    def model(self) -> WorldModel:
+        """The world model."""
+        return self._rows.model
+
+    @property
+    def dt(self) -> float:
+        """Seconds a step."""
+        return self._rows.dt
+
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start an episode; `options` may hold "state", "params" and "randomize"."""
+        if seed is not None:
+            try:
+                seed = operator.index(seed)
+            except TypeError:
+                raise Error(f"seed={seed!r} is not an integer: give an integer >= 0.") from None
+        super().reset(seed=seed)
+        self._rows.use_generator(0, self.np_random)
+        observations, info = self._rows.reset(options=options)
+        if self.render_mode == "human":
+            self._show()
+        return _first(observations), _first_info(info)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Predict what `action` does in one control step."""
+        observations, rewards, terminated, truncated, info = self._rows.step(self._batch(action))
+        if self.render_mode == "human":
+            self._show()
+        return (
+            _first(observations),
+            float(rewards[0]),
+            bool(terminated[0]),
+            bool(truncated[0]),
+            _first_info(info),
+        )
+
+    def _batch(self, action: Any) -> np.ndarray:
+        try:
+            array = np.asarray(action)[None]
+        except ValueError:
+            raise InvalidAction(f"action {action!r} is no action of {self.action_space}") from None
+        discrete = isinstance(self.action_space, gymnasium.spaces.Discrete)
+        if discrete and isinstance(action, (int, np.bool_)):
+            # A plain integer may be too large for NumPy's, and bool counts as one.
+            in_range = 0 <= action < self.action_space.n  # type: ignore[attr-defined]
+            return np.array([int(action) if in_range else -1])
+        return array
+
+    def render(self) -> np.ndarray | None:
+        """A picture (480, 480, 3) uint8 of the predicted state, with the action visible."""
+        if self.render_mode is None:
+            gymnasium.logger.warn('render() needs a render_mode: make the env with "rgb_array"')
+            return None
+        if self.render_mode == "human":
+            self._show()
+            return None
+        return self._rows.portrait(0)
+
+    def _show(self) -> None:
+        if self._window is None:
+            from physgym.rendering import Window
+
+            self._window = Window(f"learned {self._rows.task.system.env_id}")
+        self._window.show(self._rows.portrait(0), fps=self.metadata["render_fps"])
+
+    def close(self) -> None:
+        """Close the window, if there is one."""
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+
+    def get_keys_to_action(self) -> dict[tuple[str, ...], int]:
+        """Keys for `gymnasium.utils.play.play` (discrete actions)."""
+        task = self._rows.task
+        if not task.discrete:
+            raise Error("keys need discrete actions: this model learned from continuous ones")
+        return {tuple(keys): action for keys, action in task.system.keys.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_window": None}
+
+
+def make_env(
+    model: WorldModel | str | Path, num_envs: int | None = None, **arguments: Any
+) -> WorldModelEnv | WorldModelVectorEnv:
+    """A learned env of a model, or of a run or checkpoint folder.
+
+    Args:
+        model: a folder alone is enough.
+        num_envs: None for a single env, else the number of rows of a vector env.
+        arguments: those of `WorldModelVectorEnv`.
+    """
+    if num_envs is None:
+        return WorldModelEnv(model, **arguments)
+    return WorldModelVectorEnv(model, num_envs, **arguments)
+
+
+def make_truth(
+    model: WorldModel | Spec | str | Path, num_envs: int | None = None, **arguments: Any
+) -> gymnasium.Env | VectorEnv:
+    """The true env that a model learned from, single or as native vector env.
+
+    Args:
+        model: the model, its spec, or a run or checkpoint folder.
+        num_envs: None for a single env, else the number of rows of a vector env.
+        arguments: of the true env, over those of the buffer (and `autoreset_mode`).
+    """
+    spec = model if isinstance(model, Spec) else resolve_model(model).spec
+    kwargs = {**spec.env_kwargs, **arguments}
+    env_id = find_system(spec).env_id
+    if num_envs is None:
+        return gymnasium.make(env_id, **kwargs)
+    return gymnasium.make_vec(
+        env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs
+    )
+
+
+def _first(observations: Any) -> Any:
+    if isinstance(observations, Mapping):
+        return {key: value[0] for key, value in observations.items()}
+    return observations[0]
+
+
+def _first_info(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Row 0 of a vector info as a single env's: plain floats and bools, no masks."""
+    single: dict[str, Any] = {}
+    for key, value in info.items():
+        if key.startswith("_"):
+            continue
+        if isinstance(value, Mapping):
+            single[key] = _first_info(value)
+        else:
+            single[key] = value[0].item() if value.ndim == 1 else value[0]
+    return single

@@ -1,0 +1,207 @@
+"""Rows of one world model, stepped together: the part of a learned env that holds the latents.
+
+A row that cannot be predicted further (not finite, far outside the training range, or the model
+raised) is reported as diverged and stays where it was; the other rows go on.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodels.interface import DivergenceError, WorldModel
+
+
+class Prediction(NamedTuple):
+    """One step of every row."""
+
+    states: np.ndarray
+    """(N, D) float64 physical states; those of diverged rows are their last good ones."""
+    diverged: np.ndarray
+    """(N,) bool."""
+    uncertainty: np.ndarray
+    """(N,) float64 disagreement of an ensemble; 0 for a single model."""
+
+
+class Predictor:
+    """N latents of `model`, each with its own physical state.
+
+    Args:
+        model: put into eval mode; every step runs under `torch.inference_mode`.
+        num_rows: N.
+        limit: (D,) largest magnitude of each state component that counts as a prediction.
+        dt: seconds a step.
+
+    Raises:
+        ValueError: the model's verbs do not fit its spec.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        num_rows: int,
+        limit: np.ndarray,
+        dt: float,
+    ) -> None:
+        self.model = model.eval()
+        self.num_rows = num_rows
+        self.limit, self.dt = limit, dt
+        first = next((t for t in _tensors(model) if t.is_floating_point()), torch.zeros(1))
+        self.dtype, self.device = first.dtype, first.device
+        self.states = np.zeros((num_rows, model.spec.state_size))
+        self._latent: Any = None
+        self._warned = False
+        self._probe()
+
+    @property
+    def knows_uncertainty(self) -> bool:
+        """Whether the model is an ensemble that can tell how far its members disagree."""
+        return hasattr(self.model, "disagreement")
+
+    def start(self, rows: np.ndarray, states: np.ndarray, params: np.ndarray) -> None:
+        """Encode `states` (K, D) with `params` (K, P) into `rows` (K,), memory included."""
+        with torch.inference_mode():
+            fresh = self._encode(states, params)
+            if self._latent is None:
+                index = np.zeros(self.num_rows, dtype=np.int64)
+                index[rows] = np.arange(len(rows))
+                self._latent = _map(lambda new: new[self._index(index)], fresh)
+            else:
+                at = self._index(rows)
+                self._latent = _map(lambda old, new: _put(old, at, new), self._latent, fresh)
+        self.states = self.states.copy()
+        self.states[rows] = states
+
+    def step(self, actions: np.ndarray) -> Prediction:
+        """Move every row one control step under `actions` (N,) int64 or (N, A)."""
+        if self.model.training:
+            self.model.eval()
+        with torch.inference_mode():
+            latent, raised = self._advance(self._actions(actions))
+            states, failed = self._decode(latent)
+            within = np.isfinite(states) & (np.abs(states) <= self.limit)
+            diverged = raised | failed | ~within.all(axis=-1)
+            uncertainty = self._uncertainty(latent)
+            if diverged.any():
+                states = np.where(diverged[:, None], self.states, states)
+                keep = torch.as_tensor(~diverged, device=self.device)
+                latent = _map(lambda new, old: _choose(keep, new, old), latent, self._latent)
+        self._latent, self.states = latent, states
+        return Prediction(states.copy(), diverged, uncertainty)
+
+    def _encode(self, states: np.ndarray, params: np.ndarray) -> Any:
+        context = torch.as_tensor(states, dtype=self.dtype, device=self.device)[:, None]
+        return self.model.encode(context, self._tensor(params))
+
+    def _advance(self, actions: Tensor) -> tuple[Any, np.ndarray]:
+        """The next latents, and which rows the model raised for (those keep their latent)."""
+        raised = np.zeros(self.num_rows, dtype=np.bool_)
+        try:
+            return self.model.step(self._latent, actions, self.dt), raised
+        except _DIVERGENCES as error:
+            self._warn(error)
+        latent = _map(torch.clone, self._latent)
+        for row in range(self.num_rows):
+            at = slice(row, row + 1)
+            try:
+                alone = _map(lambda x, at=at: x[at], self._latent)
+                moved = self.model.step(alone, actions[at], self.dt)
+            except _DIVERGENCES:
+                raised[row] = True
+            else:
+                latent = _map(lambda old, new, at=at: _put(old, at, new), latent, moved)
+        return latent, raised
+
+    def _decode(self, latent: Any) -> tuple[np.ndarray, np.ndarray]:
+        failed = np.zeros(self.num_rows, dtype=np.bool_)
+        try:
+            return _numpy(self.model.decode(latent)), failed
+        except _DIVERGENCES as error:
+            self._warn(error)
+            return self.states.copy(), ~failed
+
+    def _uncertainty(self, latent: Any) -> np.ndarray:
+        if not self.knows_uncertainty:
+            return np.zeros(self.num_rows)
+        disagreement: Any = self.model.disagreement
+        return np.nan_to_num(_numpy(disagreement(latent)), nan=np.inf)
+
+    def _actions(self, actions: np.ndarray) -> Tensor:
+        if self.model.spec.action_kind == "discrete":
+            return torch.as_tensor(actions, dtype=torch.int64, device=self.device)
+        return self._tensor(actions)
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.as_tensor(values, dtype=self.dtype, device=self.device)
+
+    def _index(self, rows: np.ndarray) -> Tensor:
+        return torch.as_tensor(rows, device=self.device)
+
+    def _probe(self) -> None:
+        """Two rows through the four verbs, so that a misfit shows here and not as divergence."""
+        spec = self.model.spec
+        shape = (2,) if spec.action_kind == "discrete" else (2, spec.action_size)
+        try:
+            with torch.inference_mode():
+                states, params = np.zeros((2, spec.state_size)), np.ones((2, len(spec.param_names)))
+                latent = self._encode(states, params)
+                decoded = self.model.decode(latent)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    self.model.step(latent, self._actions(np.zeros(shape)), self.dt)
+        except _DIVERGENCES as error:
+            if isinstance(error, (DivergenceError, ArithmeticError, AssertionError)):
+                return
+            raise ValueError(f"the model does not fit its spec {spec}: {error}") from error
+        if decoded.shape != (2, spec.state_size):
+            raise ValueError(
+                f"the model decodes to {tuple(decoded.shape)}, its spec says (2, {spec.state_size})"
+            )
+
+    def _warn(self, error: BaseException) -> None:
+        if not self._warned:
+            message = (
+                f"The model raised {type(error).__name__} ({error}); its rows end as diverged."
+            )
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+        self._warned = True
+
+
+# torchdiffeq reports a failed solve by AssertionError, torch by RuntimeError.
+_DIVERGENCES = (AssertionError, ArithmeticError, RuntimeError, ValueError)
+
+
+def _tensors(model: WorldModel) -> Any:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().to("cpu", torch.float64).numpy()
+
+
+def _map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
+    """`function` over the tensors of nested tuples, NamedTuples and dicts; None stays None."""
+    if tree is None:
+        return None
+    if isinstance(tree, Tensor):
+        return function(tree, *others)
+    if isinstance(tree, dict):
+        return {k: _map(function, tree[k], *(other[k] for other in others)) for k in tree}
+    parts = [_map(function, *leaves) for leaves in zip(tree, *others, strict=True)]
+    return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+
+
+def _put(old: Tensor, at: Any, new: Tensor) -> Tensor:
+    result = old.clone()
+    result[at] = new
+    return result
+
+
+def _choose(keep: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(keep.reshape(-1, *[1] * (new.ndim - 1)), new, old)

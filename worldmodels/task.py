@@ -1,0 +1,153 @@
+"""The true env's task around predicted states: what a learned env takes from it unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium.error import InvalidAction
+
+import physgym
+from physgym.task import Task
+from worldmodels.interface import Spec, WorldModel
+
+FREE = ("dt", "image_size", "obs_mode", "observe_params", "params", "randomize", "reward", "start")
+"""Arguments of the true env that a learned one may choose anew."""
+LARGEST_ANGLE = 1e6
+"""Unwrapped angles [rad] beyond this have diverged; the training range says nothing of turns."""
+
+
+class Outcome(NamedTuple):
+    """What the true env says of having reached some states; arrays (N,)."""
+
+    rewards: np.ndarray
+    terminated: np.ndarray
+    out_of_bounds: np.ndarray
+    events: dict[str, np.ndarray]
+
+
+def task_of(model: WorldModel, arguments: Mapping[str, Any]) -> Task:
+    """The task of the env that `model` learned, with `arguments` over those of its buffer.
+
+    Raises:
+        ValueError: an argument that a learned env cannot choose; a spec that does not fit its env.
+    """
+    spec = model.spec
+    unknown = sorted(set(arguments) - set(FREE))
+    if unknown:
+        raise ValueError(
+            f"{unknown[0]}={arguments[unknown[0]]!r} cannot be chosen for a learned env; "
+            f"what can is {', '.join(FREE)}"
+        )
+    system = find_system(spec)
+    task = Task(system.name, **{**spec.env_kwargs, **arguments})
+    trained = Task(system.name, **spec.env_kwargs).dt
+    if trained != spec.dt:
+        raise ValueError(f"the spec's dt={spec.dt} is not that of its env, {trained}")
+    if task.dt != spec.dt and not getattr(model, "any_dt", False):
+        raise ValueError(f"dt={task.dt} cannot be predicted: this model knows dt={spec.dt} only")
+    _check_spec(spec, task)
+    return task
+
+
+def find_system(spec: Spec) -> Any:
+    """The system of `spec`; ValueError where there is none of its name."""
+    try:
+        return physgym.get_system(spec.env_name)
+    except KeyError as error:
+        raise ValueError(f"the model is of an unknown env: {error.args[0]}") from None
+
+
+def _check_spec(spec: Spec, task: Task) -> None:
+    system = task.system
+    expected = {
+        "state_size": system.state_size,
+        "angles": tuple(system.angles),
+        "action_kind": task.action_mode,
+        "action_size": len(system.discrete_actions) if task.discrete else system.action_size,
+    }
+    for name, value in expected.items():
+        if getattr(spec, name) != value:
+            raise ValueError(
+                f"the model's {name}={getattr(spec, name)!r} does not fit {system.env_id}, "
+                f"which has {value!r}: it was trained on another env"
+            )
+    unknown = sorted(set(spec.param_names) - set(system.Params._fields))
+    if unknown:
+        raise ValueError(
+            f"the model is told {unknown[0]!r}, no parameter of {system.env_id}: "
+            f"it has {', '.join(system.Params._fields)}"
+        )
+
+
+def event_names(task: Task) -> tuple[str, ...]:
+    """Names of the events that end an episode; each is a key of `info`."""
+    return tuple(task.system.events_of((1.0,) * task.system.state_size, task.base))
+
+
+def prediction_limit(model: WorldModel, task: Task, factor: float) -> np.ndarray:
+    """(D,) largest magnitude of a prediction: `factor` times the training range, for angles 1e6.
+
+    A model that recorded no range (`reach`) is held to the true env's bounds instead.
+    """
+    if not factor > 0:
+        raise ValueError(f"divergence_factor={factor!r} must be more than 0")
+    bounds = np.array([float(bound) for bound in task.system.bounds(task.limit)])
+    reach = getattr(model, "reach", None)
+    recorded = bounds if reach is None else reach.detach().cpu().numpy().astype(np.float64)
+    limit = factor * np.where(np.isfinite(recorded), recorded, bounds)
+    limit[list(task.system.angles)] = LARGEST_ANGLE
+    return limit
+
+
+def parse_actions(
+    task: Task, actions: Any, num_envs: int, resting: np.ndarray | None
+) -> np.ndarray:
+    """Actions (N,) int64 or (N, A) float64 in [-1, 1]; those of `resting` rows are ignored (zero).
+
+    Raises:
+        gymnasium.error.InvalidAction: a wrong shape or type, an action that does not exist.
+    """
+    array = np.asarray(actions)
+    if task.discrete:
+        count, shape, kinds = len(task.system.discrete_actions), (num_envs,), "iu"
+    else:
+        count, shape, kinds = 0, (num_envs, task.system.action_size), "iuf"
+    if array.shape != shape or array.dtype.kind not in kinds:
+        wanted = "integers" if task.discrete else "numbers"
+        raise InvalidAction(
+            f"actions of shape {array.shape} and type {array.dtype} are not {wanted} {shape}"
+        )
+    if resting is not None:
+        array = np.where(resting.reshape(-1, *[1] * (array.ndim - 1)), 0, array)
+    if not task.discrete:
+        if not np.isfinite(array).all():
+            raise InvalidAction(f"actions {array.tolist()} are not all finite")
+        return np.clip(array.astype(np.float64), -1.0, 1.0)
+    if ((array < 0) | (array >= count)).any():
+        raise InvalidAction(f"actions {array.tolist()} are not all from 0 to {count - 1}")
+    return array.astype(np.int64)
+
+
+def controls_of(task: Task, actions: np.ndarray, params: Any) -> tuple[np.ndarray, ...]:
+    """Components (N,) of the physical control that parsed actions stand for."""
+    levels = task.system.discrete_actions[actions] if task.discrete else actions
+    return task.system.control(tuple(levels.T), params)
+
+
+def judge(task: Task, states: np.ndarray, control: tuple[np.ndarray, ...], params: Any) -> Outcome:
+    """Reward and ends of having reached `states` (N, D) under `control`; rewards are finite."""
+    system, components = task.system, tuple(states.T)
+    nothing = np.zeros(len(states), dtype=np.bool_)
+    with np.errstate(all="ignore"):
+        rewards = system.reward(components, control, components, params, task.reward)
+        events = {k: nothing | v for k, v in system.events(components, params).items()}
+        outside = nothing
+        for index, bound in enumerate(system.bounds(params)):
+            if index not in system.angles:
+                outside = outside | (np.abs(components[index]) > bound)
+    terminated = nothing.copy()
+    for happened in events.values():
+        terminated |= happened
+    return Outcome(np.nan_to_num(rewards), terminated, outside | nothing, events)

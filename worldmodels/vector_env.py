@@ -1,0 +1,220 @@
+"""`WorldModelVectorEnv`: rows of a world model behind Gymnasium's vector interface."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from physgym.autoreset import AutoresetVectorEnv
+from physgym.env import RENDER_SIZE
+from physgym.task import Task
+from worldmodels import task as truth
+from worldmodels.interface import WorldModel
+from worldmodels.predictor import Predictor
+from worldmodels.starts import BufferStarts, Starts, TrueStarts
+
+DIVERGENCE_FACTOR = 10.0
+"""A prediction this many times beyond the training range has diverged."""
+
+
+class WorldModelVectorEnv(AutoresetVectorEnv):
+    """N rows of a world model as a Gymnasium vector env.
+
+    Spaces, starts, reward, ends, time limit and dt are those of the true env that the model learned
+    from; only the next state is predicted. A row whose prediction is not finite, lies beyond
+    `divergence_factor` times the training range, or could not be computed, is truncated with
+    `info["diverged"]` and its last good observation; the other rows go on.
+
+    Args:
+        model: a `WorldModel`, or the run or checkpoint folder of one.
+        num_envs: N.
+        checkpoint: the same as `model`, for callers that can only pass names.
+        max_episode_steps: time limit; None: the true env's.
+        autoreset_mode: any of Gymnasium's, by name or value.
+        starts: "true", the true env's start distribution; "buffer", any state of `dataset`.
+        dataset: a collected buffer, or its path.
+        uncertainty_penalty: reward lost per unit of an ensemble's `info["uncertainty"]`.
+        uncertainty_limit: rows whose uncertainty exceeds it are truncated.
+        divergence_factor: see above; angles are excepted, turns have no range.
+        render_mode: "rgb_array" or None.
+        arguments: of the true env, where they may differ from those of the buffer: obs_mode,
+            reward, params, randomize, start, observe_params, image_size, and dt where the model can
+            step by any.
+
+    `info` holds what the true env's does (`energy` is the true energy of the predicted state), and
+    `diverged`, and for an ensemble `uncertainty`. `reset(options={"state": ..., "params": ...})`
+    starts every row there; a state (N, D) gives each row its own.
+
+    Raises:
+        ValueError: the model does not fit the env it names, or an argument contradicts it.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel | str | Path | None = None,
+        num_envs: int = 1,
+        *,
+        checkpoint: str | Path | None = None,
+        max_episode_steps: int | None = None,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        starts: Literal["true", "buffer"] = "true",
+        dataset: Any = None,
+        uncertainty_penalty: float = 0.0,
+        uncertainty_limit: float | None = None,
+        divergence_factor: float = DIVERGENCE_FACTOR,
+        render_mode: str | None = None,
+        **arguments: Any,
+    ) -> None:
+        self.model = resolve_model(model, checkpoint)
+        self.task = truth.task_of(self.model, arguments)
+        limit = (
+            self.model.spec.max_episode_steps if max_episode_steps is None else max_episode_steps
+        )
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f'render_mode={render_mode!r} is neither "rgb_array" nor None')
+        fps = max(1, round(1.0 / self.task.dt))
+        metadata = {"render_modes": ["rgb_array"], "render_fps": fps}
+        super().__init__(num_envs, limit, autoreset_mode, metadata)
+        self.render_mode = render_mode
+        self.single_observation_space = self.task.observation_space
+        self.single_action_space = self.task.action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._starts = _choose_starts(starts, dataset, self.task)
+        reach = truth.prediction_limit(self.model, self.task, divergence_factor)
+        self._predictor = Predictor(self.model, self.num_envs, reach, self.task.dt)
+        self._penalty, self._uncertainty_limit = uncertainty_penalty, uncertainty_limit
+        self._params = np.tile(np.array(self.task.base, dtype=np.float64), (self.num_envs, 1))
+        names = ("out_of_bounds", *truth.event_names(self.task), "diverged")
+        self._flags = {name: self.blank(np.bool_) for name in names}
+        self._uncertainty = np.zeros(self.num_envs)
+        self._control: np.ndarray | None = None
+
+    def _named_params(self) -> Any:
+        return self.task.system.Params(*self._params.T)
+
+    @property
+    def dt(self) -> float:
+        """Seconds a step."""
+        return self.task.dt
+
+    def start(self, rows: np.ndarray, options: Mapping[str, Any]) -> None:
+        """Draw a beginning for each of `rows` and encode it."""
+        per_row = [_options_of(options, row, self.num_envs) for row in rows]
+        drawn = [
+            self._starts.draw(self.generator(row), own)
+            for row, own in zip(rows.tolist(), per_row, strict=True)
+        ]
+        self._params = self._params.copy()
+        self._params[rows] = [params for _, params in drawn]
+        fields = self.task.system.Params._fields
+        told = [fields.index(name) for name in self.model.spec.param_names]
+        states = np.array([state for state, _ in drawn], dtype=np.float64)
+        self._predictor.start(rows, states, self._params[rows][:, told])
+        for flag in self._flags.values():
+            flag[rows] = False
+        self._uncertainty[rows] = 0.0
+        if self._control is not None:
+            self._control[rows] = 0.0
+
+    def advance(self, actions: Any, resting: Any | None) -> tuple[Any, Any, Any]:
+        """Predict one step of every row, and judge it as the true env would."""
+        parsed = truth.parse_actions(self.task, actions, self.num_envs, resting)
+        params = self._named_params()
+        control = truth.controls_of(self.task, parsed, params)
+        prediction = self._predictor.step(parsed)
+        outcome = truth.judge(self.task, prediction.states, control, params)
+        going = ~prediction.diverged
+        flags = {"out_of_bounds": outcome.out_of_bounds, **outcome.events}
+        self._flags = {name: flag & going for name, flag in flags.items()}
+        self._flags["diverged"] = prediction.diverged
+        self._control = np.stack(control, axis=-1)
+        self._uncertainty = prediction.uncertainty
+        truncated = prediction.diverged | outcome.out_of_bounds
+        rewards = outcome.rewards
+        if self._uncertainty_limit is not None:
+            truncated |= prediction.uncertainty > self._uncertainty_limit
+        if self._penalty:
+            rewards = rewards - self._penalty * np.minimum(prediction.uncertainty, 1e6)
+        return rewards, outcome.terminated & going, truncated
+
+    def observe(self, rows: np.ndarray | None = None) -> Any:
+        """Observations of `rows`, in the true env's form and bounds."""
+        states, params = self._predictor.states, self._params
+        if rows is not None:
+            states, params = states[rows], params[rows]
+        return self.task.observe_rows(states, params)
+
+    def facts(self) -> dict[str, Any]:
+        """The true env's info of the predicted states, and what is known of the prediction."""
+        states, params = self._predictor.states, self._named_params()
+        with np.errstate(all="ignore"):
+            energy = np.array(self.task.system.energy(tuple(states.T), params))
+        info = {
+            "state": states.copy(),
+            "energy": energy,
+            "params": {name: values.copy() for name, values in params._asdict().items()},
+            **{name: flag.copy() for name, flag in self._flags.items()},
+        }
+        if self._predictor.knows_uncertainty:
+            info["uncertainty"] = self._uncertainty.copy()
+        return info
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """A picture of each row's predicted state, with the action visible."""
+        if self.render_mode is None:
+            gymnasium.logger.warn('render() needs a render_mode: make the env with "rgb_array"')
+            return None
+        if not self._started:
+            raise ResetNeeded("Call reset() before render(): there is no state to draw.")
+        return tuple(self.portrait(row) for row in range(self.num_envs))
+
+    def portrait(self, row: int) -> np.ndarray:
+        """The picture (480, 480, 3) uint8 of one row."""
+        state = tuple(self._predictor.states[row].tolist())
+        params = self.task.system.Params(*self._params[row].tolist())
+        control = None if self._control is None else tuple(self._control[row].tolist())
+        caption = f"t = {int(self.elapsed[row]) * self.dt:5.2f} s"
+        return self.task.portrait(state, control, params, RENDER_SIZE, caption)
+
+
+def resolve_model(
+    model: WorldModel | str | Path | None, checkpoint: str | Path | None = None
+) -> WorldModel:
+    """The model itself, or the one in a run or checkpoint folder; exactly one must be given."""
+    given = model if checkpoint is None else checkpoint
+    if given is None or (model is not None and checkpoint is not None):
+        raise ValueError("give a model or a run folder: checkpoint='outputs/.../newtonian'")
+    if isinstance(given, WorldModel):
+        return given
+    if not isinstance(given, (str, Path)):
+        raise ValueError(f"{given!r} is neither a WorldModel nor the path of a run folder")
+    from worldmodels.checkpoint import load
+
+    return load(given)
+
+
+def _choose_starts(starts: str, dataset: Any, task: Task) -> Starts:
+    if starts == "true":
+        return TrueStarts(task)
+    if starts == "buffer":
+        return BufferStarts(dataset, task)
+    raise ValueError(f'starts={starts!r} is neither "true" nor "buffer"')
+
+
+def _options_of(options: Mapping[str, Any], row: int, num_envs: int) -> dict[str, Any]:
+    """The options of one row: states (N, D) are dealt out."""
+    own = dict(options)
+    state = own.get("state")
+    if state is not None and np.ndim(state) == 2:
+        if len(state) != num_envs:
+            raise ValueError(f"options['state'] has {len(state)} rows for {num_envs} envs")
+        own["state"] = state[row]
+    return own
