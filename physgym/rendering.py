@@ -172,8 +172,8 @@ def _require_display() -> None:
     socket = Path("/tmp/.X11-unix") / ("X" + display[1:].split(".")[0])
     if not display or (local and not socket.exists()):
         raise error.Error(
-            f"render_mode='human' needs a display, and DISPLAY={display!r} is none. Use "
-            "render_mode='rgb_array', write a video (scripts/visualize.py), or use xvfb-run."
+            f"a window needs a display, and DISPLAY={display!r} is none. Use "
+            "render_mode='rgb_array', write a film (scripts/visualize.py --out x.mp4), or xvfb-run."
         )
 
 
@@ -215,7 +215,7 @@ def _disc(cv2: Any, image: np.ndarray, disc: Disc, scale: float, middle: float) 
 
 @functools.lru_cache(maxsize=256)
 def _outline(radius: float) -> np.ndarray:
-    """A small disc about 0 as a polygon (16, 2) of its area: OpenCV draws it as a diamond or star."""
+    """A small disc about 0 as a polygon (16, 2) of its area; OpenCV would draw a diamond."""
     angles = (np.arange(16) + 0.5) * (pi / 8)
     reach = max(radius - _EDGE, 0.2) * sqrt(pi / (8 * sin(pi / 8)))
     corners = np.stack([np.cos(angles), np.sin(angles)], axis=-1)

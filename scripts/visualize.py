@@ -3,8 +3,8 @@
     python scripts/visualize.py --env pendulum --policy controller --out pendulum.gif
     python scripts/visualize.py --run outputs/.../port_hamiltonian --out beside.mp4
 
-With --run the panels are true | learned | difference: the model starts from the true state, gets the
-same actions and never sees the truth again. Without --out a window opens.
+With --run the panels are true | learned | difference: the model starts from the true state,
+gets the same actions and never sees the truth again. Without --out a window opens.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class VisualizeConfig:
     speed: float = 1.0
     """1: real time; 2: twice as fast."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raises UsageError for a value that cannot be."""
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"--steps {self.steps} is not valid: expected 1 or more")
         if self.size is not None and not 16 <= self.size <= 4096:
@@ -57,6 +58,7 @@ class VisualizeConfig:
 def main() -> None:
     """Show what the command line asks for."""
     config = tyro.cli(VisualizeConfig, description=__doc__)
+    config.check()
     if config.out is None:
         show(config)
         return

@@ -1,7 +1,7 @@
 """Open-loop evaluation: models, floors and the oracle against the truth, over states.
 
-Everything is scored in float64 on the same problems. An error that is not finite counts as infinite
-in medians and quartiles, and its share is reported, so that diverging never flatters.
+Everything is scored in float64 on the same problems. Diverging counts as an
+infinite error, and the share that stays finite is reported.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from worldmodels import problems
+import physgym
+from worldmodels import metrics, problems
 from worldmodels.problems import Problems
 
 HORIZONS = (1, 10, 50, 100)
 """Steps at which errors are reported."""
-VALID_THRESHOLD = 0.3
-"""A prediction is valid until its normalised RMSE exceeds this for the first time."""
+VALID_THRESHOLD = 0.09
+"""A prediction is valid until its normalised MSE first exceeds this: off by 0.3 of a scale."""
 EXAMPLES = 3
 """Problems whose energy a report keeps, to be drawn."""
 
@@ -46,17 +47,11 @@ class Scale(NamedTuple):
 
 
 def scale_of(dataset: Any) -> Scale:
-    """Scales of the episodes of ``dataset``; what never varies counts as 1.
-
-    An angle is scaled as one spread evenly over the circle, pi / sqrt(3), however often it turned.
-    """
-    import physgym
-
-    valid = np.arange(dataset.states.shape[1]) <= dataset.lengths[:, None]
-    state = dataset.states[valid].std(axis=0)
-    state[list(physgym.get_system(dataset.env_name).angles)] = np.pi / np.sqrt(3.0)
+    """Scales of the episodes of ``dataset``; what never varies counts as 1."""
+    angles = physgym.get_system(dataset.env_name).angles
+    valid = np.arange(dataset.energy.shape[1]) <= dataset.lengths[:, None]
     energy = float(dataset.energy[valid].std())
-    return Scale(np.where(state > 1e-9, state, 1.0), energy if energy > 1e-9 else 1.0)
+    return Scale(metrics.state_scale(dataset, angles), energy if energy > 1e-9 else 1.0)
 
 
 def evaluate(
@@ -64,11 +59,11 @@ def evaluate(
     tasks: Problems,
     scale: Scale,
     horizons: Sequence[int] = HORIZONS,
-    advance: Callable[..., object] = lambda *_: None,
+    advance: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
-    """Score every entry on ``tasks``: a report of plain JSON types, with null for what is not finite.
+    """Score every entry on ``tasks``: a report of JSON types, None for what is not finite.
 
-    ``horizons`` beyond the problems are left out; ``advance(1, name)`` is called after each entry.
+    ``horizons`` beyond the problems are left out; ``advance()`` is called after each entry.
     """
     kept = sorted({h for h in (*horizons, tasks.steps) if 1 <= h <= tasks.steps})
     energy = tasks.energy(tasks.states)
@@ -79,7 +74,7 @@ def evaluate(
         seconds = time.perf_counter() - began
         rows[name] = {"kind": entry.kind, "model": entry.model_name, "seconds": seconds}
         rows[name].update(scores(tasks, predicted, energy, scale, kept))
-        advance(1, name)
+        advance()
     return plain(
         {
             "env": tasks.system.name,
@@ -105,18 +100,16 @@ def scores(
     scale: Scale,
     horizons: Sequence[int],
 ) -> dict[str, Any]:
-    """What one entry's ``predicted`` states (B, T, D) are worth; ``energy`` (B, T+1) is the true one."""
-    errors = squared_errors(tasks, predicted, scale)
+    """What ``predicted`` states (B, T, D) are worth; ``energy`` (B, T+1) is the true one."""
+    errors = errors_of(tasks, predicted, scale)
     states = np.concatenate([tasks.states[:, :1], predicted], axis=1)
     own_energy = tasks.energy(states)
-    with np.errstate(all="ignore"):
-        energy_errors = np.abs(own_energy - energy)[:, 1:] / scale.energy
-    energy_errors = np.where(np.isfinite(energy_errors), energy_errors, np.inf)
-    at = {str(h): h - 1 for h in horizons}
+    energy_errors = metrics.energy_error(energy, own_energy)[:, 1:] / scale.energy
+    times = metrics.valid_prediction_time(errors, tasks.valid, tasks.dt, VALID_THRESHOLD)
     return {
-        "nmse": {h: summary(errors[tasks.valid[:, t], t]) for h, t in at.items()},
-        "energy_error": {h: summary(energy_errors[tasks.valid[:, t], t]) for h, t in at.items()},
-        "valid_time": summary(valid_times(errors, tasks)),
+        "nmse": at_horizons(errors, tasks.valid, horizons),
+        "energy_error": at_horizons(energy_errors, tasks.valid, horizons),
+        "valid_time": at_horizons(times[:, None], np.ones((len(times), 1), np.bool_), [1])["1"],
         "power_residual": power_residual(tasks, states, scale.energy),
         "nmse_curve": curve(errors, tasks.valid),
         "energy_curve": curve(energy_errors, tasks.valid),
@@ -124,29 +117,29 @@ def scores(
     }
 
 
-def squared_errors(tasks: Problems, predicted: np.ndarray, scale: Scale) -> np.ndarray:
-    """Normalised squared error (B, T), the mean over components; infinite where it is not finite."""
-    with np.errstate(all="ignore"):
-        error = predicted - tasks.states[:, 1:]
-        for index in tasks.system.angles:
-            error[..., index] = np.arctan2(np.sin(error[..., index]), np.cos(error[..., index]))
-        squared = ((error / scale.state) ** 2).mean(axis=2)
-    return np.where(np.isfinite(squared), squared, np.inf)
+def errors_of(tasks: Problems, predicted: np.ndarray, scale: Scale) -> np.ndarray:
+    """Normalised squared error (B, T) of ``predicted`` states (B, T, D)."""
+    return metrics.normalised_mse(tasks.states[:, 1:], predicted, scale.state, tasks.system.angles)
 
 
-def valid_times(errors: np.ndarray, tasks: Problems) -> np.ndarray:
-    """Seconds (B,) until the normalised RMSE exceeds ``VALID_THRESHOLD``; the length if it never does."""
-    lengths = tasks.valid.sum(axis=1)
-    beyond = (errors > VALID_THRESHOLD**2) & tasks.valid
-    first = np.where(beyond.any(axis=1), beyond.argmax(axis=1), lengths)
-    return first * tasks.dt
+def at_horizons(
+    errors: np.ndarray, valid: np.ndarray, horizons: Sequence[int]
+) -> dict[str, dict[str, float]]:
+    """Median, quartiles, finite share and count of ``errors`` (B, T) at each of ``horizons``."""
+    return {str(h): metrics.at_horizon(errors, valid, h) for h in horizons}
+
+
+def curve(errors: np.ndarray, valid: np.ndarray) -> dict[str, list[float]]:
+    """Median and quartiles of ``errors`` (B, T) at every step."""
+    steps = [metrics.at_horizon(errors, valid, h) for h in range(1, errors.shape[1] + 1)]
+    return {key: [step[key] for step in steps] for key in ("median", "q25", "q75")}
 
 
 def power_residual(tasks: Problems, states: np.ndarray, energy_scale: float) -> float:
     """Median energy that comes from nowhere along ``states`` (B, T+1, D), per step and normalised.
 
-    |E(t+dt) - E(t) - (input power - dissipation) dt|, the power by Simpson's rule over the cubic that
-    has the positions and velocities of both ends. The truth's own value is the floor of this rule.
+    |E(t+dt) - E(t) - (input power - dissipation) dt|, the power by Simpson's rule over the cubic
+    with the positions and velocities of both ends. The truth's own value is this rule's floor.
     """
     system, params, dt = tasks.system, problems.columns(tasks.params), tasks.dt
     half = states.shape[2] // 2
@@ -164,25 +157,8 @@ def power_residual(tasks: Problems, states: np.ndarray, energy_scale: float) -> 
         work = dt / 6 * (net(before) + 4 * net(middle) + net(after))
         gain = np.asarray(system.energy(after, params) - system.energy(before, params))
         residual = np.abs(gain - work)[tasks.valid] / energy_scale
-    return quantile(np.where(np.isfinite(residual), residual, np.inf), 0.5)
-
-
-def summary(values: np.ndarray) -> dict[str, float]:
-    """Median, quartiles, and the share that is not finite, of values (N,)."""
-    lost = float(np.mean(~np.isfinite(values))) if len(values) else float("nan")
-    low, middle, high = (quantile(values, q) for q in (0.25, 0.5, 0.75))
-    return {"median": middle, "q25": low, "q75": high, "not_finite": lost}
-
-
-def quantile(values: np.ndarray, q: float) -> float:
-    """A quantile that is one of ``values`` (infinities included); NaN of none."""
-    return float(np.quantile(values, q, method="inverted_cdf")) if values.size else float("nan")
-
-
-def curve(values: np.ndarray, valid: np.ndarray) -> dict[str, list[float]]:
-    """Median and quartiles of values (B, T) at every step, over the rows that are valid there."""
-    columns = [summary(values[valid[:, t], t]) for t in range(values.shape[1])]
-    return {key: [column[key] for column in columns] for key in ("median", "q25", "q75")}
+    residual = np.where(np.isfinite(residual), residual, np.inf)
+    return float(np.quantile(residual, 0.5, method="inverted_cdf"))
 
 
 def over_step_lengths(
@@ -190,7 +166,7 @@ def over_step_lengths(
     tasks: Problems,
     scale: Scale,
     dt_values: Sequence[float],
-    advance: Callable[..., object] = lambda *_: None,
+    advance: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """Error after equal physical time under equal held actions, for several step lengths.
 
@@ -206,9 +182,9 @@ def over_step_lengths(
             able = entry.any_dt or abs(dt - tasks.dt) < 1e-9
             rows[name][f"{dt:g}"] = None
             if able:
-                last = squared_errors(asked, entry.predict(asked), scale)[:, -1]
-                rows[name][f"{dt:g}"] = summary(last[asked.valid[:, -1]])
-            advance(1, f"{name} dt {dt:g}")
+                errors = errors_of(asked, entry.predict(asked), scale)
+                rows[name][f"{dt:g}"] = metrics.at_horizon(errors, asked.valid, asked.steps)
+            advance()
     return plain({"seconds": seconds, "hold": hold, "dt_values": list(dt_values), "rows": rows})
 
 

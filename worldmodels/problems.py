@@ -81,10 +81,10 @@ def from_dataset(dataset: Any, steps: int, count: int = 256) -> Problems:
 
 
 def at_step_length(problems: Problems, dt: float, hold: float, seconds: float) -> Problems:
-    """The same starts over the same ``seconds``, stepped by ``dt``; each action is held for ``hold``.
+    """The same starts over the same ``seconds``, stepped by ``dt``; actions are held for ``hold``.
 
-    The truth is computed anew, by the system's own accurate step. Raises ``ValueError`` where ``hold``
-    is no multiple of ``dt``, ``seconds`` none of ``hold``, or the actions do not last.
+    The truth is computed anew, by the system's own accurate step. Raises ``ValueError`` where
+    ``hold`` is no multiple of ``dt``, ``seconds`` none of ``hold``, or the actions do not last.
     """
     per_hold, holds = _multiple(hold, dt, "dt"), _multiple(seconds, hold, "the longest dt")
     if holds > problems.steps:

@@ -1,0 +1,173 @@
+"""Plots of reports, in one style: a structure has one colour everywhere, safe for all eyes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MODEL_COLORS = {
+    "jump": "#E69F00",
+    "lstm": "#CC79A7",
+    "first_order": "#56B4E9",
+    "newtonian": "#009E73",
+    "velocity": "#A6761D",
+    "port_hamiltonian": "#0072B2",
+}
+"""Okabe and Ito's colours, by structure."""
+TRUTH = {"color": "#111111", "linewidth": 2.4}
+ORACLE = {"color": "#555555", "linewidth": 1.4}
+FLOOR_COLOR = "#8a8a8a"
+FLOOR_DASHES = ((0, (6, 2)), (0, (4, 2, 1, 2)), (0, (2, 2)), (0, (8, 2, 1, 2, 1, 2)))
+SPARE_COLORS = ("#D55E00", "#7F3C8D", "#117A65", "#4B4B9B")
+MARKERS = "osD^vPX*"
+STYLE = {
+    "figure.dpi": 120,
+    "savefig.bbox": "tight",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+}
+
+
+def styles(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Colour and line of every row of a report, by its name.
+
+    Floors are grey dashes, oracles grey dots, a model has its structure's colour; a second run of
+    one structure has the same colour with other dashes.
+    """
+    chosen: dict[str, dict[str, Any]] = {}
+    seen: dict[str, int] = {}
+    floors = oracles = 0
+    for name, row in rows.items():
+        if row["kind"] == "floor":
+            dashes = FLOOR_DASHES[floors % len(FLOOR_DASHES)]
+            chosen[name] = {"color": FLOOR_COLOR, "linestyle": dashes, "linewidth": 1.2}
+            floors += 1
+        elif row["kind"] == "oracle":
+            dots = (0, (1, 1.2 + oracles % 4))
+            chosen[name] = {**ORACLE, "linestyle": dots}
+            oracles += 1
+        else:
+            model = row.get("model", "")
+            count = seen[model] = seen.get(model, -1) + 1
+            spare = SPARE_COLORS[(len(seen) - 1) % len(SPARE_COLORS)]
+            line = ("-", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))[count % 4]
+            chosen[name] = {"color": MODEL_COLORS.get(model, spare), "linestyle": line}
+    return chosen
+
+
+def error_over_horizon(report: Mapping[str, Any], path: str | Path) -> Path:
+    """Draw the median normalised error over time, with the quartiles of models as bands."""
+    rows, dt = report["rows"], report["dt"]
+    time = dt * np.arange(1, report["steps"] + 1)
+    with _figure(path, (7.6, 4.4)) as axes:
+        for name, style in styles(rows).items():
+            curve = {key: _array(values) for key, values in rows[name]["nmse_curve"].items()}
+            axes.plot(time, curve["median"], label=name, **style)
+            if rows[name]["kind"] == "model":
+                axes.fill_between(
+                    time, curve["q25"], curve["q75"], color=style["color"], alpha=0.18, linewidth=0
+                )
+        axes.set_yscale("log")
+        axes.set_ylim(*_log_limits(rows, "nmse_curve"))
+        axes.set_xlim(0, time[-1])
+        axes.set_xlabel("time since the last true state [s]")
+        axes.set_ylabel("normalised squared error")
+        axes.set_title(f"{report['env']}: open-loop error, median and quartiles")
+        _legend(axes)
+    return Path(path)
+
+
+def energy_over_time(report: Mapping[str, Any], path: str | Path, example: int = 0) -> Path:
+    """Draw the true energy of one problem and the energy of every prediction of it."""
+    truth = _array(report["true_energy"][example])
+    time = report["dt"] * np.arange(len(truth))
+    with _figure(path, (7.6, 4.4)) as axes:
+        axes.plot(time, truth, label="truth", **TRUTH)
+        for name, style in styles(report["rows"]).items():
+            row = report["rows"][name]
+            if row["kind"] != "oracle":
+                axes.plot(time, _array(row["energy"][example]), label=name, **style)
+        reach = max(float(np.ptp(truth)), 0.05 * report["energy_scale"])
+        axes.set_ylim(truth.min() - 0.6 * reach, truth.max() + 0.6 * reach)
+        axes.set_xlim(0, time[-1])
+        axes.set_xlabel("time since the last true state [s]")
+        axes.set_ylabel("energy of the (predicted) state [J]")
+        axes.set_title(f"{report['env']}: energy, one test episode")
+        _legend(axes)
+    return Path(path)
+
+
+def error_over_step_length(report: Mapping[str, Any], path: str | Path) -> Path:
+    """Draw the error at one physical time against the step length a model was asked for."""
+    study, kinds = report["step_lengths"], report["rows"]
+    with _figure(path, (7.6, 4.4)) as axes:
+        for index, (name, style) in enumerate(styles(kinds).items()):
+            cells = [study["rows"][name][f"{dt:g}"] for dt in study["dt_values"]]
+            known = [(dt, c) for dt, c in zip(study["dt_values"], cells, strict=True) if c]
+            if all(c["median"] is None for _, c in known):
+                continue
+            values = {k: _array([c[k] for _, c in known]) for k in ("median", "q25", "q75")}
+            below = values["median"] - values["q25"]
+            bars = np.nan_to_num(np.stack([below, values["q75"] - values["median"]]))
+            at = np.array([dt for dt, _ in known])
+            axes.errorbar(
+                at, values["median"], yerr=bars, capsize=2, label=name,
+                marker=MARKERS[index % len(MARKERS)], markersize=5, **style,
+            )  # fmt: skip
+        axes.axvline(report["dt"], color="#bbbbbb", linewidth=6, alpha=0.5, zorder=0)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xticks(study["dt_values"], [f"{dt:g}" for dt in study["dt_values"]])
+        axes.minorticks_off()
+        axes.set_xlabel("step length [s] (grey: trained with)")
+        axes.set_ylabel(f"normalised squared error at {study['seconds']:g} s")
+        axes.set_title(f"{report['env']}: other step lengths, actions held {study['hold']:g} s")
+        _legend(axes)
+    return Path(path)
+
+
+@contextmanager
+def _figure(path: str | Path, size: tuple[float, float]) -> Iterator[Any]:
+    """Axes of a new figure, saved to ``path`` at the end; matplotlib's state stays as it was."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with rc_context(STYLE):
+        figure = Figure(figsize=size)
+        FigureCanvasAgg(figure)
+        yield figure.add_subplot()
+        figure.savefig(path)
+
+
+def _legend(axes: Any) -> None:
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
+
+
+def _array(values: Any) -> np.ndarray:
+    """Numbers of a report; None (not finite) as NaN, which is not drawn."""
+    return np.array([np.nan if value is None else value for value in values], np.float64)
+
+
+def _log_limits(rows: Mapping[str, Mapping[str, Any]], name: str) -> tuple[float, float]:
+    """Limits that show all models and floors, and of the oracle what is above 1e-16."""
+    values = np.concatenate([_array(row[name]["median"]) for row in rows.values()])
+    values = values[np.isfinite(values) & (values > 1e-16)]
+    if not len(values):
+        return 1e-16, 10.0
+    return max(float(values.min()) / 3, 1e-16), float(min(max(values.max() * 3, 1.0), 1e4))
