@@ -123,18 +123,26 @@ def main() -> int | None:
     if resume:
         run = RunFolder.open(arguments.resume)
         config = experiment.reopen(run, config)
+        run.update(resumed=[*run.record.get("resumed", []), sys.argv])
     dataset = dataset_for(config)
     if not resume:
         run = experiment.start(config, sys.argv)
     print(f"dataset {dataset.path}\nrun     {run.path}", flush=True)
-    result = experiment.train(config, dataset, run, resume=resume)
+    try:
+        result = experiment.train(config, dataset, run, resume=resume)
+    except (KeyboardInterrupt, SystemExit):
+        print(f"saved; to go on: python scripts/train.py --resume {run.path}", file=sys.stderr)
+        raise
     _report(run.path, result, time.perf_counter() - began)
 
 
 def _report(path: Path, result: dict[str, Any], seconds: float) -> None:
-    numbers = {k: v for k, v in result.items() if isinstance(v, (int, float))}
-    for name, value in numbers.items():
-        print(f"{name:<24} {value:.4g}")
+    """Say how good the model is on the validation split, and what to do with it."""
+    print(f"best validation error {result['best_nmse']:.3g} in epoch {result['best_epoch']}")
+    for name, value in result.items():
+        if name.startswith("eval/nmse_"):
+            steps = name.removeprefix("eval/nmse_")
+            print(f"  normalised MSE after {steps} steps, last epoch: {value:.3g}")
     print(f"trained in {seconds:.0f} s; next: python scripts/evaluate.py --run {path}")
 
 

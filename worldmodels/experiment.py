@@ -6,12 +6,15 @@ leaves a run folder from which everything else (evaluation, envs, agents) starts
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worldmodels.config import TrainConfig, from_dict, to_dict
+from worldmodels.data.progress import Progress
 from worldmodels.runs import OUTPUTS, RunError, RunFolder
+from worldmodels.storage import RunLock
 from worldmodels.tracking import Logger
 
 if TYPE_CHECKING:
@@ -57,7 +60,12 @@ def reopen(run: RunFolder, changed: TrainConfig | None = None) -> TrainConfig:
 
 
 def train(
-    config: TrainConfig, dataset: Dataset, run: RunFolder, *, resume: bool = False
+    config: TrainConfig,
+    dataset: Dataset,
+    run: RunFolder,
+    *,
+    resume: bool = False,
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Train as `config` says, on `dataset`, into `run`.
 
@@ -66,48 +74,69 @@ def train(
         dataset: what to learn from (`worldmodels.data.dataset_for(config)`).
         run: the folder to write to (`start(config)`).
         resume: continue from the run's last checkpoint, bit for bit.
+        progress: whether to show on stderr how far it is.
 
     Returns:
         The results of `worldmodels.training.fit`.
 
     Raises:
-        KeyboardInterrupt: after SIGINT, once the state is saved.
+        KeyboardInterrupt, SystemExit: after SIGINT or SIGTERM, once the state is saved.
         RunError: the dataset is not the one a resumed run began with.
         LockedError: another process writes to the run.
     """
+    with RunLock(run.path):
+        _check_dataset(run, dataset, resume)
+        status = "failed"
+        with Progress("training, epoch", config.epochs, progress) as bar:
+            logger = Logger(
+                run.path,
+                config.log,
+                {**to_dict(config), "dataset_hash": dataset.hash},
+                name=f"{config.env_name}-{config.model_name}-s{config.seed}",
+                run_id=run.record.get("wandb_id") if resume else None,
+                listener=_Epochs(bar),
+            )
+            run.update(status="running", wandb_id=logger.run_id)
+            try:
+                result = _fit(config, dataset, run, logger, resume)
+                status = "done"
+            except (KeyboardInterrupt, SystemExit):
+                status = "interrupted"
+                raise
+            finally:
+                logger.finish(status)
+                run.finish(status)
+    return result
+
+
+def _fit(
+    config: TrainConfig, dataset: Dataset, run: RunFolder, logger: Logger, resume: bool
+) -> dict[str, Any]:
+    """`fit` between the record of what goes in and of what comes out."""
     from worldmodels.training import fit
 
-    _check_dataset(run, dataset, resume)
-    logger = Logger(
-        run.path,
-        config.log,
-        {**to_dict(config), "dataset_hash": dataset.hash},
-        name=f"{config.env_name}-{config.model_name}-s{config.seed}",
-        run_id=run.record.get("wandb_id") if resume else None,
-    )
-    run.update(status="running", wandb_id=logger.run_id)
-    status = "failed"
-    try:
-        logger.artifact(
-            f"buffer-{config.env_name}",
-            "dataset",
-            dataset.path,
-            {"sha256": dataset.hash},
-            used=True,
-        )
-        result = fit(config, dataset, run, logger, resume=resume)
-        best = run.checkpoints / "best"
-        if best.is_dir():
-            name = f"model-{config.env_name}-{config.model_name}"
-            logger.artifact(name, "model", best, {"seed": config.seed}, aliases=("best",))
-        status = "done"
-    except (KeyboardInterrupt, SystemExit):
-        status = "interrupted"
-        raise
-    finally:
-        logger.finish(status)
-        run.finish(status)
+    origin = {"sha256": dataset.hash, "episodes": len(dataset), "dt": dataset.dt}
+    logger.artifact(f"buffer-{config.env_name}", "dataset", dataset.path, origin, used=True)
+    result = fit(config, dataset, run, logger, resume=resume)
+    best = run.checkpoints / "best"
+    if best.is_dir():
+        name = f"model-{config.env_name}-{config.model_name}"
+        scores = {"seed": config.seed, "best_nmse": result["best_nmse"]}
+        logger.artifact(name, "model", best, scores, aliases=("best",))
+        logger.summary({"best_nmse": result["best_nmse"]})
     return result
+
+
+class _Epochs:
+    """Moves a progress bar to the epoch of each row of metrics."""
+
+    def __init__(self, bar: Progress) -> None:
+        self.bar = bar
+        self.done = 0
+
+    def __call__(self, row: Mapping[str, Any]) -> None:
+        self.bar.advance(int(row["epoch"]) - self.done)
+        self.done = int(row["epoch"])
 
 
 def _check_dataset(run: RunFolder, dataset: Dataset, resume: bool) -> None:
