@@ -178,7 +178,7 @@ def _require_display() -> None:
 
 
 def _canvas(size: int, background: Color) -> np.ndarray:
-    key = size, tuple(background)
+    key = size, background
     if key not in _canvases:
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"size must be a positive integer, got {size!r}")
@@ -262,7 +262,8 @@ def _arc(cv2: Any, image: np.ndarray, arc: Arc, scale: float, middle: float) -> 
     turn = head / arc.radius if span > 0 else -head / arc.radius  # the angle that the head takes
     angles = np.linspace(arc.start, arc.end - 0.9 * turn, max(2, ceil(abs(span) / 0.1)))
     x, y = arc.x + arc.radius * np.cos(angles), arc.y + arc.radius * np.sin(angles)
-    line = Polyline(np.stack([x, y], axis=-1), arc.width, arc.color)
+    points = tuple(zip(x.tolist(), y.tolist(), strict=True))
+    line = Polyline(points, arc.width, arc.color)
     _polyline(cv2, image, line, scale, middle)
     tip = arc.x + arc.radius * cos(arc.end), arc.y + arc.radius * sin(arc.end)
     heading = arc.end + (0.5 if span > 0 else -0.5) * pi - 0.5 * turn
