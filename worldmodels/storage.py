@@ -52,10 +52,13 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write_synced(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+def _write_synced(path: Path, write: Callable[[BinaryIO], Any] | bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     with os.fdopen(descriptor, "wb") as file:
-        write(file)
+        if isinstance(write, bytes):
+            file.write(write)
+        else:
+            write(file)
         file.flush()
         os.fsync(file.fileno())
 
@@ -68,9 +71,8 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], Any] 
     """
     target = Path(path)
     temporary = _temporary(target)
-    content = write
     try:
-        _write_synced(temporary, content if callable(content) else lambda file: file.write(content))
+        _write_synced(temporary, write)
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -106,7 +108,7 @@ def publish_folder(folder: str | os.PathLike[str], files: Mapping[str, bytes]) -
     try:
         fresh.mkdir()
         for name, content in files.items():
-            _write_synced(fresh / name, lambda file, content=content: file.write(content))
+            _write_synced(fresh / name, content)
         sync_folder(fresh)
         if target.exists():
             if previous.exists():

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
+import functools
 import platform
-import threading
+import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from importlib import metadata
-from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +21,9 @@ from worldmodels.data import store
 from worldmodels.data.config import CollectConfig
 from worldmodels.data.policies import BEHAVIOURS
 from worldmodels.data.progress import Progress
-from worldmodels.data.rollouts import make_vector_env, pictures, roll_out, steps_of
+from worldmodels.data.rollouts import Tick, make_vector_env, pictures, roll_out, steps_of
 from worldmodels.data.store import DatasetError, Shard
+from worldmodels.data.workers import run_jobs
 
 _PACKAGES = ("physgym", "numpy", "gymnasium", "h5py")
 
@@ -57,13 +54,15 @@ def collect(
         header = _continue(folder, header, repair, report)
         listed = {shard.first for shard in store.shards_of(header)}
         todo = [job for job in _jobs(config) if job[1] not in listed]
+        done = config.episodes - sum(count for _, _, count in todo)
         with Progress(f"collecting {system.name}", config.episodes, progress) as bar:
-            bar.advance(config.episodes - sum(count for _, _, count in todo))
-            for shard in _shards(config, folder, todo, workers):
+            bar.reach(done)
+            for shard in _shards(config, folder, todo, workers, bar.part):
                 entries = [*header["shards"], asdict(shard)]
                 header = {**header, "shards": sorted(entries, key=lambda entry: entry["first"])}
                 store.write_header(folder, header)
-                bar.advance(shard.episodes)
+                done += shard.episodes
+                bar.reach(done)
     return folder
 
 
@@ -82,45 +81,41 @@ def _jobs(config: CollectConfig) -> Iterator[tuple[int, int, int]]:
 
 
 def _shards(
-    config: CollectConfig, folder: Path, todo: list[tuple[int, int, int]], workers: int
+    config: CollectConfig,
+    folder: Path,
+    todo: list[tuple[int, int, int]],
+    workers: int,
+    part: Tick,
 ) -> Iterator[Shard]:
-    """Collect shards, and yield each as soon as its file is in place."""
-    if workers == 1 or len(todo) < 2:
-        for job in todo:
-            yield collect_shard(config, folder, *job)
-        return
-    context = multiprocessing.get_context("spawn")
-    count = min(workers, len(todo))
-    with ProcessPoolExecutor(count, context, initializer=_die_with_parent) as pool:
-        futures = [pool.submit(collect_shard, config, folder, *job) for job in todo]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise DatasetError(
-                f"a worker collecting into {folder} was killed (out of memory?); the shards "
-                "listed are kept: run the same command again, with fewer workers"
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    """Collect shards, and yield each as soon as its file is in place.
+
+    `part` is told how many episodes of the shards in hand are as good as done.
+    """
+    jobs = [(config, folder, *job) for job in todo]
+    if workers > 1 and len(jobs) > 1:
+        yield from run_jobs(collect_shard, jobs, workers, part)
+    else:
+        for job in jobs:
+            yield collect_shard(*job, part)
 
 
-def _die_with_parent() -> None:
-    """End this worker when the process that started it is gone, however it ended."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        connection.wait([parent.sentinel])  # type: ignore[union-attr]
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _scaled(tick: Tick, start: float, size: float, share: float) -> None:
+    tick(start + size * share)
 
 
-def collect_shard(config: CollectConfig, folder: Path, index: int, first: int, count: int) -> Shard:
-    """Collect and write one shard; what it holds depends on its arguments alone."""
+def collect_shard(
+    config: CollectConfig, folder: Path, index: int, first: int, count: int, tick: Tick = bool
+) -> Shard:
+    """Collect and write one shard; what it holds depends on `config`, `first` and `count` alone.
+
+    `tick` is told how many of its episodes are as good as done.
+    """
     system = _system(config.env)
-    arrays = roll_out(config, system, first, count)
-    frames = pictures(config, system, arrays) if config.pixels else None
+    half = 0.5 * count if config.pixels else 1.0 * count
+    arrays = roll_out(config, system, first, count, functools.partial(_scaled, tick, 0.0, half))
+    frames = None
+    if config.pixels:
+        frames = pictures(config, system, arrays, functools.partial(_scaled, tick, half, half))
     attributes = {"env": system.env_id, "dt": config.dt or system.dt, "first_episode": first}
     return store.write_shard(folder, index, first, arrays, attributes, frames)
 
@@ -141,6 +136,12 @@ def _continue(
         store.write_header(folder, fresh)
         return fresh
     _same_config(folder, header["config"], fresh["config"])
+    if header["versions"] != fresh["versions"]:
+        warnings.warn(
+            f"{folder} was begun with {header['versions']}, and goes on with {fresh['versions']}: "
+            "later episodes may differ in their last digits",
+            stacklevel=3,
+        )
     if repair:
         store.repair(folder, report)
         return store.read_header(folder)

@@ -57,7 +57,7 @@ class CollectConfig:
     image_size: int = 64
     """Width and height of the pictures."""
     shard_episodes: int | None = None
-    """Episodes in a file; None: 256, or 32 with pixels."""
+    """Episodes in a file; None: 500, or 32 with pixels."""
     val_fraction: float = 0.1
     """Share of the episodes in the validation split."""
     test_fraction: float = 0.1
@@ -92,7 +92,7 @@ class CollectConfig:
     @property
     def episodes_per_shard(self) -> int:
         """Episodes in every shard but the last."""
-        return self.shard_episodes or (32 if self.pixels else 256)
+        return self.shard_episodes or (32 if self.pixels else 500)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

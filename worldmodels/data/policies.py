@@ -86,5 +86,6 @@ class Actor:
         own = type(params)(*(np.asarray(values)[rows] for values in params))
         wanted = self._system.controller(states[rows], own, step)
         if self._discrete:
-            return np.where(self._disturbed[step], noise, wanted)  # type: ignore[index]
+            assert self._disturbed is not None  # every discrete controller has its plan's
+            return np.asarray(np.where(self._disturbed[step], noise, wanted))
         return self._system.discrete_actions[wanted] + noise

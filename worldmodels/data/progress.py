@@ -17,14 +17,19 @@ class Progress:
 
     def __init__(self, title: str, total: int, shown: bool = True) -> None:
         self._title, self._total, self._shown = title, total, shown
-        self._done = 0
+        self._base = self._done = 0.0
         self._next = time.monotonic() + QUIET_SECONDS
         self._bar: Any = None
         self._task: Any = None
 
-    def advance(self, count: int = 1) -> None:
-        """Report that `count` more things are done."""
-        self._done += count
+    def reach(self, done: float) -> None:
+        """Report that `done` of the total are done."""
+        self._base = done
+        self.part(0.0)
+
+    def part(self, done: float) -> None:
+        """Report that `done` more than at the last `reach` are as good as done."""
+        self._done = self._base + done
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done)
         elif self._shown and time.monotonic() >= self._next and self._done < self._total:
@@ -32,7 +37,7 @@ class Progress:
 
     def _show(self) -> None:
         if not sys.stderr.isatty():
-            print(f"{self._title}: {self._done}/{self._total}", file=sys.stderr, flush=True)
+            print(f"{self._title}: {int(self._done)}/{self._total}", file=sys.stderr, flush=True)
             self._next = time.monotonic() + LINE_SECONDS
             return
         from rich.console import Console

@@ -6,7 +6,7 @@ own, spawned from the dataset's seed by the episode's index.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
@@ -16,6 +16,9 @@ from gymnasium.vector import AutoresetMode
 from physgym.system import System
 from worldmodels.data.config import CollectConfig
 from worldmodels.data.policies import Actor, plan_episode
+
+Tick = Callable[[float], object]
+"""Told the share of the work that is done, in [0, 1]."""
 
 
 def episode_seeds(seed: int, episode: int) -> tuple[int, np.random.Generator]:
@@ -43,7 +46,7 @@ def steps_of(config: CollectConfig, system: System) -> int:
 
 
 def roll_out(
-    config: CollectConfig, system: System, first: int, count: int
+    config: CollectConfig, system: System, first: int, count: int, tick: Tick = bool
 ) -> dict[str, np.ndarray]:
     """Collect episodes first ... first + count - 1: the arrays of a shard, pixels excepted."""
     steps, discrete = steps_of(config, system), config.action_mode == "discrete"
@@ -54,7 +57,7 @@ def roll_out(
         plans.append(plan_episode(config.policy, system.discrete_actions, discrete, steps, rng))
     env = make_vector_env(config, system, count)
     try:
-        record = _record(env, Actor(system, plans, discrete), system, seeds, steps)
+        record = _record(env, Actor(system, plans, discrete), system, seeds, steps, tick)
     finally:
         env.close()
     record["seeds"] = np.array(seeds, dtype=np.int64)
@@ -63,7 +66,7 @@ def roll_out(
 
 
 def _record(
-    env: Any, actor: Actor, system: System, seeds: list[int], steps: int
+    env: Any, actor: Actor, system: System, seeds: list[int], steps: int, tick: Tick
 ) -> dict[str, np.ndarray]:
     """Step until every row has ended once; what a row does after its end is overwritten."""
     count = len(seeds)
@@ -84,6 +87,7 @@ def _record(
         ended = alive & (terminated[step] | truncated[step])
         lengths[ended] = step + 1
         alive &= ~ended
+        tick((step + 1) / steps)
         if not alive.any():
             break
     return _cut(states, energy, rewards, terminated, truncated, actions, lengths, params)
@@ -122,7 +126,7 @@ def _cut(
 
 
 def pictures(
-    config: CollectConfig, system: System, arrays: dict[str, np.ndarray]
+    config: CollectConfig, system: System, arrays: dict[str, np.ndarray], tick: Tick = bool
 ) -> Iterator[np.ndarray]:
     """The pictures (T+1, H, W, 3) uint8 of each episode: those the env's pixel mode shows."""
     from physgym.rendering import render
@@ -139,3 +143,4 @@ def pictures(
             frames[step] = render(shapes, system.view, size)
         frames[length:] = frames[length]
         yield frames
+        tick((row + 1) / len(arrays["states"]))

@@ -108,31 +108,35 @@ def _write_pictures(file: h5py.File, episodes: int, pictures: Iterable[np.ndarra
         target[row] = frames
 
 
-def read_shard(folder: Path, shard: Shard, verify: bool = True) -> dict[str, np.ndarray]:
-    """Every array of a shard but the pixels, verified. Raises DatasetError."""
+def read_shard(
+    folder: Path, shard: Shard, header: Mapping[str, Any], verify: bool = True
+) -> dict[str, np.ndarray]:
+    """Every array of a shard but the pixels, held to its hash and to `header`, `dataset.json`.
+
+    Raises DatasetError naming the shard: missing, damaged, of another dt, type or shape, or
+    holding values that are not finite.
+    """
     try:
-        if not verify:
-            return _from_file(folder / shard.file)
-        expected = {"sha256": shard.sha256, "bytes": shard.bytes}
-        return _from_file(io.BytesIO(storage.read_verified(folder / shard.file, expected)))
-    except (storage.StorageError, OSError, KeyError, ValueError) as error:
-        raise DatasetError(f"{error}; drop it with collect.py --repair") from error
-
-
-def _from_file(source: Path | io.BytesIO) -> dict[str, np.ndarray]:
-    arrays: dict[str, np.ndarray] = {}
-
-    def visit(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset) and name != "pixels":
-            arrays[name] = item[()]
-
-    with h5py.File(source, "r") as file:
-        file.visititems(visit)
+        source: Path | io.BytesIO = folder / shard.file
+        if verify:
+            expected = {"sha256": shard.sha256, "bytes": shard.bytes}
+            source = io.BytesIO(storage.read_verified(folder / shard.file, expected))
+        with h5py.File(source, "r") as file:
+            found = {name: file.attrs.get(name) for name in ("env", "dt", "first_episode")}
+            wanted = {"env": header["env_id"], "dt": header["dt"], "first_episode": shard.first}
+            if found != wanted:
+                raise DatasetError(f"{shard.file} is of {found}, but {HEADER} says {wanted}")
+            names = [name for name in header["schema"] if name != "pixels" and name in file]
+            arrays = {name: file[name][()] for name in names}
+    except (storage.StorageError, OSError, KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"{error}; drop the shard with collect.py --repair") from error
+    _check_arrays(shard, arrays, header)
     return arrays
 
 
-def check_schema(shard: Shard, arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> None:
-    """Hold a shard's arrays to the schema in `dataset.json`. DatasetError names shard and array."""
+def _check_arrays(
+    shard: Shard, arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]
+) -> None:
     for name, wanted in header["schema"].items():
         if name == "pixels":
             continue
@@ -148,16 +152,9 @@ def check_schema(shard: Shard, arrays: Mapping[str, np.ndarray], header: Mapping
         if found.dtype.kind == "f" and not np.isfinite(found).all():
             episode = shard.first + int(np.argwhere(~np.isfinite(found))[0][0])
             raise DatasetError(f"{shard.file}: {name} of episode {episode} is not finite")
-    if ((arrays["lengths"] < 1) | (arrays["lengths"] >= arrays["states"].shape[1])).any():
-        raise DatasetError(f"{shard.file}: lengths outside 1 to {arrays['states'].shape[1] - 1}")
-
-
-def schema_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Type and shape of an episode of each array, as `check_schema` wants it."""
-    return {
-        name: {"dtype": str(array.dtype), "shape": list(array.shape[1:])}
-        for name, array in arrays.items()
-    }
+    steps = arrays["rewards"].shape[1]
+    if ((arrays["lengths"] < 1) | (arrays["lengths"] > steps)).any():
+        raise DatasetError(f"{shard.file} has episodes of a length outside 1 to {steps}")
 
 
 def read_header(folder: Path) -> dict[str, Any]:
@@ -206,7 +203,7 @@ def damaged_shards(folder: Path, header: Mapping[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     for shard in shards_of(header):
         try:
-            check_schema(shard, read_shard(folder, shard), header)
+            read_shard(folder, shard, header)
         except DatasetError as error:
             found[shard.file] = str(error)
     return found
