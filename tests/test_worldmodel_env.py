@@ -1,109 +1,56 @@
-"""Learned envs: a perfect model is the true env bit for bit, a bad one ends only its own row."""
+"""Learned envs: a perfect model is the true env bit for bit, and the checkers pass."""
 
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Callable
+import pickle
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.error import InvalidAction, ResetNeeded
+from gymnasium.error import Error, InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.vector.utils import concatenate, create_empty_array
+from model_doubles import Perfect, assert_same, make_spec
 
 import physgym
-from worldmodels.config import MODELS
+import worldmodels  # noqa: F401  (registers the learned env)
+from worldmodels.checkpoint import save_checkpoint
+from worldmodels.config import MODELS, to_dict
 from worldmodels.env import WorldModelEnv, WorldModelVectorEnv, make_env, make_truth
-from worldmodels.interface import Batch, DivergenceError, Latent, Spec, WorldModel
-from worldmodels.state import build
 
 SYSTEMS = list(physgym.SYSTEMS)
 torch.set_num_threads(1)
 
 
-def make_spec(name: str, **env_kwargs: Any) -> Spec:
-    """The spec of a model of system `name`, trained on an env with `env_kwargs`."""
-    system = physgym.get_system(name)
-    continuous = env_kwargs.get("action_mode") == "continuous"
-    return Spec(
-        env_name=name,
-        env_kwargs=env_kwargs,
-        dt=env_kwargs.get("dt", system.dt),
-        state_size=system.state_size,
-        angles=tuple(system.angles),
-        action_kind="continuous" if continuous else "discrete",
-        action_size=system.action_size if continuous else len(system.discrete_actions),
-        param_names=system.Params._fields,
-        max_episode_steps=system.max_episode_steps,
-    )
+class Window:
+    """A window that nobody sees."""
+
+    def __init__(self, title: str) -> None:
+        self.shown = 0
+
+    def show(self, frame: np.ndarray, fps: float | None = None) -> bool:
+        self.shown += frame.shape == (480, 480, 3)
+        return True
+
+    def close(self) -> None:
+        assert self.shown
 
 
-class Perfect(WorldModel):
-    """The true system behind the four verbs, in float64; the latent is the state."""
-
-    any_dt = True
-
-    def __init__(self, spec: Spec) -> None:
-        super().__init__()
-        self.spec, self.system = spec, physgym.get_system(spec.env_name)
-        self.register_buffer("one", torch.ones((), dtype=torch.float64))
-
-    def encode(self, context: torch.Tensor, params: torch.Tensor | None = None) -> Latent:
-        return Latent(context[:, -1], (), params)
-
-    def step(self, latent: Latent, action: torch.Tensor, dt: Any = None) -> Latent:
-        params = self.system.Params(*latent.condition.numpy().T)
-        discrete = self.spec.action_kind == "discrete"
-        action = self.system.discrete_actions[action.numpy()] if discrete else action.numpy()
-        control = self.system.control(action, params)
-        integrator = self.spec.env_kwargs.get("integrator")
-        moved = self.system.step(latent.z.numpy(), control, params, dt or self.spec.dt, integrator)
-        return latent._replace(z=torch.from_numpy(moved))
-
-    def decode(self, latent: Latent) -> torch.Tensor:
-        return latent.z
-
-    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        raise NotImplementedError
-
-
-class Still(Perfect):
-    """Stays where it is, apart from what `change(z, count)` says; `count` is an env's own step."""
-
-    def __init__(self, spec: Spec, change: Callable[[torch.Tensor, torch.Tensor], Any]) -> None:
-        super().__init__(spec)
-        self.change = change
-
-    def encode(self, context: torch.Tensor, params: torch.Tensor | None = None) -> Latent:
-        z = context[:, -1]
-        return Latent(z, (torch.zeros(len(z), dtype=torch.int64),), params)
-
-    def step(self, latent: Latent, action: torch.Tensor, dt: Any = None) -> Latent:
-        count = latent.memory[0] + 1
-        return latent._replace(z=self.change(latent.z.clone(), count), memory=(count,))
-
-
-def assert_same(a: Any, b: Any, skip: tuple[str, ...] = ("diverged", "uncertainty")) -> None:
-    """Equal values, types, dtypes and shapes through dicts, tuples and object arrays."""
-    assert type(a) is type(b), (a, b)
-    if isinstance(a, dict):
-        left, right = ({k for k in d if k.lstrip("_") not in skip} for d in (a, b))
-        assert left == right
-        for key in left:
-            assert_same(a[key], b[key])
-    elif isinstance(a, tuple) or (isinstance(a, np.ndarray) and a.dtype == object):
-        for one, other in zip(a, b, strict=True):
-            assert_same(one, other)
-    elif isinstance(a, np.ndarray):
-        assert (a.dtype, a.shape) == (b.dtype, b.shape)
-        np.testing.assert_array_equal(a, b)
-    else:
-        assert a == b
+@pytest.fixture(params=["pendulum", "spaceship"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The checkpoint folder of an untrained model."""
+    torch.manual_seed(0)
+    spec, config = make_spec(request.param), MODELS["newtonian"](hidden=8)
+    model = config.build(spec)
+    described = {"spec": spec.to_dict(), "model_name": "newtonian", "model": to_dict(config)}
+    save_checkpoint(tmp_path / "best", described, model.state_dict())
+    return tmp_path / "best"
 
 
 VARIANTS: list[dict[str, Any]] = [
@@ -158,3 +105,168 @@ def test_perfect_rows_are_sync_vector_env(name: str, mode: AutoresetMode) -> Non
             assert_same(truth.reset(options=masks[0]), learned.reset(options=masks[1]))
         if step == 50:
             truth.reset(), learned.reset()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("obs_mode", ["state", "embedded", "pixels", "state_pixels"])
+def test_the_checkers_pass_without_a_warning(
+    folder: Path, obs_mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("physgym.rendering.Window", Window)  # there may be no display
+    made = gym.make("WorldModels/Learned-v0", checkpoint=str(folder), obs_mode=obs_mode)
+    check_env(made.unwrapped)
+    if obs_mode != "state_pixels":  # Stable-Baselines3 has advice on dicts, not complaints
+        sb3 = pytest.importorskip("stable_baselines3.common.env_checker")
+        sb3.check_env(made.unwrapped)
+    made.close()
+
+
+def test_a_folder_alone_is_enough(folder: Path) -> None:
+    single, rows = make_env(folder), make_env(str(folder), num_envs=3)
+    made = gym.make("WorldModels/Learned-v0", checkpoint=str(folder))
+    vector = gym.make_vec("WorldModels/Learned-v0", num_envs=3, checkpoint=str(folder))
+    assert isinstance(vector, WorldModelVectorEnv)
+    assert isinstance(made.unwrapped, WorldModelEnv)
+    assert_same(single.reset(seed=3), made.reset(seed=3))
+    assert_same(rows.reset(seed=3), vector.reset(seed=3))
+    assert_same(single.step(0), made.step(0))
+    truth = make_truth(folder)
+    assert truth.observation_space == made.observation_space
+    assert made.unwrapped.metadata["render_fps"] == truth.unwrapped.metadata["render_fps"]
+    assert make_truth(folder, num_envs=2).num_envs == 2
+
+
+def test_it_is_made_by_its_prefixed_name_in_a_fresh_process(folder: Path) -> None:
+    name = "worldmodels:WorldModels/Learned-v0"
+    code = (
+        f"import gymnasium as g; e = g.make({name!r}, checkpoint={str(folder)!r}); e.reset(seed=0)"
+    )
+    code += "; e.step(1); print(e.spec.to_json() != '')"
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.strip() == "True", done.stderr
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_seeds_reproduce_and_streams_are_apart(name: str) -> None:
+    spec = make_spec(name, randomize=True)
+    one, other = (WorldModelVectorEnv(Perfect(spec), 3) for _ in range(2))
+    assert_same(one.reset(seed=7), other.reset(seed=7))
+    actions = np.ones(3, dtype=np.int64)
+    one.reset()  # draws further, from its own streams only
+    other.step(actions)
+    again = WorldModelVectorEnv(Perfect(spec), 3)
+    again.reset(seed=7)
+    assert_same(other.step(actions), [again.step(actions), again.step(actions)][1])
+    unseeded = [WorldModelVectorEnv(Perfect(spec), 1).reset()[0] for _ in range(2)]
+    assert not np.array_equal(*unseeded)
+    state = WorldModelVectorEnv(Perfect(spec), 3).reset(seed=7)[1]["state"]
+    assert len(np.unique(state, axis=0)) == 3
+
+
+def test_starts_are_drawn_given_or_taken_from_a_buffer() -> None:
+    class Buffer:
+        env_name = "pendulum"
+        lengths = np.array([2, 0, 3, 1])
+        states = np.arange(4 * 4 * 2, dtype=np.float64).reshape(4, 4, 2) / 10
+        splits = {"train": np.array([0, 1, 2])}  # noqa: RUF012
+        params = {"mass": np.array([0.8, 0.9, 1.0, 1.1])}  # noqa: RUF012
+
+    model = Perfect(make_spec("pendulum"))
+    env = WorldModelVectorEnv(model, 400, starts="buffer", dataset=Buffer())
+    _, info = env.reset(seed=0)
+    expected = {
+        (tuple(Buffer.states[e, t]), m) for e, m, n in ((0, 0.8, 2), (2, 1.0, 3)) for t in range(n)
+    }
+    seen = {(tuple(s), m) for s, m in zip(info["state"], info["params"]["mass"], strict=True)}
+    assert seen == expected
+    given = np.arange(800.0).reshape(400, 2) / 100
+    np.testing.assert_array_equal(env.reset(options={"state": given})[1]["state"], given)
+    _, info = env.reset(options={"state": [0.5, 0.1], "params": {"length": 1.1}})
+    assert (info["state"] == [0.5, 0.1]).all()
+    assert (info["params"]["length"] == 1.1).all()
+    for options in (
+        {"state": given[:3]},
+        {"state": [np.nan, 0.0]},
+        {"start": 1},
+        {"params": {"x": 1}},
+    ):
+        with pytest.raises(ValueError):
+            env.reset(options=options)
+    for arguments in ({"starts": "buffer"}, {"starts": "nowhere"}):
+        with pytest.raises(ValueError, match="starts"):
+            WorldModelVectorEnv(model, 1, **arguments)
+    Buffer.env_name = "spaceship"
+    with pytest.raises(ValueError, match="spaceship"):
+        WorldModelVectorEnv(model, 1, starts="buffer", dataset=Buffer())
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def test_copies_go_on_as_the_original(clone: Any) -> None:
+    torch.manual_seed(0)
+    model = MODELS["lstm"](hidden=8).build(make_spec("pendulum", randomize=True))
+    at_rest = np.zeros(2)
+    for env in (WorldModelEnv(model), WorldModelVectorEnv(model, 3)):
+        env.reset(seed=0)
+        env.action_space.seed(0)
+        actions = [env.action_space.sample() for _ in range(20)]
+        env.reset(options={"state": at_rest})
+        for action in actions[:3]:
+            env.step(action)
+        twin = clone(env)
+        for action in actions[3:]:
+            assert_same(env.step(action), twin.step(action))
+
+
+def test_bad_actions_change_nothing() -> None:
+    discrete, twin = (WorldModelEnv(Perfect(make_spec("oscillator"))) for _ in range(2))
+    with pytest.raises(ResetNeeded):
+        discrete.step(0)
+    discrete.reset(seed=0), twin.reset(seed=0)
+    for bad in (-1, 3, 10**30, 1.0, np.float32(1), float("nan"), "1", None, np.array([1]), [1]):
+        with pytest.raises(InvalidAction):
+            discrete.step(bad)
+    for good in (1, np.int64(1), np.uint8(1), np.array(1)):
+        assert_same(discrete.step(good), twin.step(1))
+    spec = make_spec("oscillator", action_mode="continuous")
+    continuous, twin = (WorldModelEnv(Perfect(spec)) for _ in range(2))
+    continuous.reset(seed=0), twin.reset(seed=0)
+    for bad in (np.array([np.nan]), np.array([np.inf]), np.zeros(2), np.zeros((1, 1)), 0.5, "x"):
+        with pytest.raises(InvalidAction):
+            continuous.step(bad)
+    assert_same(continuous.step(np.array([10.0])), twin.step(np.array([1.0], dtype=np.float32)))
+    rows = WorldModelVectorEnv(Perfect(make_spec("oscillator")), 2)
+    rows.reset(seed=0)
+    for bad in (np.zeros(3, dtype=int), np.zeros((2, 1), dtype=int), np.array([0, 3]), np.zeros(2)):
+        with pytest.raises(InvalidAction):
+            rows.step(bad)
+    for seed in (-1, 1.5, "a"):
+        with pytest.raises(Error):
+            discrete.reset(seed=seed)
+
+
+def test_the_end_is_the_end() -> None:
+    env = WorldModelEnv(Perfect(make_spec("oscillator")), max_episode_steps=2)
+    env.reset(seed=0)
+    assert env.step(0)[3] is False
+    assert env.step(0)[3] is True
+    with pytest.raises(ResetNeeded):
+        env.step(0)
+    env.close(), env.close()
+
+
+def test_pictures_show_the_predicted_state() -> None:
+    model = Perfect(make_spec("spaceship"))
+    learned, truth = (
+        WorldModelEnv(model, render_mode="rgb_array"),
+        make_truth(model, render_mode="rgb_array"),
+    )
+    for env in (learned, truth):
+        env.reset(seed=0)
+    np.testing.assert_array_equal(learned.render(), truth.render())
+    learned.step(3), truth.step(3)
+    np.testing.assert_array_equal(learned.render(), truth.render())
+    rows = make_env(model, num_envs=2, render_mode="rgb_array")
+    rows.reset(seed=0)
+    rows.step(np.array([3, 0]))
+    np.testing.assert_array_equal(rows.render()[0], truth.render())

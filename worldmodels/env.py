@@ -12,7 +12,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.error import Error, InvalidAction
+from gymnasium.error import Error, InvalidAction, ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from physgym.env import RENDER_MODES
@@ -62,6 +62,7 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
         self.observation_space = self._rows.single_observation_space
         self.action_space = self._rows.single_action_space
         self._window: Any = None
+        self._over = True
 
     @property
     def model(self) -> WorldModel:
@@ -85,13 +86,17 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
         super().reset(seed=seed)
         self._rows.use_generator(0, self.np_random)
         observations, info = self._rows.reset(options=options)
+        self._over = False
         if self.render_mode == "human":
             self._show()
         return _first(observations), _first_info(info)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Predict what `action` does in one control step."""
+        if self._over:
+            raise ResetNeeded("Call reset() before step(): there is no running episode.")
         observations, rewards, terminated, truncated, info = self._rows.step(self._batch(action))
+        self._over = bool(terminated[0] or truncated[0])
         if self.render_mode == "human":
             self._show()
         return (

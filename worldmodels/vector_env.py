@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
@@ -43,6 +45,7 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
         uncertainty_penalty: reward lost per unit of an ensemble's `info["uncertainty"]`.
         uncertainty_limit: rows whose uncertainty exceeds it are truncated.
         divergence_factor: see above; angles are excepted, turns have no range.
+        device: where the model runs, such as "cuda"; None: where it is. Without CUDA, the CPU.
         render_mode: "rgb_array" or None.
         arguments: of the true env, where they may differ from those of the buffer: obs_mode,
             reward, params, randomize, start, observe_params, image_size, and dt where the model can
@@ -55,6 +58,12 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
     Raises:
         ValueError: the model does not fit the env it names, or an argument contradicts it.
     """
+
+    metadata = {  # noqa: RUF012
+        "render_modes": ["rgb_array"],
+        "render_fps": 20,
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
 
     def __init__(
         self,
@@ -69,10 +78,11 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
         uncertainty_penalty: float = 0.0,
         uncertainty_limit: float | None = None,
         divergence_factor: float = DIVERGENCE_FACTOR,
+        device: str | None = None,
         render_mode: str | None = None,
         **arguments: Any,
     ) -> None:
-        self.model = resolve_model(model, checkpoint)
+        self.model = move(resolve_model(model, checkpoint), device)
         self.task = truth.task_of(self.model, arguments)
         limit = (
             self.model.spec.max_episode_steps if max_episode_steps is None else max_episode_steps
@@ -80,7 +90,7 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f'render_mode={render_mode!r} is neither "rgb_array" nor None')
         fps = max(1, round(1.0 / self.task.dt))
-        metadata = {"render_modes": ["rgb_array"], "render_fps": fps}
+        metadata = {**self.metadata, "render_fps": fps}
         super().__init__(num_envs, limit, autoreset_mode, metadata)
         self.render_mode = render_mode
         self.single_observation_space = self.task.observation_space
@@ -121,8 +131,6 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
         for flag in self._flags.values():
             flag[rows] = False
         self._uncertainty[rows] = 0.0
-        if self._control is not None:
-            self._control[rows] = 0.0
 
     def advance(self, actions: Any, resting: Any | None) -> tuple[Any, Any, Any]:
         """Predict one step of every row, and judge it as the true env would."""
@@ -180,7 +188,8 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
         """The picture (480, 480, 3) uint8 of one row."""
         state = tuple(self._predictor.states[row].tolist())
         params = self.task.system.Params(*self._params[row].tolist())
-        control = None if self._control is None else tuple(self._control[row].tolist())
+        moved = self._control is not None and self.elapsed[row] > 0
+        control = tuple(self._control[row].tolist()) if moved else None  # type: ignore[index]
         caption = f"t = {int(self.elapsed[row]) * self.dt:5.2f} s"
         return self.task.portrait(state, control, params, RENDER_SIZE, caption)
 
@@ -199,6 +208,21 @@ def resolve_model(
     from worldmodels.checkpoint import load
 
     return load(given)
+
+
+def move(model: WorldModel, device: str | None) -> WorldModel:
+    """`model` on `device`; CUDA that is not there means the CPU, with a warning."""
+    if device is None:
+        return model
+    wanted = torch.device(device)
+    if wanted.type == "cuda" and not torch.cuda.is_available():
+        warnings.warn(
+            f"device={device!r} is not available here: the model runs on the CPU.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        wanted = torch.device("cpu")
+    return model.to(wanted)
 
 
 def _choose_starts(starts: str, dataset: Any, task: Task) -> Starts:
