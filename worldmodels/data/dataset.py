@@ -165,50 +165,6 @@ def load_dataset(
             + (", or load_dataset(..., partial=True)" if found else "")
         )
     parts = [store.read_shard(folder, shard, header, verify) for shard in shards]
-    arrays = {name: getattr(self, name)[chosen] for name in (*names, *_SCALARS)}
-        params = {name: values[chosen] for name, values in self.params.items()}
-        pixels = self.pixels.take(chosen) if self.pixels is not None else None
-        return replace(self, **arrays, params=params, pixels=pixels, splits={})
-
-    def subset(self, split: str) -> Dataset:
-        """The dataset of the split "train", "val" or "test" alone.
-
-        Raises DatasetError where there is no such split or no episode in it.
-        """
-        if split not in self.splits:
-            raise DatasetError(f"no split {split!r} in {self.path}: expected {list(self.splits)}")
-        if not len(self.splits[split]):
-            raise DatasetError(
-                f"the split {split!r} of {self.path} is empty: its {len(self)} episodes are too "
-                "few; collect at least 3 with val_fraction and test_fraction above 0"
-            )
-        return self.take(self.splits[split])
-
-
-def load_dataset(
-    path: str | Path, root: str | Path = "datasets", partial: bool = False, verify: bool = True
-) -> Dataset:
-    """Read a dataset, verifying every shard; pixels stay on disk.
-
-    `path`: its folder, or its name `<env>/<name>` under `root`. `partial`: take a dataset whose
-    collection has not ended, as far as it goes. Raises DatasetError: unknown, damaged, empty,
-    incomplete, or holding values that are not finite.
-    """
-    folder = find_dataset(path, root)
-    header = store.read_header(folder)
-    shards = store.shards_of(header)
-    total = header["config"]["episodes"]
-    found = sum(shard.episodes for shard in shards)
-    if not found or (found < total and not partial):
-        raise DatasetError(
-            f"{folder} has {found} of {total} episodes: run its collect command again to go on"
-            + (", or load_dataset(..., partial=True)" if found else "")
-        )
-    parts = []
-    for shard in shards:
-        arrays = store.read_shard(folder, shard, verify)
-        store.check_schema(shard, arrays, header)
-        parts.append(arrays)
     arrays = {
         name: np.concatenate([part[name] for part in parts])
         for name in header["schema"]
