@@ -1,0 +1,115 @@
+"""What any model must beat, and what none can: predictors that were not trained.
+
+Each is called as ``predict(states0, actions, dt, params)`` with ``states0`` (B, K, D) the true states up to
+the start (the last counts), ``actions`` (B, T) or (B, T, A), ``params`` (B, P) or None, and returns (B, T, D).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Predictor(Protocol):
+    """States (B, T, D) that follow from true states and actions."""
+
+    def __call__(
+        self,
+        states0: np.ndarray,
+        actions: np.ndarray,
+        dt: float,
+        params: np.ndarray | None = None,
+    ) -> np.ndarray: ...
+
+
+def copy_last(
+    states0: np.ndarray, actions: np.ndarray, dt: float, params: np.ndarray | None = None
+) -> np.ndarray:
+    """Nothing ever changes."""
+    return np.repeat(states0[:, -1:], actions.shape[1], axis=1)
+
+
+def constant_velocity(
+    states0: np.ndarray, actions: np.ndarray, dt: float, params: np.ndarray | None = None
+) -> np.ndarray:
+    """Positions go on at the last velocities, which stay."""
+    positions, velocities = np.split(states0[:, -1:], 2, axis=2)
+    times = dt * np.arange(1, actions.shape[1] + 1)[None, :, None]
+    moved = positions + times * velocities
+    return np.concatenate([moved, np.broadcast_to(velocities, moved.shape)], axis=2)
+
+
+def linear_fit(dataset: Any, angles: Sequence[int] = (), ridge: float = 1e-6) -> Predictor:
+    """Change in one step as a linear function of state, (cos, sin) of angles and action.
+
+    Fitted by ridge regression to the transitions of ``dataset`` (its train split); knows the dt of the
+    buffer only. Exact for a linear system.
+    """
+    lengths = np.asarray(dataset.lengths)
+    valid = np.arange(dataset.actions.shape[1])[None, :] < lengths[:, None]
+    states, following = dataset.states[:, :-1][valid], dataset.states[:, 1:][valid]
+    actions = dataset.actions[valid]
+    count = int(actions.max(initial=0)) + 1 if actions.ndim == 1 else 0
+    inputs = _linear_inputs(states, actions, angles, count)
+    scale = np.maximum(np.sqrt((inputs**2).mean(0)), 1e-12)
+    scaled = inputs / scale
+    gram = scaled.T @ scaled + ridge * np.eye(scaled.shape[1])
+    weights = np.linalg.solve(gram, scaled.T @ (following - states)) / scale[:, None]
+
+    def predict(
+        states0: np.ndarray, actions: np.ndarray, dt: float, params: np.ndarray | None = None
+    ) -> np.ndarray:
+        state, predicted = states0[:, -1].astype(np.float64), []
+        for t in range(actions.shape[1]):
+            with np.errstate(all="ignore"):
+                state = state + _linear_inputs(state, actions[:, t], angles, count) @ weights
+            predicted.append(state)
+        return np.stack(predicted, axis=1)
+
+    return predict
+
+
+def _linear_inputs(
+    states: np.ndarray, actions: np.ndarray, angles: Sequence[int], count: int
+) -> np.ndarray:
+    parts = [states, np.ones((len(states), 1))]
+    for index in angles:  # the angle itself would grow without bound
+        angle = states[:, index : index + 1]
+        parts += [np.cos(angle), np.sin(angle)]
+    if angles:
+        parts[0] = np.delete(states, list(angles), axis=1)
+    parts.append(np.eye(count)[np.minimum(actions, count - 1)] if count else actions)
+    return np.concatenate(parts, axis=1)
+
+
+def oracle(system: Any, integrator: str | None = None) -> Predictor:
+    """The true system itself through ``integrator`` (None: its own): what a perfect model scores.
+
+    ``params`` are (B, P) in the order of ``system.Params``; None: the defaults.
+    """
+
+    def predict(
+        states0: np.ndarray, actions: np.ndarray, dt: float, params: np.ndarray | None = None
+    ) -> np.ndarray:
+        named = system.Params() if params is None else system.Params(*np.asarray(params).T)
+        state, predicted = states0[:, -1].astype(np.float64), []
+        for t in range(actions.shape[1]):
+            action = actions[:, t]
+            levels = system.discrete_actions[action] if action.ndim == 1 else action
+            with np.errstate(all="ignore"):
+                state = system.step(state, system.control(levels, named), named, dt, integrator)
+            predicted.append(state)
+        return np.stack(predicted, axis=1)
+
+    return predict
+
+
+def floors_of(dataset: Any, angles: Sequence[int] = ()) -> dict[str, Callable[..., np.ndarray]]:
+    """The three floor rows by name; the linear one fitted to ``dataset``."""
+    return {
+        "copy-last-state": copy_last,
+        "constant-velocity": constant_velocity,
+        "linear-fit": linear_fit(dataset, angles),
+    }
