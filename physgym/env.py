@@ -68,7 +68,7 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
 
     def _bind(self) -> None:
         task = self._task
-        self._transition = task.transition()
+        self._transition = task.transition("floats")
         self._size = task.system.state_size
         self._event_names = tuple(task.system.events_of((1.0,) * self._size, task.base))
         self._terminates = bool(self._event_names)

@@ -72,6 +72,12 @@ class Program:
         outcome[2] = outcome[2] | unresolved
         return (*state, *outcome)
 
+    def function(self, kind: str) -> Callable[..., tuple[Any, ...]]:
+        """`transition` for operands known to be of `kind`: "floats", "arrays" or "tensors"."""
+        if self.adaptive and kind != "floats":
+            return self.transition
+        return self._compiled(kind)["transition"]
+
     def source(self, kind: str) -> str:
         """The generated Python text for `kind` "floats" or "arrays" (tensors use the latter)."""
         floats = kind == "floats"

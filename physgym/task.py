@@ -98,17 +98,27 @@ class Task:
             bounds = [self.ranges.get(n, (v, v)) for n, v in zip(self.base._fields, self.base, strict=True)]
             low = np.concatenate([low, np.array([b[0] for b in bounds], np.float32)])
             high = np.concatenate([high, np.array([b[1] for b in bounds], np.float32)])
-            low[len(high) - len(bounds) :] = np.minimum(low[len(high) - len(bounds) :], 0.0)
-            high[len(high) - len(bounds) :] *= 2.0
+            low[-len(bounds) :] = 0.0
+            high[-len(bounds) :] = np.maximum(2.0 * high[-len(bounds) :], 1.0)
         state = spaces.Box(low, high, dtype=np.float32)
         return spaces.Dict({"state": state, "pixels": pixels}) if self.obs_mode == "state_pixels" else state
 
     # -- one step -------------------------------------------------------------------------------------------------
 
-    def transition(self) -> Callable[..., tuple[Any, ...]]:
-        """(state, control, constants, dt, substeps) -> next state's components, reward, energy, out_of_bounds, events."""
+    def transition(self, kind: str) -> Callable[..., tuple[Any, ...]]:
+        """(state, control, constants, dt, substeps) -> next state's components, reward, energy, out_of_bounds, events.
+
+        `kind` is "floats", "arrays" or "tensors". The first two run as machine code where `physgym.native` can.
+        """
         if self.program is not None:
-            return self.program.transition
+            from physgym import native
+
+            if kind == "tensors" or not native.available():
+                return self.program.function(kind)
+            cheap = kind == "floats" and not self.program.adaptive
+            if cheap:
+                return self.program.function(kind)
+            return native.NativeStep(self.program) if kind == "floats" else native.NativeRows(self.program)
         from physgym.reference import transition
 
         return transition(self.system, self.reward)

@@ -82,7 +82,7 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         self._bind()
 
     def _bind(self) -> None:
-        self._transition = self._task.transition()
+        self._transition = self._task.transition("arrays" if self._torch is None else "tensors")
         self._table = self._array(np.ascontiguousarray(self._task.system.discrete_actions.T))
         self._constants = self._prepare()
 
@@ -156,7 +156,7 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         """Move every row one step under its action."""
         control = self._controls(actions, resting)
         size = self._task.system.state_size
-        result = self._transition(tuple(self._state), control, self._constants, self._task.dt, self._task.count)
+        result = self._transition(self._state, control, self._constants, self._task.dt, self._task.count)
         for i in range(size):
             self._state[i] = result[i]
         rewards, self._energy, outside = result[size], result[size + 1], result[size + 2]
