@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+import physgym
+from worldmodels import floors
 from worldmodels.evaluation import Entry
 from worldmodels.problems import Problems
 
@@ -59,3 +61,16 @@ def oracles_of(models: Mapping[str, Any]) -> dict[str, Entry]:
             count = model.config.substeps
             rows[f"oracle ({method} x {count})"] = oracle_entry(method, count)
     return rows or {"oracle (own integrator)": oracle_entry(None, None)}
+
+
+def floor_entries(dataset: Any) -> dict[str, Entry]:
+    """Rows of ``worldmodels.floors``; the linear one fitted to ``dataset``, and bound to its dt."""
+    angles = physgym.get_system(dataset.env_name).angles
+
+    def entry(name: str, floor: floors.Predictor) -> Entry:
+        def predict(tasks: Problems) -> np.ndarray:
+            return floor(tasks.states[:, :1], tasks.actions, tasks.dt)
+
+        return Entry(predict, name != "linear-fit", "floor")
+
+    return {name: entry(name, floor) for name, floor in floors.floors_of(dataset, angles).items()}

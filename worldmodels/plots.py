@@ -18,13 +18,13 @@ MODEL_COLORS = {
     "port_hamiltonian": "#0072B2",
 }
 """Okabe and Ito's colours, by structure."""
-TRUTH = {"color": "#111111", "linewidth": 2.4}
+TRUTH = {"color": "#c8c8c8", "linewidth": 6.0}
 ORACLE = {"color": "#555555", "linewidth": 1.4}
 FLOOR_COLOR = "#8a8a8a"
 FLOOR_DASHES = ((0, (6, 2)), (0, (4, 2, 1, 2)), (0, (2, 2)), (0, (8, 2, 1, 2, 1, 2)))
 SPARE_COLORS = ("#D55E00", "#7F3C8D", "#117A65", "#4B4B9B")
 MARKERS = "osD^vPX*"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "figure.dpi": 120,
     "savefig.bbox": "tight",
     "font.size": 10,
@@ -92,22 +92,28 @@ def error_over_horizon(report: Mapping[str, Any], path: str | Path) -> Path:
 
 
 def energy_over_time(report: Mapping[str, Any], path: str | Path, example: int = 0) -> Path:
-    """Draw the true energy of one problem and the energy of every prediction of it."""
+    """Draw energies: of one problem, true and predicted; and the error of all, as a median."""
     truth = _array(report["true_energy"][example])
     time = report["dt"] * np.arange(len(truth))
-    with _figure(path, (7.6, 4.4)) as axes:
-        axes.plot(time, truth, label="truth", **TRUTH)
-        for name, style in styles(report["rows"]).items():
-            row = report["rows"][name]
-            if row["kind"] != "oracle":
-                axes.plot(time, _array(row["energy"][example]), label=name, **style)
+    rows = {k: row for k, row in report["rows"].items() if row["kind"] != "oracle"}
+    with _figure(path, (7.6, 6.4), 2) as (above, below):
+        above.plot(time, truth, label="truth", **TRUTH)
+        for name, style in styles(rows).items():
+            above.plot(time, _array(rows[name]["energy"][example]), label=name, **style)
+            median = _array(rows[name]["energy_curve"]["median"])
+            below.plot(time[1:], np.maximum(median, 1e-16), **style)
         reach = max(float(np.ptp(truth)), 0.05 * report["energy_scale"])
-        axes.set_ylim(truth.min() - 0.6 * reach, truth.max() + 0.6 * reach)
-        axes.set_xlim(0, time[-1])
-        axes.set_xlabel("time since the last true state [s]")
-        axes.set_ylabel("energy of the (predicted) state [J]")
-        axes.set_title(f"{report['env']}: energy, one test episode")
-        _legend(axes)
+        above.set_ylim(truth.min() - 0.3 * reach, truth.max() + 0.3 * reach)
+        above.set_ylabel("energy [J]")
+        above.set_title(f"{report['env']}: energy of one test episode, true and predicted")
+        below.set_yscale("log")
+        below.set_ylim(*_log_limits(rows, "energy_curve"))
+        below.set_ylabel("energy error / its spread")
+        below.set_title("error against the true energy, median over the test episodes")
+        below.set_xlabel("time since the last true state [s]")
+        for axes in (above, below):
+            axes.set_xlim(0, time[-1])
+        _legend(above)
     return Path(path)
 
 
@@ -141,7 +147,7 @@ def error_over_step_length(report: Mapping[str, Any], path: str | Path) -> Path:
 
 
 @contextmanager
-def _figure(path: str | Path, size: tuple[float, float]) -> Iterator[Any]:
+def _figure(path: str | Path, size: tuple[float, float], rows: int = 1) -> Iterator[Any]:
     """Axes of a new figure, saved to ``path`` at the end; matplotlib's state stays as it was."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -149,9 +155,9 @@ def _figure(path: str | Path, size: tuple[float, float]) -> Iterator[Any]:
 
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with rc_context(STYLE):
-        figure = Figure(figsize=size)
+        figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
-        yield figure.add_subplot()
+        yield figure.subplots(rows)
         figure.savefig(path)
 
 

@@ -62,13 +62,16 @@ def record(
     """
     system = physgym.get_system(env_name)
     act = baseline(system, policy, seed) if isinstance(policy, str) else policy
-    limit = {} if steps is None else {"max_episode_steps": steps}
+    limit: dict[str, Any] = {} if steps is None else {"max_episode_steps": steps}
     env = gymnasium.make(system.env_id, **limit, **env_kwargs)
     discrete = isinstance(env.action_space, gymnasium.spaces.Discrete)
     try:
         _, info = env.reset(seed=seed)
         params = system.Params(**{**system.Params()._asdict(), **info["params"]})
-        states, actions, controls, rewards = [info["state"]], [], [], []
+        states: list[Any] = [info["state"]]
+        actions: list[Any] = []
+        controls: list[Any] = []
+        rewards: list[float] = []
         done = False
         while not done:
             chosen = act(states[-1], params, len(actions))
@@ -78,7 +81,7 @@ def record(
             states.append(info["state"])
             actions.append(action)
             controls.append(system.control(tuple(row.tolist()), params))
-            rewards.append(reward)
+            rewards.append(float(reward))
             done = terminated or truncated
         dt = float(getattr(env.unwrapped, "dt", system.dt))
     finally:

@@ -165,7 +165,7 @@ def _write_gif(
     palette = Image.fromarray(sample).quantize(GIF_COLORS)
     images = []
     for frame in kept:
-        images.append(Image.fromarray(frame).quantize(palette=palette, dither=0))
+        images.append(Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE))
         for _ in range(stride):
             advance()
     duration = max(20, round(100 * stride / fps) * 10)

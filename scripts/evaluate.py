@@ -1,0 +1,186 @@
+"""Compare world models with the truth, with floors and with the oracle, in one table.
+
+    python scripts/evaluate.py outputs/2026-01-01/12-00-00/jump [RUN ...] --dt-values 0.025 0.05 0.1
+
+Open-loop rollouts on the test split of the first run's buffer: a model sees the true start and the
+actions, and nothing after. Writes report.json and plots.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from cli import UsageError, main_guard, print_table, progress
+
+from worldmodels.config import LogConfig
+
+if TYPE_CHECKING:
+    from worldmodels.data import Dataset
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What to compare."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run or checkpoint folders, all of one env."""
+    dataset: str | None = None
+    """Dataset whose test split is asked; None: the one that the first run learned from."""
+    horizon: int = 100
+    """Steps of the rollouts; an episode longer than it gives several."""
+    dt_values: tuple[float, ...] = ()
+    """Step lengths [s] to ask for over the same time, actions held for the longest of them."""
+    problems: int = 256
+    """Rollouts, at most."""
+    checkpoint: Literal["best", "last"] = "best"
+    """Which checkpoint of each run."""
+    out: Path | None = None
+    """Folder to write to; None: <run>/evaluation, or outputs/comparison-<time> for several runs."""
+    log: LogConfig = field(default_factory=LogConfig)
+    """Logging."""
+
+    def check(self) -> None:
+        """Raises UsageError for a value that cannot be."""
+        if not self.runs:
+            raise UsageError(
+                "name at least one run folder: python scripts/evaluate.py RUN [RUN ...]"
+            )
+        for name in ("horizon", "problems"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name} {getattr(self, name)} is not valid: expected 1 or more")
+        if any(not 0 < dt < 100 for dt in self.dt_values):
+            raise UsageError(
+                f"--dt-values {self.dt_values} are not valid: expected seconds above 0"
+            )
+
+
+def main() -> None:
+    """Evaluate what the command line names, and say where the report lies."""
+    config = tyro.cli(EvaluateConfig, description=__doc__)
+    config.check()
+    from worldmodels.reports import compare, write_report
+
+    models = load_models(config)
+    dataset = find_test_data(config)
+    total = len(models) + 5
+    with progress("evaluating", total * (1 + len(config.dt_values))) as advance:
+        report = compare(
+            models, dataset, config.horizon, config.dt_values, config.problems, advance
+        )
+    folder = config.out or default_folder(config)
+    files = write_report(report, folder)
+    show(report)
+    print("\n".join(str(path) for path in files))
+    track(config, report, folder, files)
+
+
+def load_models(config: EvaluateConfig) -> dict[str, Any]:
+    """Models by row name: the structure, with the seed or folder where that is not enough."""
+    import worldmodels
+
+    loaded = [worldmodels.load(str(run), config.checkpoint) for run in config.runs]
+    envs = sorted({model.spec.env_name for model in loaded})
+    if len(envs) > 1:
+        raise UsageError(
+            f"the runs are of different envs: {', '.join(envs)}; compare one at a time"
+        )
+    names = [model.config.name for model in loaded]
+    for label in (seed_of, str):
+        doubled = {name for name in names if names.count(name) > 1}
+        names = [
+            f"{model.config.name} {label(run)}" if name in doubled else name
+            for name, model, run in zip(names, loaded, config.runs, strict=True)
+        ]
+    return dict(zip(names, loaded, strict=True))
+
+
+def seed_of(run: Path) -> str:
+    """The seed of a run folder, for its row's name."""
+    try:
+        return f"s{json.loads((run / 'config.json').read_text())['seed']}"
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def find_test_data(config: EvaluateConfig) -> Dataset:
+    """The dataset named, or the one that the first run learned from."""
+    from worldmodels.data import load_dataset
+    from worldmodels.runs import RunFolder
+
+    if config.dataset is not None:
+        return load_dataset(config.dataset)
+    run = RunFolder.open(config.runs[0])
+    recorded = run.record.get("dataset")
+    if not recorded:
+        raise UsageError(f"{run.path} does not say what it learned from: name a --dataset")
+    dataset = load_dataset(recorded["path"])
+    if dataset.hash != recorded["sha256"]:
+        raise UsageError(
+            f"{recorded['path']} has changed since {run.path} learned from it: name a --dataset"
+        )
+    return dataset
+
+
+def default_folder(config: EvaluateConfig) -> Path:
+    """Inside the run, or a new folder for a comparison of several."""
+    if len(config.runs) == 1:
+        return config.runs[0] / "evaluation"
+    return Path("outputs") / time.strftime("comparison-%Y-%m-%d-%H-%M-%S")
+
+
+def show(report: Mapping[str, Any]) -> None:
+    """Print the report's tables."""
+    from worldmodels.reports import step_length_table, table
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
+    wide = width >= 130
+    title = (
+        f"{report['env']}: {report['problems']} rollouts of {report['steps']} steps of "
+        f"{report['dt']:g} s; normalised squared error after n steps, median"
+        + (" (quartiles)" if wide else "")
+    )
+    head, rows = table(report, wide, "\n")
+    kept = len(head) if width >= 100 else len(head) - 2
+    print_table(title, head[:kept], [row[:kept] for row in rows])
+    if "step_lengths" in report:
+        study = report["step_lengths"]
+        title = (
+            f"other step lengths: error after {study['seconds']:g} s, actions held "
+            f"{study['hold']:g} s"
+        )
+        print_table(title, *step_length_table(report, wide))
+
+
+def track(
+    config: EvaluateConfig, report: Mapping[str, Any], folder: Path, files: list[Path]
+) -> None:
+    """Log the scores, the table and the plots."""
+    from worldmodels.reports import table
+    from worldmodels.tracking import Logger
+
+    logger = Logger(folder, config.log, {"runs": [str(r) for r in config.runs]}, "evaluate")
+    logger.log(dict(_flat(report)), 0)
+    logger.table("eval/comparison", *table(report))
+    for path in files:
+        if path.suffix == ".png":
+            logger.image(path.stem, path)
+    logger.finish()
+
+
+def _flat(report: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, row in report["rows"].items():
+        for horizon, cell in row["nmse"].items():
+            yield f"eval/{name}/nmse_{horizon}", cell["median"]
+        yield f"eval/{name}/valid_time", row["valid_time"]["median"]
+
+
+if __name__ == "__main__":
+    main_guard(main)
