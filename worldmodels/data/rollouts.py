@@ -129,7 +129,7 @@ def pictures(
     config: CollectConfig, system: System, arrays: dict[str, np.ndarray], tick: Tick = bool
 ) -> Iterator[np.ndarray]:
     """The pictures (T+1, H, W, 3) uint8 of each episode: those the env's pixel mode shows."""
-    from physgym.rendering import render
+    from physgym.rendering import render_batch
 
     size = config.image_size
     for row, states in enumerate(arrays["states"]):
@@ -137,10 +137,10 @@ def pictures(
         params = system.Params(
             *(float(arrays[f"params/{name}"][row]) for name in system.Params._fields)
         )
+        valid = states[: length + 1].tolist()
+        scenes = [system.scene(tuple(state), None, params, False) for state in valid]
         frames = np.empty((len(states), size, size, 3), dtype=np.uint8)
-        for step in range(length + 1):
-            shapes = system.scene(tuple(states[step].tolist()), None, params, detail=False)
-            frames[step] = render(shapes, system.view, size)
+        frames[: length + 1] = render_batch(scenes, system.view, size)
         frames[length:] = frames[length]
         yield frames
         tick((row + 1) / len(arrays["states"]))
