@@ -67,7 +67,7 @@ class Oscillator(System):
     action_names = ("push left", "nothing", "push right")
     dt, max_episode_steps = 0.1, 200
     default_integrator, linear = "exact", True
-    reward_threshold = 180.0
+    reward_threshold = 175.0
     error_scale = 0.2
     view = 2.4
     keys = {"a": 0, "d": 2}

@@ -286,14 +286,19 @@ class ThreeBody(System):
         return tuple(np.concatenate([(q - weights @ q).ravel(), (v - weights @ v).ravel()]).tolist())
 
     def controller(self, state: np.ndarray, params: Any, step: int) -> np.ndarray:
-        """Linear-quadratic regulator of the orbit: the gain at the nearest phase times the deviation from it."""
-        phases, orbit, gains = _regulator()
-        square = ((state[..., None, :] - orbit) ** 2).sum(-1)
-        nearest = np.argmin(square, axis=-1)
-        deviation = state - orbit[nearest]
+        """Linear-quadratic regulator of the orbit, rounded to the discrete action of least cost.
+
+        The gain is that of the nearest phase; a deviation along the orbit is left alone. It knows the orbit of unit
+        masses, so that unequal ones disturb it.
+        """
+        orbit, tangents, gains, weights = _regulator()
+        nearest = np.argmin(((state[..., None, :] - orbit) ** 2).sum(-1), axis=-1)
+        deviation, tangent = state - orbit[nearest], tangents[nearest]
+        deviation = deviation - tangent * (tangent * deviation).sum(-1, keepdims=True)
         wanted = -np.einsum("...ud,...d->...u", gains[nearest], deviation)
-        size = np.maximum(np.linalg.norm(wanted, axis=-1) / params.thrust, 1.0)
-        return nearest_wind(wanted / size[..., None], params.thrust)
+        miss = EIGHT_WINDS * np.asarray(params.thrust)[..., None, None] - wanted[..., None, :]
+        cost = np.einsum("...ku,...uv,...kv->...k", miss, weights[nearest], miss)
+        return np.argmin(cost, axis=-1).astype(np.int64)
 
     def scene(self, state: Any, control: Any, params: Any, detail: bool) -> list[Primitive]:
         """Three discs; for people also the figure eight and the flame of body 0."""
@@ -330,23 +335,24 @@ def _track() -> tuple[tuple[float, float], ...]:
 
 
 @functools.lru_cache(maxsize=1)
-def _regulator() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Phases (P,), orbit (P, 12) and gains (P, 2, 12) of the periodic discrete regulator of unit masses."""
+def _regulator() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Orbit (P, 12), its unit tangents, gains (P, 2, 12) and control weights (P, 2, 2) of the periodic regulator."""
     from physgym.system import get_system
 
     system = get_system("three_body")
-    count = 128
-    phases = 2.0 * math.pi * np.arange(count) / count
-    orbit, h, eps = figure_eight(phases), PERIOD / count, 1e-6
+    count, eps, effort = 128, 1e-6, 0.5
+    h, phases = PERIOD / count, 2.0 * math.pi * np.arange(count) / count
+    orbit, tangents = figure_eight(phases), figure_eight(phases + eps) - figure_eight(phases - eps)
     moved = np.concatenate([np.eye(12), -np.eye(12), np.zeros((4, 12))]) * eps
     push = np.concatenate([np.zeros((24, 2)), np.eye(2), -np.eye(2)]) * eps
     starts = orbit[:, None, :] + moved
     ends = system.step(starts, np.broadcast_to(push, (count, 28, 2)), system.Params(), h)
     a = np.swapaxes(ends[:, :12] - ends[:, 12:24], 1, 2) / (2.0 * eps)
     b = np.swapaxes(ends[:, 24:26] - ends[:, 26:28], 1, 2) / (2.0 * eps)
-    cost, gains = np.eye(12), np.zeros((count, 2, 12))
+    cost, gains, weights = np.eye(12), np.zeros((count, 2, 12)), np.zeros((count, 2, 2))
     for i in list(range(count))[::-1] * 8:
-        gains[i] = np.linalg.solve(np.eye(2) + b[i].T @ cost @ b[i], b[i].T @ cost @ a[i])
+        weights[i] = np.eye(2) * effort * h + b[i].T @ cost @ b[i]
+        gains[i] = np.linalg.solve(weights[i], b[i].T @ cost @ a[i])
         cost = np.eye(12) * h + a[i].T @ cost @ (a[i] - b[i] @ gains[i])
         cost = 0.5 * (cost + cost.T)
-    return phases, orbit, gains
+    return orbit, tangents / np.linalg.norm(tangents, axis=1, keepdims=True), gains, weights

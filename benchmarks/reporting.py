@@ -1,0 +1,47 @@
+"""What every benchmark does with its rows: one table on the screen, one JSON file."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str) -> None:
+    """Print `columns` of `rows`; numbers with three significant digits."""
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column.replace("_", " "))
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    Console().print(table)
+
+
+def write_json(path: Path, result: Mapping[str, Any]) -> None:
+    """Write `result` with the versions and the kind of machine it was measured on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    packages = {name: _version(name) for name in ("physgym", "numpy", "torch", "gymnasium", "llvmlite")}
+    where = {"python": platform.python_version(), "machine": platform.machine(), "packages": packages}
+    path.write_text(json.dumps({"where": where, **result}, indent=2) + "\n")
+    print(f"Written to {path}")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return "" if value is None else str(value)
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1e5 and abs(value) >= 1e-3 or value == 0 else f"{value:.2e}"
+    return str(value)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
