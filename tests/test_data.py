@@ -327,6 +327,12 @@ def with_nan(file: h5py.File) -> None:
     file["energy"][1, 3] = np.nan
 
 
+def bomb(file: h5py.File) -> None:
+    """Claim a terabyte that is not there."""
+    del file["states"]
+    file.create_dataset("states", (4, 2**33, 4), dtype="f8", chunks=(1, 2**10, 4))
+
+
 def with_bad_length(file: h5py.File) -> None:
     """Claim an episode longer than its arrays."""
     file["lengths"][0] = 99
@@ -338,6 +344,7 @@ def with_bad_length(file: h5py.File) -> None:
         (as_float32, r"shard-00001.h5: states is float32 .*float64"),
         (shortened, r"shard-00001.h5: states is float64 \[4, 25, 4\]"),
         (with_nan, r"shard-00001.h5: energy of episode 5 is not finite"),
+        (bomb, r"shard-00001.h5 claims to hold more"),
         (with_bad_length, r"shard-00001.h5 .*length"),
         (lambda file: file.attrs.update(dt=0.3), r"shard-00001.h5 is of .*0.3"),
         (lambda file: file.attrs.update(env="PhysGym/Pendulum-v0"), r"shard-00001.h5 is of .*Pend"),

@@ -127,8 +127,10 @@ def read_shard(
             if found != wanted:
                 raise DatasetError(f"{shard.file} is of {found}, but {HEADER} says {wanted}")
             names = [name for name in header["schema"] if name != "pixels" and name in file]
+            if any(file[name].nbytes > shard.bytes for name in names):
+                raise DatasetError(f"{shard.file} claims to hold more than its {shard.bytes} bytes")
             arrays = {name: file[name][()] for name in names}
-    except (storage.StorageError, OSError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever HDF5 makes of a file that is not one of ours
         raise DatasetError(f"{error}; drop the shard with collect.py --repair") from error
     _check_arrays(shard, arrays, header)
     return arrays
