@@ -80,8 +80,15 @@ def progress(title: str, total: int) -> Iterator[Callable[..., None]]:
     """
     from worldmodels.data.progress import Progress
 
+    done = 0
+
+    def advance(count: int = 1) -> None:
+        nonlocal done
+        done += count
+        bar.reach(done)
+
     with Progress(title, total) as bar:
-        yield bar.advance
+        yield advance
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -6,7 +6,6 @@ leaves a run folder from which everything else (evaluation, envs, agents) starts
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,8 +29,9 @@ def start(
     """A new run folder for `config`: `config.out`, or a dated one under `root`.
 
     Its `config.json` leaves `out` empty, so that the same file starts the same run elsewhere.
-    Raises RunError where the folder is taken.
+    Raises RunError where the folder is taken, or the device is not there.
     """
+    check_device(config.device)
     return RunFolder.create(to_dict(replace(config, out=None)), config.out, argv, root)
 
 
@@ -43,11 +43,11 @@ def reopen(run: RunFolder, changed: TrainConfig | None = None) -> TrainConfig:
         changed: what the user asks for; only the fields of `MAY_CHANGE` may differ.
 
     Raises:
-        RunError: another field differs; it is named with both values.
+        RunError: another field differs, and is named with both values; or no such device is there.
     """
     old = from_dict(run.config)
-    if changed is None:
-        return old
+    changed = changed or old
+    check_device(changed.device)
     for name in to_dict(old):
         before, after = getattr(old, name), getattr(changed, name)
         if name not in MAY_CHANGE and before != after:
@@ -57,6 +57,23 @@ def reopen(run: RunFolder, changed: TrainConfig | None = None) -> TrainConfig:
                 "start a new run with --config for the rest"
             )
     return replace(changed, out=None)
+
+
+def check_device(device: str) -> None:
+    """Raise RunError unless `device` ("cpu", "cuda", "cuda:1") is one that this machine has."""
+    import torch
+
+    try:
+        kind = torch.device(device)
+    except RuntimeError:
+        kind = None
+    if kind is None or kind.type not in ("cpu", "cuda"):
+        raise RunError(f"device={device!r} is not valid: expected cpu, cuda or cuda:N")
+    if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
+        raise RunError(
+            f"device={device!r}: torch {torch.__version__} finds {torch.cuda.device_count()} CUDA "
+            "devices here; use --device cpu, or install a CUDA build of torch"
+        )
 
 
 def train(
@@ -94,7 +111,7 @@ def train(
                 {**to_dict(config), "dataset_hash": dataset.hash},
                 name=f"{config.env_name}-{config.model_name}-s{config.seed}",
                 run_id=run.record.get("wandb_id") if resume else None,
-                listener=_Epochs(bar),
+                listener=lambda row: bar.reach(row["epoch"]),
             )
             run.update(status="running", wandb_id=logger.run_id)
             try:
@@ -125,18 +142,6 @@ def _fit(
         logger.artifact(name, "model", best, scores, aliases=("best",))
         logger.summary({"best_nmse": result["best_nmse"]})
     return result
-
-
-class _Epochs:
-    """Moves a progress bar to the epoch of each row of metrics."""
-
-    def __init__(self, bar: Progress) -> None:
-        self.bar = bar
-        self.done = 0
-
-    def __call__(self, row: Mapping[str, Any]) -> None:
-        self.bar.advance(int(row["epoch"]) - self.done)
-        self.done = int(row["epoch"])
 
 
 def _check_dataset(run: RunFolder, dataset: Dataset, resume: bool) -> None:

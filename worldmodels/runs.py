@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from worldmodels.storage import atomic_write
+from worldmodels.storage import StorageError, atomic_write, parse_json
 
 OUTPUTS = Path("outputs")
 PACKAGES = ("physgym", "torch", "numpy", "gymnasium", "torchdiffeq", "h5py", "safetensors", "wandb")
@@ -92,12 +92,13 @@ class RunFolder:
         self.update(status=status, ended=_now(), **fields)
 
     def _read(self, name: str) -> dict[str, Any]:
+        path = self.path / name
         try:
-            return json.loads((self.path / name).read_text())
+            return parse_json(path.read_bytes(), str(path))
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
-            raise RunError(f"{self.path / name} cannot be read: {error}") from error
+        except (OSError, StorageError) as error:
+            raise RunError(f"no run can be read from {self.path}: {error}") from error
 
     def _write(self, name: str, value: Mapping[str, Any]) -> None:
         atomic_write(self.path / name, (json.dumps(value, indent=2) + "\n").encode())
