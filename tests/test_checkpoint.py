@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
 import json
 import os
@@ -443,6 +444,30 @@ def test_a_newer_format_asks_for_an_upgrade_and_does_not_fall_back(folder: Path)
     (folder / "config.json").write_bytes(storage.seal({**document, "format_version": 99}))
     with pytest.raises(CheckpointError, match=r"99.*upgrade"):
         load_checkpoint(folder)
+
+
+def test_the_first_format_stays_readable() -> None:
+    folder = ROOT / "tests" / "golden" / "checkpoint-v1"
+    config, loaded, meta, train_state = resume_checkpoint(folder)
+    assert (config, meta, train_state["step"]) == (CONFIG, {"step": 1}, 1)
+    assert torch.equal(loaded["net.weight"], tensors(1, 4)["net.weight"])
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("file", ["model", "train_state"])
+def test_mutated_files_raise_our_error_or_load(folder: Path, file: str) -> None:
+    draw = random.Random(3)
+    name = next(name for name in FILES if name.startswith(file))
+    content = (folder / name).read_bytes()
+    for _ in range(150):
+        mutated = bytearray(content)
+        for _ in range(draw.randrange(1, 8)):
+            start = draw.randrange(len(mutated))
+            piece = draw.randbytes(draw.randrange(0, 9))
+            mutated[start : start + draw.randrange(0, 9)] = piece
+        forge(folder, unchanged, **{file: bytes(mutated)})
+        with contextlib.suppress(CheckpointError):
+            resume_checkpoint(folder)
 
 
 def test_sealing_keeps_the_document() -> None:

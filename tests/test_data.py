@@ -376,6 +376,14 @@ def test_a_header_cannot_point_elsewhere_or_name_an_episode_twice(folder: Path) 
         load_dataset(folder)
 
 
+def test_the_first_format_stays_readable() -> None:
+    data = load_dataset(Path(__file__).parent / "golden" / "dataset-v1")
+    assert data.hash.startswith("b648fd87")
+    assert data.states.shape == (3, 5, 2)
+    assert data.states[2, 4].tolist() == [0.8194764781756186, -1.3321391367671325]
+    assert [len(rows) for rows in data.splits.values()] == [1, 1, 1]
+
+
 # D4: NaN, nothing, too short
 
 
