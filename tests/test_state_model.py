@@ -201,7 +201,9 @@ def test_a_model_that_is_told_parameters_asks_for_them() -> None:
     with pytest.raises(ValueError, match="mass, stiffness"):
         model.encode(torch.zeros(1, 1, 2))
     with pytest.raises(ValueError, match="condition"):
-        build(replace(SPECS["oscillator"], param_names=()), "jump", MODELS["jump"](condition="params"))
+        build(
+            replace(SPECS["oscillator"], param_names=()), "jump", MODELS["jump"](condition="params")
+        )
 
 
 def test_parameters_a_model_is_told_matter() -> None:
