@@ -38,21 +38,34 @@ def solve(
 def _solve_row(
     system: System, state: tuple[float, ...], control: tuple[float, ...], params: Any, dt: float
 ) -> list[float]:
-    from scipy.integrate import solve_ivp
+    from scipy.integrate import DOP853
 
     def derivative(t: float, y: np.ndarray) -> Any:
         return system.derivative(tuple(np.asarray(y).tolist()), control, params)
 
-    def hit(t: float, y: np.ndarray) -> float:
-        return -1.0 if system.collision(tuple(np.asarray(y).tolist()), params) else 1.0
-
-    hit.terminal = True  # type: ignore[attr-defined]
     if system.collision(state, params):
         return list(state)
-    result = solve_ivp(derivative, (0.0, dt), state, method="DOP853", rtol=TOLERANCE, atol=TOLERANCE, events=hit)
-    if result.status < 0:
-        raise RuntimeError(f"DOP853 failed on {system.name} at state {state}: {result.message}")
-    return result.y[:, -1].tolist()
+    solver = DOP853(derivative, 0.0, state, dt, rtol=TOLERANCE, atol=TOLERANCE)
+    while solver.status == "running":
+        message = solver.step()
+        if solver.status == "failed":
+            raise RuntimeError(f"DOP853 failed on {system.name} at state {state}: {message}")
+        if system.collision(tuple(solver.y.tolist()), params):
+            return _first_inside(system, solver, params)
+    return solver.y.tolist()
+
+
+def _first_inside(system: System, solver: Any, params: Any) -> list[float]:
+    """Where the solver's last step enters a collision, to rounding, and on its far side: the episode ends there."""
+    path, early, late, inside = solver.dense_output(), solver.t_old, solver.t, solver.y.tolist()
+    for _ in range(60):
+        middle = 0.5 * (early + late)
+        state = path(middle).tolist()
+        if system.collision(tuple(state), params):
+            late, inside = middle, state
+        else:
+            early = middle
+    return inside
 
 
 def transition(system: System, reward: str) -> Callable[..., tuple[Any, ...]]:

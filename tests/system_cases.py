@@ -1,0 +1,115 @@
+"""Cases for laws over the true systems: starts, controls, and references written apart from `physgym`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.integrate import solve_ivp
+
+from physgym import SYSTEMS, System
+
+NAMES = tuple(SYSTEMS)
+STARTS = [(name, start) for name, system in SYSTEMS.items() for start in system.starts]
+"""Every system with every kind of start."""
+SMOOTH = {
+    "oscillator": (0.7, -1.1),
+    "pendulum": (1.1, -0.8),
+    "spaceship": (2.4, 0.9, -0.6, 1.7),
+    "three_body": (0.95, -0.26, -0.99, 0.25, 0.03, 0.02, 0.48, 0.41, 0.45, 0.45, -0.9, -0.88),
+}
+"""A state of each system far from collisions, for orders, symmetries and gradients."""
+
+
+def controls_for(system: System, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Physical controls (*shape, U) of uniformly random continuous actions, default parameters."""
+    actions = rng.uniform(-1.0, 1.0, (*shape, system.action_size))
+    return np.asarray(system.control(actions, system.Params()))
+
+
+def starts_for(system: System, rng: np.random.Generator, count: int, start: str) -> np.ndarray:
+    """Start states (count, D) drawn as an episode would, default parameters."""
+    return np.array([system.sample_state(rng, system.Params(), start) for _ in range(count)])
+
+
+def undamped(system: System) -> Any:
+    """Default parameters without damping."""
+    params = system.Params()
+    return params._replace(damping=0.0) if "damping" in params._fields else params
+
+
+def _oscillator(y: np.ndarray, u: np.ndarray, p: Any) -> list[float]:
+    return [y[1], (u[0] - p.stiffness * y[0] - p.damping * y[1]) / p.mass]
+
+
+def _pendulum(y: np.ndarray, u: np.ndarray, p: Any) -> list[float]:
+    torque = u[0] - p.mass * p.gravity * p.length * np.sin(y[0]) - p.damping * y[1]
+    return [y[1], torque / (p.mass * p.length**2)]
+
+
+def _spaceship(y: np.ndarray, u: np.ndarray, p: Any) -> np.ndarray:
+    pull = p.gm * y[:2] / (y[:2] @ y[:2] + p.softening**2) ** 1.5
+    return np.concatenate([y[2:], u - pull])
+
+
+def _three_body(y: np.ndarray, u: np.ndarray, p: Any) -> np.ndarray:
+    q, masses = y[:6].reshape(3, 2), np.array([p.mass_0, p.mass_1, p.mass_2])
+    gaps = q[None, :, :] - q[:, None, :]
+    cubes = ((gaps**2).sum(-1) + p.softening**2 + np.eye(3)) ** 1.5
+    pulls = p.g * (masses[None, :, None] * gaps / cubes[..., None]).sum(1)
+    pulls[0] += u
+    return np.concatenate([y[6:], pulls.ravel()])
+
+
+RIGHT_HAND_SIDES: dict[str, Callable[[np.ndarray, np.ndarray, Any], Any]] = {
+    "oscillator": _oscillator,
+    "pendulum": _pendulum,
+    "spaceship": _spaceship,
+    "three_body": _three_body,
+}
+"""The equations of motion as PHYSICS states them, written again: a slip in a system shows here."""
+
+
+def reference_step(
+    name: str, state: Any, control: Any, params: Any, dt: float, tolerance: float = 1e-12
+) -> np.ndarray:
+    """The state (D,) after `dt` under a held control, by SciPy's DOP853 on the equations above."""
+    right = RIGHT_HAND_SIDES[name]
+    u = np.asarray(control, dtype=np.float64)
+    solution = solve_ivp(
+        lambda t, y: right(y, u, params),
+        (0.0, dt),
+        np.asarray(state, dtype=np.float64),
+        method="DOP853",
+        rtol=tolerance,
+        atol=tolerance,
+    )
+    assert solution.success, solution.message
+    return solution.y[:, -1]
+
+
+def scaled_error(state: Any, truth: Any) -> float:
+    """The largest |error| / max(1, |x|)."""
+    truth = np.asarray(truth)
+    return float(np.max(np.abs(np.asarray(state) - truth) / np.maximum(1.0, np.abs(truth))))
+
+
+def rollout_errors(
+    name: str, start: str, count: int, steps: int, seed: int, tolerance: float = 1e-12, **step: Any
+) -> float:
+    """Worst scaled error over every step of `count` random rollouts; rows that end are left out from there."""
+    system = SYSTEMS[name]
+    rng = np.random.default_rng(seed)
+    states = starts_for(system, rng, count, start)
+    controls = controls_for(system, rng, (steps, count))
+    params, truth, running = system.Params(), states.copy(), np.ones(count, dtype=bool)
+    worst = 0.0
+    for control in controls:
+        states = system.step(states, control, params, **step)
+        running &= ~np.broadcast_to(system.terminated(states, params), (count,))
+        for i in np.flatnonzero(running):
+            truth[i] = reference_step(name, truth[i], control[i], params, system.dt, tolerance)
+        if running.any():
+            worst = max(worst, scaled_error(states[running], truth[running]))
+    return worst

@@ -1,0 +1,392 @@
+"""The truth is the truth: closed forms, references at 1e-12, orders, and structure kept or lost."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+from scipy.linalg import expm
+from system_cases import (
+    NAMES,
+    RIGHT_HAND_SIDES,
+    SMOOTH,
+    STARTS,
+    controls_for,
+    reference_step,
+    rollout_errors,
+    scaled_error,
+    starts_for,
+    undamped,
+)
+
+from physgym import SYSTEMS
+from physgym.integrators import ORDERS
+from physgym.systems.three_body import PERIOD, figure_eight
+
+OSCILLATOR, PENDULUM = SYSTEMS["oscillator"], SYSTEMS["pendulum"]
+SPACESHIP, THREE_BODY = SYSTEMS["spaceship"], SYSTEMS["three_body"]
+ORDINARY = tuple(ORDERS)
+
+
+def still(name: str) -> np.ndarray:
+    """No control."""
+    return np.zeros(SYSTEMS[name].control_size)
+
+
+# -- closed forms -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dt", [0.01, 0.1, 0.2, 1.0])
+@pytest.mark.parametrize(
+    "damping", [0.0, 0.1, 2.0, 20.0], ids=["none", "weak", "critical", "strong"]
+)
+def test_oscillator_is_the_matrix_exponential(damping: float, dt: float) -> None:
+    params = OSCILLATOR.Params(damping=damping)
+    k, c, m = params.stiffness, damping, params.mass
+    flow = expm(np.array([[0.0, 1.0, 0.0], [-k / m, -c / m, 1.0 / m], [0.0, 0.0, 0.0]]) * dt)
+    rng = np.random.default_rng(1)
+    state, truth = np.array([1.3, -0.7]), np.array([1.3, -0.7])
+    for force in rng.uniform(-1.0, 1.0, 20):
+        state = OSCILLATOR.step(state, np.array([force]), params, dt)
+        truth = (flow @ [*truth, force])[:2]
+        assert scaled_error(state, truth) <= 1e-11
+
+
+def crossing_time(theta: float, dt: float = 0.01) -> float:
+    """When a pendulum released at rest at `theta` first hangs straight down: a quarter of its period."""
+    params, state, t = undamped(PENDULUM), (theta, 0.0), 0.0
+    while True:
+        after = PENDULUM.step(state, (0.0,), params, dt)
+        if after[0] <= 0.0:
+            break
+        state, t = after, t + dt
+    # The crossing inside the step, by Newton on the length of that step.
+    part = state[0] / -state[1]
+    for _ in range(4):
+        after = PENDULUM.step(state, (0.0,), params, part)
+        part -= after[0] / after[1]
+    return t + part
+
+
+def arithmetic_geometric_mean(a: float, b: float) -> float:
+    """The common limit of the two means."""
+    while abs(a - b) > 1e-15 * a:
+        a, b = (a + b) / 2.0, math.sqrt(a * b)
+    return a
+
+
+@pytest.mark.parametrize(
+    ("theta", "period"),
+    [(0.5, 2.03786791515817), (2.0, 2.66587094283493), (3.0, 5.15806675426787)],
+)
+def test_pendulum_period_from_rest(theta: float, period: float) -> None:
+    mean = arithmetic_geometric_mean(1.0, math.cos(theta / 2.0))
+    assert 2.0 * math.pi / (math.sqrt(9.81) * mean) == pytest.approx(period, rel=1e-13)
+    assert 4.0 * crossing_time(theta) == pytest.approx(period, rel=2e-8)
+
+
+def test_pendulum_separatrix() -> None:
+    rate = math.sqrt(9.81)
+    state = (0.0, 2.0 * rate)
+    for n in range(1, 21):
+        state = PENDULUM.step(state, (0.0,), undamped(PENDULUM), 0.05)
+        assert state[0] == pytest.approx(2.0 * math.asin(math.tanh(rate * 0.05 * n)), abs=2e-6)
+        assert state[1] == pytest.approx(2.0 * rate / math.cosh(rate * 0.05 * n), abs=2e-6)
+
+
+def kepler(a: float, e: float, gm: float, t: float) -> np.ndarray:
+    """State (4,) on an ellipse `t` after its closest point, by the eccentric anomaly."""
+    mean = math.sqrt(gm / a**3) * t
+    anomaly = mean
+    for _ in range(30):
+        anomaly -= (anomaly - e * math.sin(anomaly) - mean) / (1.0 - e * math.cos(anomaly))
+    c, s, root = math.cos(anomaly), math.sin(anomaly), math.sqrt(1.0 - e * e)
+    rate = math.sqrt(gm / a**3) / (1.0 - e * c)
+    return np.array([a * (c - e), a * root * s, -a * s * rate, a * root * c * rate])
+
+
+@pytest.mark.parametrize(("a", "e"), [(2.0, 0.0), (3.0, 0.4), (4.0, 0.7)])
+def test_spaceship_follows_kepler_ellipse(a: float, e: float) -> None:
+    params = SPACESHIP.Params()
+    state = tuple(kepler(a, e, params.gm, 0.0).tolist())
+    for n in range(1, 101):
+        state = SPACESHIP.step(state, (0.0, 0.0), params, 0.1)
+        assert scaled_error(state, kepler(a, e, params.gm, 0.1 * n)) <= 1e-6, n
+
+
+FIGURE_EIGHT = np.array(
+    [0.970004356563723486, -0.243087530800388234, -0.970004356563723486, 0.243087530800388234, 0.0, 0.0]
+    + [0.93240737099600795 / 2, 0.864731461689236286 / 2] * 2
+    + [-0.93240737099600795, -0.864731461689236286]
+)  # fmt: skip
+
+
+def test_figure_eight_returns_with_its_energy() -> None:
+    params, count = THREE_BODY.Params(), 128
+    state, energy = FIGURE_EIGHT, -1.28714199602879
+    for _ in range(count):
+        state = THREE_BODY.step(state, np.zeros(2), params, 6.32591398 / count)
+        assert THREE_BODY.energy(state, params) == pytest.approx(energy, abs=2e-6)
+    assert np.abs(state - FIGURE_EIGHT).max() <= 5e-5
+    accurate = FIGURE_EIGHT
+    for _ in range(8):
+        accurate = THREE_BODY.step(accurate, np.zeros(2), params, PERIOD / 8, "dop853")
+    assert np.abs(accurate - FIGURE_EIGHT).max() <= 1e-8
+
+
+def test_figure_eight_series_is_a_solution() -> None:
+    phases = np.linspace(0.0, 2.0 * math.pi, 25)
+    states = figure_eight(phases)
+    assert np.abs(states[0] - FIGURE_EIGHT).max() <= 2e-5
+    truth = FIGURE_EIGHT
+    for state in states[1:]:
+        truth = reference_step("three_body", truth, np.zeros(2), THREE_BODY.Params(), PERIOD / 24)
+        assert np.abs(state - truth).max() <= 2e-5
+
+
+def test_pythagorean_three_bodies_until_the_first_encounter() -> None:
+    params = THREE_BODY.Params(mass_0=3.0, mass_1=4.0, mass_2=5.0)
+    start = np.array([1.0, 3.0, -2.0, -1.0, 1.0, -1.0, *[0.0] * 6])
+    state, truth = start, start
+    for n in range(1, 19):  # bodies first come within 0.1, where the motion stops, at t = 1.86
+        state = THREE_BODY.step(state, np.zeros(2), params, 0.1)
+        truth = reference_step("three_body", truth, np.zeros(2), params, 0.1)
+        assert scaled_error(state, truth) <= 1e-5, n
+    assert THREE_BODY.energy(truth, params) == pytest.approx(
+        -(12.0 / 5.0 + 15.0 / 4.0 + 20.0 / 3.0), abs=1e-9
+    )
+
+
+def test_pythagorean_right_hand_side_reaches_the_closest_approach() -> None:
+    """The reference that the other tests lean on meets a value from the literature."""
+    params = THREE_BODY.Params(mass_0=3.0, mass_1=4.0, mass_2=5.0)
+    start = np.array([1.0, 3.0, -2.0, -1.0, 1.0, -1.0, *[0.0] * 6])
+    right = RIGHT_HAND_SIDES["three_body"]
+    solution = solve_ivp(
+        lambda t, y: right(y, np.zeros(2), params), (0.0, 15.9), start,
+        method="DOP853", rtol=1e-13, atol=1e-13,
+    )  # fmt: skip
+    q = solution.y[:6].T.reshape(-1, 3, 2)
+    gaps = np.stack(
+        [np.linalg.norm(q[:, i] - q[:, j], axis=-1) for i, j in ((0, 1), (0, 2), (1, 2))]
+    )
+    assert gaps.min() == pytest.approx(4.13825e-4, rel=2e-2)
+    assert solution.t[gaps.min(0).argmin()] == pytest.approx(15.82992, abs=2e-4)
+
+
+# -- every system against a reference ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "start"), STARTS)
+def test_default_mode_against_dop853(name: str, start: str) -> None:
+    bar = 1e-11 if SYSTEMS[name].default_integrator == "exact" else 1e-5
+    assert rollout_errors(name, start, count=6, steps=20, seed=0) <= bar
+
+
+@pytest.mark.parametrize(("name", "start"), STARTS)
+def test_accurate_mode_against_dop853(name: str, start: str) -> None:
+    worst = rollout_errors(
+        name, start, count=2, steps=20, seed=1, tolerance=3e-14, integrator="dop853"
+    )
+    assert worst <= 1e-8
+
+
+@pytest.mark.parametrize("integrator", ORDINARY)
+@pytest.mark.parametrize("name", NAMES)
+def test_order_by_halving(name: str, integrator: str) -> None:
+    system, dt = SYSTEMS[name], 0.4
+    params, order = system.Params(), ORDERS[integrator]
+    control = controls_for(system, np.random.default_rng(0), ())
+    state = np.array(SMOOTH[name])
+    truth = reference_step(name, state, control, params, dt, 1e-13)
+    coarse = {1: 128, 2: 32, 4: 16}[order]
+    errors = [
+        np.linalg.norm(system.step(state, control, params, dt, integrator, substeps=n) - truth)
+        for n in (coarse, 2 * coarse)
+    ]
+    assert errors[1] > 1e-12, "too close to rounding to say anything"
+    assert abs(math.log2(errors[0] / errors[1]) - order) <= 0.15
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_step_of_0_2_is_two_of_0_1(name: str) -> None:
+    system, params = SYSTEMS[name], SYSTEMS[name].Params()
+    rng = np.random.default_rng(3)
+    states = starts_for(system, rng, 32, system.starts[0])
+    controls = controls_for(system, rng, (32,))
+    one = system.step(states, controls, params, 0.2)
+    two = system.step(system.step(states, controls, params, 0.1), controls, params, 0.1)
+    assert scaled_error(one, two) <= 1e-6
+
+
+# -- energy -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_energy_rate_is_power_less_dissipation(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    system, params = SYSTEMS[name], SYSTEMS[name].Params()
+    rng = np.random.default_rng(4)
+    state = torch.tensor(starts_for(system, rng, 16, system.starts[0]), requires_grad=True)
+    control = torch.tensor(controls_for(system, rng, (16,)))
+    (slope,) = torch.autograd.grad(system.energy(state, params).sum(), state)
+    rate = (slope * system.derivative(state, control, params)).sum(-1)
+    lost = system.dissipation(state, params)
+    balance = system.power(state, control, params) - lost
+    assert (lost >= 0.0).all()
+    assert (rate - balance).abs().max() <= 1e-10 * (1.0 + rate.abs().max())
+    assert balance.abs().max() > 1e-3, "nothing was balanced"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_energy_gained_is_work_done(name: str) -> None:
+    """The work w' = power - dissipation, integrated beside the state, is the change in energy, every step."""
+    system, params = SYSTEMS[name], SYSTEMS[name].Params()
+    rng = np.random.default_rng(5)
+    right, state = RIGHT_HAND_SIDES[name], np.array(SMOOTH[name])
+    before, work, stepped = float(system.energy(state, params)), 0.0, state
+    for control in controls_for(system, rng, (10,)):
+
+        def extended(t: float, y: np.ndarray, u: np.ndarray = control) -> np.ndarray:
+            power = system.power(y[:-1], u, params) - system.dissipation(y[:-1], params)
+            return np.append(right(y[:-1], u, params), power)
+
+        y = solve_ivp(
+            extended, (0.0, system.dt), [*state, work], method="DOP853", rtol=1e-12, atol=1e-12
+        ).y[:, -1]
+        state, work = y[:-1], float(y[-1])
+        stepped = system.step(stepped, control, params)
+        assert float(system.energy(state, params)) - before == pytest.approx(work, abs=1e-9)
+        assert float(system.energy(stepped, params)) - before == pytest.approx(work, abs=2e-5)
+    assert abs(work) > 1e-3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_energy_is_kept_without_damping_and_control(name: str) -> None:
+    system, params = SYSTEMS[name], undamped(SYSTEMS[name])
+    states = starts_for(system, np.random.default_rng(6), 8, system.starts[0])
+    before = system.energy(states, params)
+    for _ in range(60):
+        states = system.step(states, np.zeros((8, system.control_size)), params)
+        drift = np.abs(system.energy(states, params) - before) / np.maximum(1.0, np.abs(before))
+        assert drift.max() <= 1e-5
+
+
+# -- symmetries -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["oscillator", "pendulum"])
+def test_mirror_image(name: str) -> None:
+    system, params = SYSTEMS[name], SYSTEMS[name].Params()
+    s, u = SMOOTH[name], (0.8,)
+    plain = system.step(s, u, params)
+    mirrored = system.step(tuple(-x for x in s), tuple(-x for x in u), params)
+    assert mirrored == tuple(-x for x in plain)
+
+
+def test_whole_turns_change_nothing() -> None:
+    params = PENDULUM.Params()
+    theta, omega = PENDULUM.step(SMOOTH["pendulum"], (1.0,), params)
+    turned = PENDULUM.step((SMOOTH["pendulum"][0] + 2.0 * math.pi, -0.8), (1.0,), params)
+    assert turned == pytest.approx((theta + 2.0 * math.pi, omega), abs=1e-13)
+
+
+@pytest.mark.parametrize("name", ["spaceship", "three_body"])
+@pytest.mark.parametrize("reflect", [False, True], ids=["turn", "mirror"])
+def test_rotated_and_mirrored_space(name: str, reflect: bool) -> None:
+    system, params = SYSTEMS[name], SYSTEMS[name].Params()
+    c, s = math.cos(0.7), math.sin(0.7)
+    turn = np.array([[c, -s], [s, c]]) @ np.diag([1.0, -1.0 if reflect else 1.0])
+    control = np.array([0.3, -0.2])
+
+    def turned(state: Any) -> np.ndarray:
+        return (np.asarray(state).reshape(-1, 2) @ turn.T).ravel()
+
+    plain = system.step(np.array(SMOOTH[name]), control, params)
+    other = system.step(turned(SMOOTH[name]), turned(control), params)
+    assert other == pytest.approx(turned(plain), abs=1e-12)
+
+
+def test_bodies_may_change_names() -> None:
+    params = THREE_BODY.Params(mass_0=0.9, mass_1=1.1, mass_2=1.3)
+    swapped = params._replace(mass_1=1.3, mass_2=1.1)
+    order = [0, 1, 4, 5, 2, 3, 6, 7, 10, 11, 8, 9]
+    state, control = np.array(SMOOTH["three_body"]), np.array([0.3, -0.2])
+    plain = THREE_BODY.step(state, control, params)
+    assert THREE_BODY.step(state[order], control, swapped) == pytest.approx(plain[order], abs=1e-12)
+    assert np.abs(THREE_BODY.step(state, control, swapped) - plain).max() > 1e-4
+
+
+def test_momentum_is_kept_without_thrust() -> None:
+    params = THREE_BODY.Params(mass_0=0.9, mass_1=1.1, mass_2=1.3)
+    masses, state = np.array([0.9, 1.1, 1.3]), np.array(SMOOTH["three_body"])
+    after = THREE_BODY.step(state, np.zeros(2), params)
+    q, v = (x.reshape(3, 2) for x in np.split(after, 2))
+    q0, v0 = (x.reshape(3, 2) for x in np.split(state, 2))
+    assert masses @ v == pytest.approx(masses @ v0, abs=1e-12)
+    assert masses @ q == pytest.approx(masses @ (q0 + THREE_BODY.dt * v0), abs=1e-12)
+    spin, spin0 = (masses @ (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) for a, b in ((q, v), (q0, v0)))
+    assert spin == pytest.approx(spin0, abs=1e-12)
+
+
+# -- structure --------------------------------------------------------------------------------------
+
+
+def there_and_back(name: str, integrator: str) -> float:
+    """How far a state is missed after a step forth and, with velocities turned round, a step back."""
+    system, params = SYSTEMS[name], undamped(SYSTEMS[name])
+    flip = np.repeat([1.0, -1.0], system.state_size // 2)
+    state, control = np.array(SMOOTH[name]), controls_for(system, np.random.default_rng(7), ())
+    ahead = system.step(state, control, params, 0.2, integrator, substeps=2)
+    back = system.step(flip * ahead, control, params, 0.2, integrator, substeps=2)
+    return float(np.abs(flip * back - state).max())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reversibility(name: str) -> None:
+    assert there_and_back(name, "leapfrog") <= 1e-13
+    assert there_and_back(name, "yoshida4") <= 1e-13
+    assert there_and_back(name, "rk4") >= 1e-9
+    assert there_and_back(name, "semi_implicit_euler") >= 1e-4
+
+
+def symplectic_defect(name: str, integrator: str) -> float:
+    """The largest entry of J' Omega J - Omega, J the Jacobian of a step (unit masses: v is canonical)."""
+    torch = pytest.importorskip("torch")
+    system, params = SYSTEMS[name], undamped(SYSTEMS[name])
+    control = torch.tensor(controls_for(system, np.random.default_rng(7), ()))
+    jacobian = torch.autograd.functional.jacobian(
+        lambda s: system.step(s, control, params, 0.2, integrator, substeps=2),
+        torch.tensor(SMOOTH[name], dtype=torch.float64),
+    )
+    half = system.state_size // 2
+    omega = torch.zeros(2 * half, 2 * half, dtype=torch.float64)
+    omega[:half, half:], omega[half:, :half] = torch.eye(half), -torch.eye(half)
+    return float((jacobian.T @ omega @ jacobian - omega).abs().max())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_symplecticity(name: str) -> None:
+    for integrator in ("leapfrog", "yoshida4", "semi_implicit_euler"):
+        assert symplectic_defect(name, integrator) <= 1e-12, integrator
+    assert symplectic_defect(name, "rk4") >= 1e-9
+    assert symplectic_defect(name, "euler") >= 1e-3
+
+
+@pytest.mark.parametrize("name", ["oscillator", "pendulum"])
+def test_leapfrog_energy_stays_near_for_long(name: str) -> None:
+    """Sampled at every step: leapfrog oscillates within its band, explicit Euler of equal cost drifts away."""
+    system, params = SYSTEMS[name], undamped(SYSTEMS[name])
+    worst = {}
+    for integrator in ("leapfrog", "euler"):
+        state, gaps = SMOOTH[name], []
+        for _ in range(2000):
+            state = system.step(state, (0.0,), params, 0.02, integrator, substeps=1)
+            gaps.append(abs(system.energy(state, params) - system.energy(SMOOTH[name], params)))
+        worst[integrator] = (max(gaps[:500]), max(gaps))
+    early, ever = worst["leapfrog"]
+    assert ever <= 1.05 * early
+    assert worst["euler"][1] > 100.0 * ever
