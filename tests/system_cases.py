@@ -1,4 +1,4 @@
-"""Cases for laws over the true systems: starts, controls, and references written apart from `physgym`."""
+"""Cases for laws over the true systems: starts, controls, references apart from `physgym`."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def scaled_error(state: Any, truth: Any) -> float:
 def rollout_errors(
     name: str, start: str, count: int, steps: int, seed: int, tolerance: float = 1e-12, **step: Any
 ) -> float:
-    """Worst scaled error over every step of `count` random rollouts; rows that end are left out from there."""
+    """Worst scaled error over every step of `count` random rollouts, each until it ends."""
     system = SYSTEMS[name]
     rng = np.random.default_rng(seed)
     states = starts_for(system, rng, count, start)
