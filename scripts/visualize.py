@@ -9,11 +9,9 @@ gets the same actions and never sees the truth again. Without --out a window ope
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import tyro
@@ -87,17 +85,21 @@ def show(config: VisualizeConfig) -> None:
 
 def alone(config: VisualizeConfig) -> tuple[np.ndarray, float]:
     """Film (T+1, size, size, 3) of the true env, and its frames a second."""
-    from worldmodels.recording import record
+    from worldmodels.recording import captions, record
+    from worldmodels.video import film
 
-    recording = record(config.env or "pendulum", {}, config.policy, config.steps, config.seed)
-    return filmed(recording, recording.states, config.size or 480, "drawing"), 1 / recording.dt
+    shown = record(config.env or "pendulum", {}, config.policy, config.steps, config.seed)
+    lines = captions(shown, shown.states)
+    with progress("drawing", len(lines)) as advance:
+        size = config.size or 480
+        drawn = film(shown.system, shown.states, shown.controls, shown.params, size, lines, advance)
+    return drawn, 1 / shown.dt
 
 
 def beside(config: VisualizeConfig) -> tuple[np.ndarray, float]:
     """Film of the truth, a model and their difference, and its frames a second."""
     import worldmodels
-    from worldmodels.recording import predict, record
-    from worldmodels.video import side_by_side
+    from worldmodels.recording import film_beside, predict, record
 
     model = worldmodels.load(str(config.run))
     spec = model.spec
@@ -105,27 +107,9 @@ def beside(config: VisualizeConfig) -> tuple[np.ndarray, float]:
         raise UsageError(f"--env {config.env} is not the env of the run, which is {spec.env_name}")
     recording = record(spec.env_name, spec.env_kwargs, config.policy, config.steps, config.seed)
     learned = predict(model, recording)
-    size = config.size or 360
-    truth = filmed(recording, recording.states, size, "drawing the truth")
-    film = side_by_side(truth, filmed(recording, learned, size, "drawing the model"))
+    with progress("drawing", 2 * len(learned)) as advance:
+        film = film_beside(recording, learned, config.size or 360, advance)
     return film, 1 / recording.dt
-
-
-def filmed(recording: Any, states: np.ndarray, size: int, title: str) -> np.ndarray:
-    """Pictures (T+1, size, size, 3) of ``states`` under the recording's actions."""
-    from worldmodels.video import film
-
-    captions = list(caption_lines(recording, states))
-    draw = functools.partial(film, recording.system, states, recording.controls, recording.params)
-    with progress(title, len(states)) as advance:
-        return draw(size=size, captions=captions, advance=advance)
-
-
-def caption_lines(recording: Any, states: np.ndarray) -> Iterator[str]:
-    """Time and energy of each state."""
-    for index, state in enumerate(states):
-        energy = float(recording.system.energy(tuple(map(float, state)), recording.params))
-        yield f"t {index * recording.dt:5.2f} s   energy {energy:.2f} J"
 
 
 if __name__ == "__main__":

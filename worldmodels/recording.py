@@ -9,8 +9,11 @@ import gymnasium
 import numpy as np
 
 import physgym
+from worldmodels.video import film, side_by_side
 
 POLICIES = ("controller", "random", "zero")
+Policy = Callable[[np.ndarray, Any, int], np.ndarray]
+"""States (B, D), parameters and the number of the step to discrete actions (B,)."""
 
 
 class Recording(NamedTuple):
@@ -31,33 +34,30 @@ class Recording(NamedTuple):
     """(T,)."""
 
 
-def baseline(system: Any, policy: str, seed: int) -> Callable[[np.ndarray, Any, int], int]:
-    """Policy by name: (state (D,), params, step) -> discrete action.
-
-    Raises ``ValueError`` for a name that is not in ``POLICIES``.
-    """
+def baseline(system: Any, policy: str, seed: int) -> Policy:
+    """Policy by name. Raises ``ValueError`` for one that is not in ``POLICIES``."""
     rows = system.discrete_actions
     rng = np.random.default_rng(seed)
     nothing = int(np.abs(rows).sum(axis=1).argmin())
     if policy == "controller":
-        return lambda state, params, step: int(system.controller(state[None], params, step)[0])
+        return system.controller
     if policy == "random":
-        return lambda state, params, step: int(rng.integers(len(rows)))
+        return lambda states, params, step: rng.integers(len(rows), size=len(states))
     if policy == "zero":
-        return lambda state, params, step: nothing
+        return lambda states, params, step: np.full(len(states), nothing)
     raise ValueError(f"policy={policy!r} is not known: expected one of {', '.join(POLICIES)}")
 
 
 def record(
     env_name: str,
     env_kwargs: Mapping[str, Any],
-    policy: str | Callable[[np.ndarray, Any, int], int] = "controller",
+    policy: str | Policy = "controller",
     steps: int | None = None,
     seed: int = 0,
 ) -> Recording:
     """Run the true env until its episode ends, or for ``steps`` steps beyond its time limit.
 
-    ``policy``: a name of ``POLICIES``, or (state, params, step) -> discrete action.
+    ``policy``: a name of ``POLICIES``, or a policy of one row.
     Raises what ``gymnasium.make`` and ``baseline`` raise.
     """
     system = physgym.get_system(env_name)
@@ -74,7 +74,7 @@ def record(
         rewards: list[float] = []
         done = False
         while not done:
-            chosen = act(states[-1], params, len(actions))
+            chosen = int(act(states[-1][None], params, len(actions))[0])
             row = system.discrete_actions[chosen].astype(np.float32)
             action = chosen if discrete else row
             _, reward, terminated, truncated, info = env.step(action)
@@ -95,6 +95,41 @@ def record(
         np.asarray(controls, np.float64),
         np.asarray(rewards, np.float64),
     )
+
+
+def film_beside(
+    recording: Recording,
+    learned: np.ndarray,
+    size: int = 360,
+    advance: Callable[[], object] = lambda: None,
+) -> np.ndarray:
+    """Film (T+1, H, W, 3) of the truth, of ``learned`` states (T+1, D), and of their difference.
+
+    ``advance`` is called for each of its 2 (T + 1) pictures.
+    """
+    from worldmodels.metrics import state_error
+
+    system, half = recording.system, recording.system.state_size // 2
+    films = [
+        film(
+            system, states, recording.controls, recording.params, size, captions(recording, states),
+            advance,
+        )
+        for states in (recording.states, learned)
+    ]  # fmt: skip
+    error = state_error(recording.states[None], learned[None], system.angles)[0, :, :half]
+    unit = system.state_units[0]
+    notes = [f"off by {np.abs(row).max():.1e} {unit}" for row in error]
+    return side_by_side(films[0], films[1], notes=notes)
+
+
+def captions(recording: Recording, states: np.ndarray) -> list[str]:
+    """Time and true energy of each of ``states`` (T+1, D)."""
+    energies = np.asarray(recording.system.energy(states, recording.params))
+    return [
+        f"t {index * recording.dt:5.2f} s   energy {energy:.2f} J"
+        for index, energy in enumerate(energies)
+    ]
 
 
 def predict(model: Any, recording: Recording) -> np.ndarray:
