@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from worldmodels import storage
-from worldmodels.data import CollectConfig, DatasetError, collect, load_dataset
+from worldmodels.data import CollectConfig, DatasetError, collect, load_dataset, store
 from worldmodels.data.progress import Progress
 from worldmodels.data.workers import run_jobs
 
@@ -166,6 +166,19 @@ def test_two_workers_write_the_same_bytes(tmp_path: Path, whole: dict[str, bytes
     assert content(tmp_path) == whole
 
 
+def test_an_env_id_is_the_same_as_a_name(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    collect(replace(CONFIG, env="PhysGym/Pendulum-v0"), tmp_path, progress=False)
+    assert content(tmp_path) == whole
+
+
+def test_other_versions_are_told(tmp_path: Path) -> None:
+    folder = collect(CONFIG, tmp_path, progress=False)
+    header = store.read_header(folder)
+    store.write_header(folder, {**header, "versions": {**header["versions"], "numpy": "1.0"}})
+    with pytest.warns(UserWarning, match=r"'numpy': '1.0'.*last digits"):
+        collect(CONFIG, tmp_path, progress=False)
+
+
 @needs_fork
 def test_a_second_collector_is_told_who_holds_the_dataset(tmp_path: Path) -> None:
     with storage.RunLock(tmp_path / "pendulum" / "d"):
@@ -293,16 +306,19 @@ def test_repair_reports_what_it_drops(
     assert {k: v for k, v in content(tmp_path / "datasets").items() if k in whole} == whole
 
 
-def test_interrupted_it_says_so_and_goes_on(tmp_path: Path) -> None:
-    many = ["--episodes", "20000", "--name", "d", "--shard-episodes", "50"]
+@pytest.mark.parametrize("workers", [1, 2])
+def test_interrupted_it_says_so_and_goes_on(tmp_path: Path, workers: int) -> None:
+    many = ["--episodes", "20000", "--shard-episodes", "50", "--workers", str(workers)]
     command = [sys.executable, str(ROOT / "scripts" / "collect.py"), "--env", "pendulum", *many]
-    running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: (tmp_path / "datasets/pendulum/d/shard-00002.h5").exists())
-    running.send_signal(signal.SIGINT)
+    running = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_for(lambda: (tmp_path / "datasets/pendulum/default/shard-00002.h5").exists())
+    os.killpg(running.pid, signal.SIGINT)  # as Ctrl-C does: the whole group
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130
     assert "Traceback" not in errors
-    assert len(load_dataset("pendulum/d", tmp_path / "datasets", partial=True)) % 50 == 0
+    assert len(load_dataset("pendulum/default", tmp_path / "datasets", partial=True)) % 50 == 0
 
 
 def test_help_is_quick_and_imports_little() -> None:

@@ -6,7 +6,7 @@ import functools
 import platform
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ def collect(
     if workers < 1:
         raise ValueError(f"workers={workers} is not valid: expected at least 1")
     system = _system(config.env)
+    config = replace(config, env=system.name)
     folder = Path(root) / system.name / config.name
     header = _new_header(config, system)
     with storage.RunLock(folder):

@@ -204,9 +204,11 @@ def _assemble(
 
 def find_dataset(path: str | Path, root: str | Path = "datasets") -> Path:
     """The folder meant by a path or by a name `<env>/<name>`; DatasetError with close matches."""
-    for folder in (Path(path), Path(root) / path):
-        if folder.is_dir():
-            return folder
+    places = (Path(path), Path(root) / path)
+    for sign in (store.HEADER, "shard-00000.h5", "."):  # a damaged one is found too, to be named
+        for folder in places:
+            if (folder / sign).exists():
+                return folder
     known = [str(p.parent.relative_to(root)) for p in Path(root).glob(f"*/*/{store.HEADER}")]
     close = difflib.get_close_matches(str(path), known, n=3, cutoff=0.4)
     hint = f"did you mean {', '.join(close)}? " if close else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -16,7 +17,7 @@ from worldmodels.data.store import DatasetError
 Result = TypeVar("Result")
 _POLL_SECONDS = 0.2
 _progress: Any = None
-"""In a worker: how far each job is, shared with the parent."""
+"""In a worker: what it shares with the parent."""
 
 
 def run_jobs(
@@ -32,7 +33,7 @@ def run_jobs(
     and DatasetError where a worker was killed.
     """
     context = multiprocessing.get_context("spawn")
-    shared = context.Array("d", len(jobs))
+    shared = context.Array("d", len(jobs) + 1)  # how far each job is, and whether to stop
     pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _begin, (shared,))
     slots = {pool.submit(_run, work, slot, job): slot for slot, job in enumerate(jobs)}
     pending = set(slots)
@@ -42,19 +43,21 @@ def run_jobs(
             for future in ended:
                 shared[slots[future]] = 0.0
                 yield future.result()
-            part(sum(shared[:]))
+            part(sum(shared[:-1]))
     except BrokenProcessPool as error:
         raise DatasetError(
             "a worker was killed (out of memory?); the shards listed are kept: run the same "
             "command again, with fewer workers"
         ) from error
     finally:
+        shared[-1] = 1.0
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _begin(shared: Any) -> None:
     global _progress
     _progress = shared
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which tells us to stop
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -67,6 +70,8 @@ def _end_with_parent() -> None:
 
 def _run(work: Callable[..., Result], slot: int, job: tuple[Any, ...]) -> Result:
     def tick(done: float) -> None:
+        if _progress[-1]:
+            raise InterruptedError("the collection was stopped")
         _progress[slot] = done
 
     return work(*job, tick)
