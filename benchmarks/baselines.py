@@ -1,7 +1,7 @@
 """Mean return of doing nothing, random actions and each system's hand-written controller.
 
-`python benchmarks/baselines.py` runs 256 episodes a cell (discrete actions; default and randomised parameters) and writes
-`benchmarks/results/baselines.json` beside a table.
+`python benchmarks/baselines.py` runs 256 episodes a cell (discrete actions; default and
+randomised parameters) and writes `benchmarks/results/baselines.json` beside a table.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def returns_of(system: Any, policy: str, episodes: int, seed: int, randomize: bo
         elif policy == "random":
             actions = rng.integers(len(system.discrete_actions), size=episodes)
         else:
-            params = system.Params(**{k: v for k, v in info["params"].items() if not k.startswith("_")})
+            params = system.Params(
+                **{k: v for k, v in info["params"].items() if not k.startswith("_")}
+            )
             actions = system.controller(info["state"], params, step)
         _, rewards, terminated, truncated, info = envs.step(actions)
         total += rewards * running
@@ -72,7 +74,11 @@ def main(args: Args) -> None:
                 row[f"{policy}_standard_error"] = float(returns.std(ddof=1) / np.sqrt(len(returns)))
             row["reward_threshold"] = system.reward_threshold
             rows.append(row)
-    print_table(rows, ("system", "randomize", *POLICIES, "most", "reward_threshold"), title="Mean return of the baselines")
+    print_table(
+        rows,
+        ("system", "randomize", *POLICIES, "most", "reward_threshold"),
+        title="Mean return of the baselines",
+    )
     write_json(args.out, {"episodes": args.episodes, "seed": args.seed, "rows": rows})
 
 

@@ -26,8 +26,14 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title
 def write_json(path: Path, result: Mapping[str, Any]) -> None:
     """Write `result` with the versions and the kind of machine it was measured on."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    packages = {name: _version(name) for name in ("physgym", "numpy", "torch", "gymnasium", "llvmlite")}
-    where = {"python": platform.python_version(), "machine": platform.machine(), "packages": packages}
+    packages = {
+        name: _version(name) for name in ("physgym", "numpy", "torch", "gymnasium", "llvmlite")
+    }
+    where = {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "packages": packages,
+    }
     path.write_text(json.dumps({"where": where, **result}, indent=2) + "\n")
     print(f"Written to {path}")
 
@@ -36,7 +42,11 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return "" if value is None else str(value)
     if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 1e5 and abs(value) >= 1e-3 or value == 0 else f"{value:.2e}"
+        return (
+            f"{value:.3g}"
+            if (abs(value) < 1e5 and abs(value) >= 1e-3) or value == 0
+            else f"{value:.2e}"
+        )
     return str(value)
 
 

@@ -1,7 +1,8 @@
 """PhysGym: controlled physical systems as Gymnasium environments, seen as state or as pixels.
 
-Importing this package registers `PhysGym/Oscillator-v0`, `PhysGym/Pendulum-v0`, `PhysGym/Spaceship-v0` and
-`PhysGym/ThreeBody-v0` with Gymnasium. It needs NumPy and Gymnasium only: torch and OpenCV are imported when asked for.
+Importing this package registers `PhysGym/Oscillator-v0`, `PhysGym/Pendulum-v0`,
+`PhysGym/Spaceship-v0` and `PhysGym/ThreeBody-v0` with Gymnasium. It needs NumPy and Gymnasium only:
+torch and OpenCV are imported when asked for.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""Elementary functions that follow their operand: float, NumPy array, torch tensor or traced expression.
+"""Elementary functions that follow their operand: float, NumPy array, torch tensor or traced
+expression.
 
-Equations of a system use these names and nothing else, so one text serves a single environment (floats), a batch
-(arrays), training (tensors, with gradients) and the tracer that compiles it (`physgym.tracing`). Floats go
-through `math` and arrays through NumPy's loops over the same C library, which keeps both bit-identical for the
-functions listed here; `exp` and `tanh` are left out because NumPy's own versions differ in the last bit.
+Equations of a system use these names and nothing else, so one text serves a single environment
+(floats), a batch (arrays), training (tensors, with gradients) and the tracer that compiles it
+(`physgym.tracing`). Floats go through `math` and arrays through NumPy's loops over the same C
+library, which keeps both bit-identical for the functions listed here; `exp` and `tanh` are left out
+because NumPy's own versions differ in the last bit.
 """
 
 from __future__ import annotations
@@ -66,14 +68,18 @@ _tensors: _Tensors | None = None
 
 
 def library(*operands: Any) -> Any:
-    """Return the namespace (`sin`, `cos`, `sqrt`, `rint`, `ceil`, `minimum`, `maximum`, `where`) that suits `operands`.
+    """Return the namespace (`sin`, `cos`, `sqrt`, `rint`, `ceil`, `minimum`, `maximum`, `where`)
+    that suits `operands`.
 
-    The richest operand decides: expression, then tensor, then array, then float. An unknown type raises TypeError.
+    The richest operand decides: expression, then tensor, then array, then float. An unknown type
+    raises TypeError.
     """
     global _tensors
     found: Any = _Floats
     for x in operands:
-        if type(x) is float or isinstance(x, (float, int, np.bool_)) and not isinstance(x, np.generic):
+        if type(x) is float or (
+            isinstance(x, (float, int, np.bool_)) and not isinstance(x, np.generic)
+        ):
             continue
         if hasattr(x, "elementwise"):
             return x.elementwise
@@ -84,7 +90,8 @@ def library(*operands: Any) -> Any:
             found = _tensors
         else:
             raise TypeError(
-                f"elementwise functions take floats, NumPy arrays and torch tensors, not {type(x).__name__}"
+                "elementwise functions take floats, NumPy arrays and torch tensors, "
+                f"not {type(x).__name__}"
             )
     return found
 
@@ -120,5 +127,7 @@ def where(condition: Any, a: Any, b: Any) -> Any:
 
 
 def wrap(x: Any) -> Any:
-    """The angle `x` [rad] brought to [-pi, pi] by whole turns (the IEEE remainder by 2 pi, to rounding)."""
+    """The angle `x` [rad] brought to [-pi, pi] by whole turns (the IEEE remainder by 2 pi, to
+    rounding).
+    """
     return x - TWO_PI * library(x).rint(x / TWO_PI)

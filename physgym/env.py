@@ -22,40 +22,53 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
 
     Args:
         system: name of the system ("oscillator", "pendulum", "spaceship", "three_body").
-        obs_mode: "state" (the vector of the system's page, angles in [-pi, pi]), "embedded" (each angle as cos, sin),
-            "pixels" (uint8 (image_size, image_size, 3)) or "state_pixels" (a dict of both).
-        action_mode: "discrete" or "continuous" (Box(-1, 1), scaled by the limit; beyond it, clipped).
+        obs_mode: "state" (the vector of the system's page, angles in [-pi, pi]), "embedded" (each
+            angle as cos, sin), "pixels" (uint8 (image_size, image_size, 3)) or "state_pixels" (a
+            dict of both).
+        action_mode: "discrete" or "continuous" (Box(-1, 1), scaled by the limit; beyond it,
+            clipped).
         params: parameters that differ from the defaults, e.g. {"mass": 2.0}.
-        randomize: draw parameters at every reset, before the state: True for the system's ranges, or {name: (low,
-            high)}. What was drawn stands in info["params"].
-        observe_params: append the parameters to the state observation, in the order of `system.Params`.
-        reward: "dense" (in [0, 1]), "sparse" (1 where the error is below half its scale), "quadratic" (minus the
-            squared error in units of its scale) or "none".
+        randomize: draw parameters at every reset, before the state: True for the system's ranges,
+            or {name: (low, high)}. What was drawn stands in info["params"].
+        observe_params: append the parameters to the state observation, in the order of
+            `system.Params`.
+        reward: "dense" (in [0, 1]), "sparse" (1 where the error is below half its scale),
+            "quadratic" (minus the squared error in units of its scale) or "none".
         dt: control step [s]; sub-steps keep the accuracy whatever it is.
-        integrator: "euler", "semi_implicit_euler", "leapfrog", "rk4", "yoshida4", "dop853", or "exact" where there is one.
+        integrator: "euler", "semi_implicit_euler", "leapfrog", "rk4", "yoshida4", "dop853", or
+            "exact" where there is one.
         substeps: None for as many as the accuracy needs, or a number of equal ones.
         start: kind of start state; only three_body has several.
         image_size: width and height of pixel observations.
         render_mode: "rgb_array" or "human".
 
-    `info` always has "state" (float64 (D,)), "energy" [J], "params", "out_of_bounds" (the state left its bounds, or
-    the integrator's sub-steps ran out; the episode is then truncated) and the system's events, such as "collision".
-    `reset(options={"state": ..., "params": {...}, "randomize": ...})` starts anywhere valid.
+    `info` always has "state" (float64 (D,)), "energy" [J], "params", "out_of_bounds" (the state
+    left its bounds, or the integrator's sub-steps ran out; the episode is then truncated) and the
+    system's events, such as "collision". `reset(options={"state": ..., "params": {...},
+    "randomize": ...})` starts anywhere valid.
 
     Raises:
-        ValueError: an argument or option that is not one of the above; the message names what is allowed.
-        gymnasium.error.InvalidAction: an action outside Discrete(n), of a wrong shape or not finite.
-        gymnasium.error.ResetNeeded: step before reset or after the end.
+        ValueError: an argument or option that is not one of the above; the message names what is
+        allowed. gymnasium.error.InvalidAction: an action outside Discrete(n), of a wrong shape or
+        not finite. gymnasium.error.ResetNeeded: step before reset or after the end.
     """
 
     metadata = {"render_modes": RENDER_MODES, "render_fps": 20}
 
-    def __init__(self, system: str = "pendulum", *, render_mode: str | None = None, **arguments: Any) -> None:
+    def __init__(
+        self, system: str = "pendulum", *, render_mode: str | None = None, **arguments: Any
+    ) -> None:
         if render_mode is not None and render_mode not in RENDER_MODES:
-            raise ValueError(f"render_mode={render_mode!r} is unknown; choose one of {', '.join(RENDER_MODES)} or None")
+            raise ValueError(
+                f"render_mode={render_mode!r} is unknown; choose one of "
+                f"{', '.join(RENDER_MODES)} or None"
+            )
         self._task = Task(system, **arguments)
         self.render_mode = render_mode
-        self.metadata = {"render_modes": list(RENDER_MODES), "render_fps": max(1, round(1.0 / self._task.dt))}
+        self.metadata = {
+            "render_modes": list(RENDER_MODES),
+            "render_fps": max(1, round(1.0 / self._task.dt)),
+        }
         self.action_space = self._task.action_space
         self.observation_space = self._task.observation_space
         self._state: tuple[float, ...] | None = None
@@ -88,13 +101,17 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
         return self._task.dt
 
     def _adopt(self, params: Any) -> None:
-        """Make `params` those of the episode: constants of the program, and the controls of discrete actions."""
+        """Make `params` those of the episode: constants of the program, and the controls of
+        discrete actions.
+        """
         self._params = params
         self._constants = self._task.constants(params)
         self._named_params = params._asdict()
         if self._task.discrete:
             table = self._task.system.discrete_actions.tolist()
-            self._controls = {i: self._task.system.control_of(tuple(a), params) for i, a in enumerate(table)}
+            self._controls = {
+                i: self._task.system.control_of(tuple(a), params) for i, a in enumerate(table)
+            }
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
@@ -110,7 +127,9 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
         if params != self._params:
             self._adopt(params)
         self._state, self._control, self._over, self._steps = state, None, False, 0
-        info = self._info(self._task.system.energy_of(state, params), False, (False,) * len(self._event_names))
+        info = self._info(
+            self._task.system.energy_of(state, params), False, (False,) * len(self._event_names)
+        )
         if self.render_mode == "human":
             self._show()
         return self._task.observe(state, params), info
@@ -160,8 +179,8 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
         if isinstance(number, (int, np.integer)) and int(number) in self._controls:
             return int(number)
         raise InvalidAction(
-            f"action {action!r} is not one of the {len(self._controls)} discrete actions: give an integer from 0 to "
-            f"{len(self._controls) - 1}"
+            f"action {action!r} is not one of the {len(self._controls)} discrete actions: "
+            f"give an integer from 0 to {len(self._controls) - 1}"
         )
 
     def _continuous(self, action: Any) -> tuple[float, ...]:
@@ -173,17 +192,22 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
         values = array.tolist() if array.shape == (size,) else None
         if values is None or not all(-1e308 < a < 1e308 for a in values):
             raise InvalidAction(
-                f"action {action!r} must be {size} finite number(s), shape ({size},), in [-1, 1] (beyond it, clipped)"
+                f"action {action!r} must be {size} finite number(s), shape ({size},), in [-1, 1] "
+                "(beyond it, clipped)"
             )
         clipped = tuple(-1.0 if a < -1.0 else 1.0 if a > 1.0 else a for a in values)
         return self._task.system.control_of(clipped, self._params)
 
-    # -- pictures -------------------------------------------------------------------------------------------------
+    # -- pictures ----------------------------------------------------------------------------------
 
     def render(self) -> np.ndarray | None:
-        """A picture (480, 480, 3) uint8 with the action visible ("rgb_array"); "human" draws in reset and step."""
+        """A picture (480, 480, 3) uint8 with the action visible ("rgb_array"); "human" draws in
+        reset and step.
+        """
         if self.render_mode is None:
-            gymnasium.logger.warn('render() needs a render_mode: pass render_mode="rgb_array" or "human" to make()')
+            gymnasium.logger.warn(
+                'render() needs a render_mode: pass render_mode="rgb_array" or "human" to make()'
+            )
             return None
         if self._state is None:
             raise ResetNeeded("Call reset() before render(): there is no state to draw.")
@@ -216,7 +240,7 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
             raise Error('keys need discrete actions: make the env with action_mode="discrete"')
         return {tuple(keys): action for keys, action in self._task.system.keys.items()}
 
-    # -- copies ---------------------------------------------------------------------------------------------------
+    # -- copies ------------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
         kept = dict(self.__dict__)

@@ -1,9 +1,10 @@
 """Fixed-step integrators as pure functions over tuples of components.
 
-Components may be floats, NumPy arrays, torch tensors or traced expressions: the same file steps the true systems
-and the learned ones. `derivative(state)` returns the time derivative of a state tuple; `force(q)` the acceleration
-(or dp/dt) at positions `q` without damping; `velocity(v)` the dq/dt that belongs to velocities (or momenta) `v`.
-`damping` [1/s] is a rate gamma that adds -gamma v to dv/dt (a scalar, or one a component).
+Components may be floats, NumPy arrays, torch tensors or traced expressions: the same file steps the
+true systems and the learned ones. `derivative(state)` returns the time derivative of a state tuple;
+`force(q)` the acceleration (or dp/dt) at positions `q` without damping; `velocity(v)` the dq/dt
+that belongs to velocities (or momenta) `v`. `damping` [1/s] is a rate gamma that adds -gamma v to
+dv/dt (a scalar, or one a component).
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def rk4(derivative: Field, state: Components, h: Any) -> Components:
     k3 = derivative(axpy(half, k2, state))
     k4 = derivative(axpy(h, k3, state))
     return tuple(
-        x + sixth * (a + 2.0 * (b + c) + d) for x, a, b, c, d in zip(state, k1, k2, k3, k4, strict=True)
+        x + sixth * (a + 2.0 * (b + c) + d)
+        for x, a, b, c, d in zip(state, k1, k2, k3, k4, strict=True)
     )
 
 
@@ -59,7 +61,9 @@ def _kick(force: Field, q: Components, v: Components, h: Any, damping: Any) -> C
 
 
 def _kick_implicit(force: Field, q: Components, v: Components, h: Any, damping: Any) -> Components:
-    """The adjoint of `_kick`: damping at the end of the step. With `_kick` it makes a symmetric pair."""
+    """The adjoint of `_kick`: damping at the end of the step. With `_kick` it makes a symmetric
+    pair.
+    """
     if damping is None:
         return axpy(h, force(q), v)
     rates = _rates(damping, len(v))
@@ -69,7 +73,9 @@ def _kick_implicit(force: Field, q: Components, v: Components, h: Any, damping: 
 def semi_implicit_euler(
     force: Field, velocity: Field, q: Components, v: Components, h: Any, damping: Any = None
 ) -> tuple[Components, Components]:
-    """One symplectic Euler step: velocities first, then positions with the new velocities (order 1)."""
+    """One symplectic Euler step: velocities first, then positions with the new velocities (order
+    1).
+    """
     v = _kick(force, q, v, h, damping)
     return axpy(h, velocity(v), q), v
 
@@ -77,7 +83,9 @@ def semi_implicit_euler(
 def leapfrog(
     force: Field, velocity: Field, q: Components, v: Components, h: Any, damping: Any = None
 ) -> tuple[Components, Components]:
-    """One kick-drift-kick step (velocity Verlet, order 2): symplectic without damping, always time-symmetric."""
+    """One kick-drift-kick step (velocity Verlet, order 2): symplectic without damping, always
+    time-symmetric.
+    """
     half = 0.5 * h
     v = _kick(force, q, v, half, damping)
     q = axpy(h, velocity(v), q)
@@ -87,7 +95,9 @@ def leapfrog(
 def yoshida4(
     force: Field, velocity: Field, q: Components, v: Components, h: Any, damping: Any = None
 ) -> tuple[Components, Components]:
-    """Three leapfrog steps of w1 h, w0 h, w1 h (order 4; Yoshida 1990, doi:10.1016/0375-9601(90)90092-3)."""
+    """Three leapfrog steps of w1 h, w0 h, w1 h (order 4; Yoshida 1990,
+    doi:10.1016/0375-9601(90)90092-3).
+    """
     for weight in (_W1, _W0, _W1):
         q, v = leapfrog(force, velocity, q, v, weight * h, damping)
     return q, v
@@ -95,5 +105,9 @@ def yoshida4(
 
 FLOWS = {"euler": euler, "rk4": rk4}
 """Methods for any first-order system: (derivative, state, h) -> state."""
-SPLITTINGS = {"semi_implicit_euler": semi_implicit_euler, "leapfrog": leapfrog, "yoshida4": yoshida4}
+SPLITTINGS = {
+    "semi_implicit_euler": semi_implicit_euler,
+    "leapfrog": leapfrog,
+    "yoshida4": yoshida4,
+}
 """Methods for second-order systems: (force, velocity, q, v, h, damping) -> (q, v)."""

@@ -1,8 +1,9 @@
 """Machine code for a traced program, by LLVM (optional: `pip install "physgym[native]"`).
 
-The same graph that `physgym.program` prints as Python becomes one function that takes rows over a whole environment
-step. Operations keep their order and are never fused, sines come from the C library that Python uses, so results
-are the same to the bit; only the time differs. Compiling takes some tens of milliseconds, once a process.
+The same graph that `physgym.program` prints as Python becomes one function that takes rows over a
+whole environment step. Operations keep their order and are never fused, sines come from the C
+library that Python uses, so results are the same to the bit; only the time differs. Compiling takes
+some tens of milliseconds, once a process.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import functools
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,8 +48,20 @@ class _Emitter:
         self.double, self.int = ir.DoubleType(), ir.IntType(64)
         pointer = self.double.as_pointer()
         self.module = ir.Module(name="physgym")
-        # first row, last row, stride; state; control stride, control; constants, their stride and step a row; results
-        kinds = [self.int, self.int, self.int, pointer, self.int, pointer, pointer, self.int, self.int, pointer]
+        # first row, last row, stride; state; control stride, control; constants, their stride and
+        # step a row; results
+        kinds = [
+            self.int,
+            self.int,
+            self.int,
+            pointer,
+            self.int,
+            pointer,
+            pointer,
+            self.int,
+            self.int,
+            pointer,
+        ]
         signature = ir.FunctionType(ir.VoidType(), [*kinds, self.double, self.int])
         self.function = ir.Function(self.module, signature, name="rows")
         self.values: dict[int, Any] = {}
@@ -56,7 +70,9 @@ class _Emitter:
     def text(self) -> str:
         """The module's LLVM assembly."""
         ir = self.ir
-        entry, head, body, after = (self.function.append_basic_block(n) for n in ("entry", "head", "body", "after"))
+        entry, head, body, after = (
+            self.function.append_basic_block(n) for n in ("entry", "head", "body", "after")
+        )
         b = self.builder = ir.IRBuilder(entry)
         first, last, stride = self.function.args[:3]
         row = b.alloca(self.int)
@@ -79,7 +95,9 @@ class _Emitter:
         return b.load(b.gep(pointer, [b.add(b.mul(self.int(i), stride), row)]))
 
     def _row(self, row: Any, stride: Any) -> None:
-        _, _, _, state, u_stride, control, constants, c_stride, c_step, out, dt, substeps = self.function.args
+        _, _, _, state, u_stride, control, constants, c_stride, c_step, out, dt, substeps = (
+            self.function.args
+        )
         b, program = self.builder, self.program
         for cell, i in zip(self.cells, range(program.state_size), strict=True):
             b.store(self._load(state, i, stride, row), cell)
@@ -106,7 +124,9 @@ class _Emitter:
 
     def _loop(self, substeps: Any) -> None:
         b, program = self.builder, self.program
-        head, body, after = (self.function.append_basic_block(n) for n in ("substeps", "substep", "done"))
+        head, body, after = (
+            self.function.append_basic_block(n) for n in ("substeps", "substep", "done")
+        )
         b.branch(head)
         b.position_at_end(head)
         zero = self.double(0.0)
@@ -128,7 +148,9 @@ class _Emitter:
         b.position_at_end(after)
 
     def _pace(self, after: Any) -> None:
-        """Stop at a collision or when sub-steps run out; else take the size of the next one from the rule."""
+        """Stop at a collision or when sub-steps run out; else take the size of the next one from
+        the rule.
+        """
         b, program = self.builder, self.program
         self._emit(program.rule, MOVING)
         if program.rule[1] is not False:
@@ -159,7 +181,14 @@ class _Emitter:
 
     def _operation(self, node: Expression) -> Any:
         b, args = self.builder, [self._number(a) for a in node.args]
-        arithmetic = {"add": b.fadd, "sub": b.fsub, "mul": b.fmul, "div": b.fdiv, "and": b.and_, "or": b.or_}
+        arithmetic = {
+            "add": b.fadd,
+            "sub": b.fsub,
+            "mul": b.fmul,
+            "div": b.fdiv,
+            "and": b.and_,
+            "or": b.or_,
+        }
         if node.op in arithmetic:
             return arithmetic[node.op](*args)
         if node.op in _COMPARISONS:
@@ -170,7 +199,12 @@ class _Emitter:
             return b.select(*args)
         if node.op == "neg":
             return b.fneg(*args)
-        names = {"abs": "llvm.fabs.f64", "sqrt": "llvm.sqrt.f64", "rint": "llvm.rint.f64", "ceil": "llvm.ceil.f64"}
+        names = {
+            "abs": "llvm.fabs.f64",
+            "sqrt": "llvm.sqrt.f64",
+            "rint": "llvm.rint.f64",
+            "ceil": "llvm.ceil.f64",
+        }
         return self._call(names.get(node.op, f"physgym_{node.op}"), *args)
 
     def _call(self, name: str, *args: Any) -> Any:
@@ -180,7 +214,7 @@ class _Emitter:
         return self.builder.call(self.externals[name], args)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _compile(program: Program) -> tuple[Callable[..., None], Any]:
     """The compiled function of `program`, and what must stay alive beside it."""
     import llvmlite.binding as llvm
@@ -189,7 +223,9 @@ def _compile(program: Program) -> tuple[Callable[..., None], Any]:
     llvm.initialize_native_asmprinter()
     library = ctypes.CDLL(ctypes.util.find_library("m"))
     for name in ("sin", "cos"):
-        llvm.add_symbol(f"physgym_{name}", ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
+        llvm.add_symbol(
+            f"physgym_{name}", ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+        )
     module = llvm.parse_assembly(_Emitter(program).text())
     module.verify()
     machine = llvm.Target.from_default_triple().create_target_machine(
@@ -199,12 +235,14 @@ def _compile(program: Program) -> tuple[Callable[..., None], Any]:
     builder.getModulePassManager().run(module, builder)
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
-    # Twelve arguments: ctypes passes ready-made instances straight on when no argtypes are declared.
+    # Without argtypes, ctypes passes the ready-made instances of its callers straight on.
     return ctypes.CFUNCTYPE(None)(engine.get_function_address("rows")), engine
 
 
 class NativeStep:
-    """The native counterpart of `Program.transition` for one state (floats): same arguments, same result."""
+    """The native counterpart of `Program.transition` for one state (floats): same arguments, same
+    result.
+    """
 
     def __init__(self, program: Program) -> None:
         self._function, self._engine = _compile(program)
@@ -217,14 +255,21 @@ class NativeStep:
         self._pace: Any = None
         self._arguments: tuple[Any, ...] = ()
 
-    def __call__(self, state: Any, control: Any, constants: Any, dt: float, substeps: int) -> tuple[Any, ...]:
+    def __call__(
+        self, state: Any, control: Any, constants: Any, dt: float, substeps: int
+    ) -> tuple[Any, ...]:
         """Take `state` over `dt`; see `Program.transition`."""
         if constants is not self._constants:
             self._constants = constants
             self._fixed[: len(constants)] = constants
         if self._pace != (dt, substeps):
             self._pace = (dt, substeps)
-            one, zero, step, count = ctypes.c_int64(1), ctypes.c_int64(0), ctypes.c_double(dt), ctypes.c_int64(substeps)
+            one, zero, step, count = (
+                ctypes.c_int64(1),
+                ctypes.c_int64(0),
+                ctypes.c_double(dt),
+                ctypes.c_int64(substeps),
+            )
             buffers = (self._state, one, self._control, self._fixed, one, zero, self._out)
             self._arguments = (zero, one, one, *buffers, step, count)
         self._state[:] = state
@@ -234,7 +279,9 @@ class NativeStep:
 
 
 class NativeRows:
-    """The native counterpart of `Program.transition` for rows (NumPy): same arguments, same result."""
+    """The native counterpart of `Program.transition` for rows (NumPy): same arguments, same
+    result.
+    """
 
     def __init__(self, program: Program) -> None:
         self._function, self._engine = _compile(program)
@@ -242,7 +289,9 @@ class NativeRows:
         self._constants: Any = None
         self._fixed = np.zeros((1, 1))
 
-    def __call__(self, state: Any, control: Any, constants: Any, dt: float, substeps: int) -> tuple[Any, ...]:
+    def __call__(
+        self, state: Any, control: Any, constants: Any, dt: float, substeps: int
+    ) -> tuple[Any, ...]:
         """Take the rows of `state` (D, N) over `dt`; see `Program.transition`."""
         state = np.ascontiguousarray(state, dtype=np.float64)
         count = state.shape[1]
@@ -251,15 +300,17 @@ class NativeRows:
             row[...] = u
         if constants is not self._constants:
             self._constants = constants
-            self._fixed = np.ascontiguousarray(np.stack(np.broadcast_arrays(*constants)), np.float64)
+            self._fixed = np.ascontiguousarray(
+                np.stack(np.broadcast_arrays(*constants)), np.float64
+            )
             self._fixed = self._fixed.reshape(len(constants), -1)
         out = np.empty((self._outputs, count))
         width = self._fixed.shape[1]
         shared = (
-            ctypes.c_int64(count), _pointer(state), ctypes.c_int64(count), _pointer(pushes), _pointer(self._fixed),
-            ctypes.c_int64(width), ctypes.c_int64(int(width > 1)), _pointer(out), ctypes.c_double(dt),
-            ctypes.c_int64(substeps),
-        )  # fmt: skip
+            *(ctypes.c_int64(count), _pointer(state), ctypes.c_int64(count), _pointer(pushes)),
+            *(_pointer(self._fixed), ctypes.c_int64(width), ctypes.c_int64(int(width > 1))),
+            *(_pointer(out), ctypes.c_double(dt), ctypes.c_int64(substeps)),
+        )
         _spread(self._function, count, shared)
         flags = out[self._size + 2 :] != 0.0
         return (*out[: self._size + 2], *flags)
@@ -270,7 +321,9 @@ def _pointer(array: np.ndarray) -> ctypes.c_void_p:
 
 
 def _spread(function: Callable[..., None], count: int, shared: tuple[Any, ...]) -> None:
-    """Call `function` on all rows, in pieces on several threads where there are many (ctypes frees the GIL)."""
+    """Call `function` on all rows, in pieces on several threads where there are many (ctypes frees
+    the GIL).
+    """
     pieces = min(_cores(), count // ROWS_PER_THREAD)
     if pieces < 2:
         function(ctypes.c_int64(0), ctypes.c_int64(count), *shared)
@@ -279,7 +332,7 @@ def _spread(function: Callable[..., None], count: int, shared: tuple[Any, ...]) 
     pool = _pool(os.getpid())
     waiting = [
         pool.submit(function, ctypes.c_int64(a), ctypes.c_int64(b), *shared)
-        for a, b in zip(edges[1:], edges[2:], strict=False)
+        for a, b in itertools.pairwise(edges[1:])
     ]
     function(ctypes.c_int64(0), ctypes.c_int64(edges[1]), *shared)
     for piece in waiting:

@@ -1,8 +1,10 @@
-"""Shapes that a system's picture is made of, in world units with y upwards; `physgym.rendering` draws them."""
+"""Shapes that a system's picture is made of, in world units with y upwards; `physgym.rendering`
+draws them.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 Color = tuple[int, int, int]
 
@@ -39,7 +41,9 @@ class Arrow(NamedTuple):
 
 
 class Arc(NamedTuple):
-    """Part of a circle from angle `start` to `end` [rad, counter-clockwise from +x], with an arrow head at `end`."""
+    """Part of a circle from angle `start` to `end` [rad, counter-clockwise from +x], with an arrow
+    head at `end`.
+    """
 
     x: float
     y: float
@@ -58,4 +62,4 @@ class Polyline(NamedTuple):
     color: Color
 
 
-Primitive = Union[Disc, Segment, Arrow, Arc, Polyline]
+Primitive = Disc | Segment | Arrow | Arc | Polyline

@@ -1,9 +1,10 @@
 """Compiles a system and an integrator into one straight-line function of a whole environment step.
 
-`Program.prepare` evaluates what depends on parameters alone (once an episode); `Program.transition` takes a state over
-one control step in sub-steps and adds what follows from it: reward, energy, whether it left its bounds, and the
-system's events. The text is generated from the equations by `physgym.tracing` and executed on floats, NumPy rows or
-torch rows; `physgym.native` compiles the same graph to machine code.
+`Program.prepare` evaluates what depends on parameters alone (once an episode); `Program.transition`
+takes a state over one control step in sub-steps and adds what follows from it: reward, energy,
+whether it left its bounds, and the system's events. The text is generated from the equations by
+`physgym.tracing` and executed on floats, NumPy rows or torch rows; `physgym.native` compiles the
+same graph to machine code.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ if TYPE_CHECKING:
     from physgym.system import System
 
 MAX_SUBSTEPS = 4096
-"""Most sub-steps in one control step; a step that needs more is reported as unresolved, never silently wrong."""
+"""Most sub-steps in one control step; a step that needs more is reported as unresolved, never
+silently wrong.
+"""
 
 
 class Program:
-    """The traced step of `system` with `integrator`; `adaptive` takes each sub-step's size from the system's rule."""
+    """The traced step of `system` with `integrator`; `adaptive` takes each sub-step's size from the
+    system's rule.
+    """
 
     def __init__(self, system: System, integrator: str, adaptive: bool, reward: str) -> None:
         self.system, self.integrator, self.adaptive = system, integrator, adaptive
@@ -40,7 +45,9 @@ class Program:
         self.control = tuple(graph.symbol(f"u{i}", HELD) for i in range(system.control_size))
         self.final = tuple(graph.symbol(f"e{i}", MOVING) for i in range(size))
         params = system.Params(*self.params)
-        self.advanced = substep(system, integrator, self.state, self.control, params, self.step_size)
+        self.advanced = substep(
+            system, integrator, self.state, self.control, params, self.step_size
+        )
         self.rule: tuple[Any, ...] = ()
         if adaptive:
             halted = _any(system.collision(self.state, params))
@@ -48,7 +55,9 @@ class Program:
         self.outcome = outcome(system, self.final, self.control, params, reward)
         outputs = (*self.advanced, *self.rule, *self.outcome)
         nodes = [x for x in needed(outputs) if x.op != "symbol" or x.level == FIXED]
-        used = {a.order for x in nodes if x.level > FIXED for a in x.args if isinstance(a, Expression)}
+        used = {
+            a.order for x in nodes if x.level > FIXED for a in x.args if isinstance(a, Expression)
+        }
         used |= {x.order for x in outputs if isinstance(x, Expression)}
         self.constants = tuple(x for x in nodes if x.level == FIXED and x.order in used)
         self._functions: dict[str, dict[str, Callable[..., Any]]] = {}
@@ -59,9 +68,16 @@ class Program:
         return self._compiled(kind)["prepare"](tuple(params), h)
 
     def transition(
-        self, state: Sequence[Any], control: Sequence[Any], constants: Sequence[Any], dt: float, substeps: int
+        self,
+        state: Sequence[Any],
+        control: Sequence[Any],
+        constants: Sequence[Any],
+        dt: float,
+        substeps: int,
     ) -> tuple[Any, ...]:
-        """Take `state` over `dt`; return the next state's components, reward, energy, out_of_bounds and the events."""
+        """Take `state` over `dt`; return the next state's components, reward, energy, out_of_bounds
+        and the events.
+        """
         kind = _kind(*state, *control, *constants)
         functions = self._compiled(kind)
         if not self.adaptive or kind == "floats":
@@ -92,13 +108,20 @@ class Program:
         return "\n".join(parts)
 
     def _prepare_source(self, printer: Printer) -> str:
-        lines = ["def prepare(params, h):", f"    {_tuple(p.args[0] for p in self.params)} = params"]
+        lines = [
+            "def prepare(params, h):",
+            f"    {_tuple(p.args[0] for p in self.params)} = params",
+        ]
         lines += ["    " + line for line in printer.lines(self.constants, FIXED)]
-        return "\n".join([*lines, f"    return {_tuple(printer.text(c) for c in self.constants)}", ""])
+        return "\n".join(
+            [*lines, f"    return {_tuple(printer.text(c) for c in self.constants)}", ""]
+        )
 
     def _unpack(self, state: str = "s", of: str = "state") -> list[str]:
         rows = [(f"{state}{i}" for i in range(self.state_size)), (u.args[0] for u in self.control)]
-        lines = [f"    {_tuple(row)} = {name}" for row, name in zip(rows, (of, "control"), strict=True)]
+        lines = [
+            f"    {_tuple(row)} = {name}" for row, name in zip(rows, (of, "control"), strict=True)
+        ]
         if self.constants:
             lines.append(f"    {_tuple(f'c{i}' for i in range(len(self.constants)))} = constants")
         return lines
@@ -111,7 +134,11 @@ class Program:
             lines += ["    remaining, count = dt, 0", "    while remaining > 0.0:"]
             lines += ["        " + x for x in printer.lines(self.rule, MOVING)]
             if self.rule[1] is not False:
-                lines += [f"        if {printer.text(self.rule[1])}:", "            remaining = 0.0", "            break"]
+                lines += [
+                    f"        if {printer.text(self.rule[1])}:",
+                    "            remaining = 0.0",
+                    "            break",
+                ]
             lines += [
                 f"        if count == {MAX_SUBSTEPS}:",
                 "            break",
@@ -129,10 +156,14 @@ class Program:
         outcome = [printer.text(x) for x in self.outcome]
         if self.adaptive:
             outcome[2] = f"({outcome[2]} | (remaining > 0.0))"
-        return "\n".join([*lines, f"    return {_tuple([*(s.args[0] for s in self.state), *outcome])}", ""])
+        return "\n".join(
+            [*lines, f"    return {_tuple([*(s.args[0] for s in self.state), *outcome])}", ""]
+        )
 
     def _piece_sources(self) -> list[str]:
-        """Rule, sub-step and outcome as functions of their own, for drivers that step rows at their own pace."""
+        """Rule, sub-step and outcome as functions of their own, for drivers that step rows at their
+        own pace.
+        """
         pieces = []
         for name, outputs, state in (
             ("rule", self.rule, "s"),
@@ -145,13 +176,20 @@ class Program:
             arguments = "state, control, constants" + (", h" if name == "substep" else "")
             lines = [f"def {name}({arguments}):", *self._unpack(state)]
             lines += ["    " + x for x in printer.lines(outputs, MOVING)]
-            pieces.append("\n".join([*lines, f"    return {_tuple(printer.text(x) for x in outputs)}", ""]))
+            pieces.append(
+                "\n".join([*lines, f"    return {_tuple(printer.text(x) for x in outputs)}", ""])
+            )
         return pieces
 
     def _compiled(self, kind: str) -> dict[str, Callable[..., Any]]:
         if kind not in self._functions:
-            functions: Any = {"floats": elementwise._Floats, "arrays": np}.get(kind) or _torch_functions()
-            scope = {n: getattr(functions, n) for n in ("sin", "cos", "sqrt", "ceil", "rint", "minimum", "maximum", "where")}
+            functions: Any = {"floats": elementwise._Floats, "arrays": np}.get(
+                kind
+            ) or _torch_functions()
+            scope = {
+                n: getattr(functions, n)
+                for n in ("sin", "cos", "sqrt", "ceil", "rint", "minimum", "maximum", "where")
+            }
             label = f"<physgym {self.system.name} {self.integrator} {kind}>"
             exec(compile(self.source(kind), label, "exec"), scope)
             self._functions[kind] = scope
@@ -159,9 +197,16 @@ class Program:
 
 
 def substep(
-    system: System, integrator: str, state: tuple[Any, ...], control: tuple[Any, ...], params: Any, h: Any
+    system: System,
+    integrator: str,
+    state: tuple[Any, ...],
+    control: tuple[Any, ...],
+    params: Any,
+    h: Any,
 ) -> tuple[Any, ...]:
-    """One step of size `h` of `integrator` on the equations of `system` (components in, components out)."""
+    """One step of size `h` of `integrator` on the equations of `system` (components in, components
+    out).
+    """
     if integrator == "exact":
         return system.exact_step(state, control, params, h)
     if integrator in FLOWS:
@@ -206,7 +251,9 @@ def _tuple(names: Any) -> str:
 
 def _kind(*operands: Any) -> str:
     functions = elementwise.library(*operands)
-    return "floats" if functions is elementwise._Floats else "arrays" if functions is np else "tensors"
+    return (
+        "floats" if functions is elementwise._Floats else "arrays" if functions is np else "tensors"
+    )
 
 
 def _torch_functions() -> Any:
@@ -216,7 +263,11 @@ def _torch_functions() -> Any:
 
 
 def _advance_rows(
-    functions: dict[str, Any], state: Sequence[Any], control: Sequence[Any], constants: Sequence[Any], dt: float
+    functions: dict[str, Any],
+    state: Sequence[Any],
+    control: Sequence[Any],
+    constants: Sequence[Any],
+    dt: float,
 ) -> tuple[tuple[Any, ...], Any]:
     """Adaptive sub-steps on NumPy rows, each row at its own pace; finished rows leave the batch."""
     state, control, constants, shape = _same_rows(state, control, constants)
@@ -230,7 +281,9 @@ def _advance_rows(
             for f, s in zip(final, state, strict=True):
                 f[index] = s
             index, remaining, limit = index[keep], remaining[keep], limit[keep]
-            state, control, constants = ([x[keep] for x in group] for group in (state, control, constants))
+            state, control, constants = (
+                [x[keep] for x in group] for group in (state, control, constants)
+            )
         if not len(index):
             break
         if count == MAX_SUBSTEPS:
@@ -251,13 +304,22 @@ def _same_rows(*groups: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def _advance_tensors(
-    functions: dict[str, Any], state: Sequence[Any], control: Sequence[Any], constants: Sequence[Any], dt: float
+    functions: dict[str, Any],
+    state: Sequence[Any],
+    control: Sequence[Any],
+    constants: Sequence[Any],
+    dt: float,
 ) -> tuple[tuple[Any, ...], Any]:
-    """Adaptive sub-steps on torch rows: finished rows take steps of size 0, so the graph stays differentiable."""
+    """Adaptive sub-steps on torch rows: finished rows take steps of size 0, so the graph stays
+    differentiable.
+    """
     torch = elementwise.library(*state, *control, *constants)._torch
     tensors = [x for x in (*state, *control, *constants) if isinstance(x, torch.Tensor)]
     shape = torch.broadcast_shapes(*(x.shape for x in tensors))
-    state = tuple(torch.as_tensor(s, dtype=tensors[0].dtype, device=tensors[0].device).expand(shape) for s in state)
+    state = tuple(
+        torch.as_tensor(s, dtype=tensors[0].dtype, device=tensors[0].device).expand(shape)
+        for s in state
+    )
     remaining = torch.full(shape, float(dt), dtype=tensors[0].dtype, device=tensors[0].device)
     for _ in range(MAX_SUBSTEPS):
         with torch.no_grad():

@@ -19,17 +19,26 @@ TOLERANCE = 1e-12
 def solve(
     system: System, state: tuple[Any, ...], control: tuple[Any, ...], params: Any, dt: float
 ) -> tuple[Any, ...]:
-    """Advance `state` (floats or rows) by `dt` [s] under a held control, each row by itself; stops at a collision.
+    """Advance `state` (floats or rows) by `dt` [s] under a held control, each row by itself; stops
+    at a collision.
 
     Raises TypeError on tensors (SciPy has no gradients) and RuntimeError where SciPy gives up.
     """
     shape = np.broadcast_shapes(*(np.shape(x) for x in (*state, *control, *params)))
     if any(type(x).__module__.startswith("torch") for x in (*state, *control, *params)):
-        raise TypeError('integrator="dop853" works on NumPy arrays and floats, not on torch tensors')
-    rows = [np.broadcast_to(np.asarray(x, dtype=np.float64), shape).reshape(-1) for x in (*state, *control, *params)]
+        raise TypeError(
+            'integrator="dop853" works on NumPy arrays and floats, not on torch tensors'
+        )
+    rows = [
+        np.broadcast_to(np.asarray(x, dtype=np.float64), shape).reshape(-1)
+        for x in (*state, *control, *params)
+    ]
     table = np.stack(rows, axis=-1).tolist()
     d, u = len(state), len(control)
-    ends = [_solve_row(system, tuple(r[:d]), tuple(r[d : d + u]), system.Params(*r[d + u :]), dt) for r in table]
+    ends = [
+        _solve_row(system, tuple(r[:d]), tuple(r[d : d + u]), system.Params(*r[d + u :]), dt)
+        for r in table
+    ]
     if shape == ():
         return tuple(ends[0])
     return tuple(np.moveaxis(np.asarray(ends).reshape(*shape, d), -1, 0))
@@ -56,7 +65,9 @@ def _solve_row(
 
 
 def _first_inside(system: System, solver: Any, params: Any) -> list[float]:
-    """Where the solver's last step enters a collision, to rounding, and on its far side: the episode ends there."""
+    """Where the solver's last step enters a collision, to rounding, and on its far side: the
+    episode ends there.
+    """
     path, early, late, inside = solver.dense_output(), solver.t_old, solver.t, solver.y.tolist()
     for _ in range(60):
         middle = 0.5 * (early + late)
@@ -69,7 +80,9 @@ def _first_inside(system: System, solver: Any, params: Any) -> list[float]:
 
 
 def transition(system: System, reward: str) -> Callable[..., tuple[Any, ...]]:
-    """The accurate counterpart of `Program.transition`; its constants are the parameters themselves."""
+    """The accurate counterpart of `Program.transition`; its constants are the parameters
+    themselves.
+    """
 
     def advance(
         state: tuple[Any, ...], control: tuple[Any, ...], constants: Any, dt: float, substeps: int

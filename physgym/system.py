@@ -1,9 +1,11 @@
-"""`System`: the equations of a controlled physical system with units, limits, task and picture; and their registry.
+"""`System`: the equations of a controlled physical system with units, limits, task and picture; and
+their registry.
 
-A system is stateless: every method is a pure function. Methods marked *equations* are written component by
-component with `+ - * /`, `abs`, comparisons joined by `& |`, and the names of `physgym.elementwise`, because they
-run on floats, arrays and tensors and are traced by `physgym.program`. Public methods take a state as a tuple of
-components or as one array or tensor with the components on the last axis, and answer in kind.
+A system is stateless: every method is a pure function. Methods marked *equations* are written
+component by component with `+ - * /`, `abs`, comparisons joined by `& |`, and the names of
+`physgym.elementwise`, because they run on floats, arrays and tensors and are traced by
+`physgym.program`. Public methods take a state as a tuple of components or as one array or tensor
+with the components on the last axis, and answer in kind.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -22,11 +24,23 @@ from physgym.integrators import ORDERS
 from physgym.primitives import Arc, Arrow, Disc, Polyline, Primitive, Segment
 from physgym.program import Program, substeps_for
 
-__all__ = ["Arc", "Arrow", "Disc", "INTEGRATORS", "Polyline", "Primitive", "REWARDS", "SYSTEMS", "Segment", "System"]
+__all__ = [
+    "INTEGRATORS",
+    "REWARDS",
+    "SYSTEMS",
+    "Arc",
+    "Arrow",
+    "Disc",
+    "Polyline",
+    "Primitive",
+    "Segment",
+    "System",
+]
 
 REWARDS = ("dense", "sparse", "quadratic", "none", "alive")
-"""Kinds of reward: in [0, 1] and smooth; 1 near the goal, else 0; minus the squared error in units of its scale; 0;
-1 until something ends the episode (what starts without a goal of their own use)."""
+"""Kinds of reward: in [0, 1] and smooth; 1 near the goal, else 0; minus the squared error in units
+of its scale; 0; 1 until something ends the episode (what starts without a goal of their own
+use)."""
 INTEGRATORS = (*ORDERS, "exact", "dop853")
 """Names of integrators; "exact" exists for linear systems only, "dop853" is SciPy's, at 1e-12."""
 MAX_STEP_SIZE = 10.0
@@ -34,7 +48,9 @@ MAX_STEP_SIZE = 10.0
 
 
 class System(ABC):
-    """A controlled physical system: state (q, v), positions first, then velocities, in SI-like units."""
+    """A controlled physical system: state (q, v), positions first, then velocities, in SI-like
+    units.
+    """
 
     name: ClassVar[str]
     env_id: ClassVar[str]
@@ -78,7 +94,7 @@ class System(ABC):
         """A, the size of a continuous action."""
         return int(self.discrete_actions.shape[1])
 
-    # -- equations, written by each system ------------------------------------------------------------------------
+    # -- equations, written by each system ---------------------------------------------------------
 
     @abstractmethod
     def acceleration(self, q: Any, u: Any, p: Any) -> Any:
@@ -113,7 +129,9 @@ class System(ABC):
         return 1.0 / (1.0 + self.squared_error(state, u, p) / (self.error_scale * self.error_scale))
 
     def collision(self, state: Any, p: Any) -> Any:
-        """Equations: whether bodies have hit each other; the motion stops there. False where nothing can."""
+        """Equations: whether bodies have hit each other; the motion stops there. False where
+        nothing can.
+        """
         return False
 
     def events_of(self, state: Any, p: Any) -> dict[str, Any]:
@@ -122,7 +140,9 @@ class System(ABC):
 
     @abstractmethod
     def bounds(self, p: Any) -> tuple[Any, ...]:
-        """Equations: the largest |component| of an observation; a state beyond it is truncated with a flag."""
+        """Equations: the largest |component| of an observation; a state beyond it is truncated with
+        a flag.
+        """
 
     def max_step(self, state: Any, p: Any) -> Any:
         """Equations: longest accurate sub-step [s]; a number unless `adaptive`."""
@@ -135,21 +155,25 @@ class System(ABC):
             f"choose one of {', '.join(self.integrators)}"
         )
 
-    # -- what each system draws, samples and does by hand ---------------------------------------------------------
+    # -- what each system draws, samples and does by hand ------------------------------------------
 
     @abstractmethod
-    def sample_state(self, rng: np.random.Generator, params: Any, start: str | None = None) -> tuple[float, ...]:
+    def sample_state(
+        self, rng: np.random.Generator, params: Any, start: str | None = None
+    ) -> tuple[float, ...]:
         """Draw a start state (`start`: one of `starts`)."""
 
     @abstractmethod
     def scene(self, state: Any, control: Any, params: Any, detail: bool) -> list[Primitive]:
-        """The picture of a state (floats); `detail` adds what helps people: goal, tracks, flame or torque arrow."""
+        """The picture of a state (floats); `detail` adds what helps people: goal, tracks, flame or
+        torque arrow.
+        """
 
     @abstractmethod
     def controller(self, state: np.ndarray, params: Any, step: int) -> np.ndarray:
         """Hand-written baseline: discrete actions (B,) for states (B, D) at time step `step`."""
 
-    # -- the public functions -------------------------------------------------------------------------------------
+    # -- the public functions ----------------------------------------------------------------------
 
     @property
     def integrators(self) -> tuple[str, ...]:
@@ -179,10 +203,11 @@ class System(ABC):
         integrator: str | None = None,
         substeps: int | None = None,
     ) -> Any:
-        """Advance `state` by `dt` [s] (default: the system's) under a held `control`; differentiable on tensors.
+        """Advance `state` by `dt` [s] (default: the system's) under a held `control`;
+        differentiable on tensors.
 
-        `substeps=None` takes as many as the system's accuracy needs; a number takes just those, of equal size.
-        Raises ValueError on an unknown integrator or a bad dt or substeps.
+        `substeps=None` takes as many as the system's accuracy needs; a number takes just those, of
+        equal size. Raises ValueError on an unknown integrator or a bad dt or substeps.
         """
         dt = check_dt(self.dt if dt is None else dt)
         integrator = self.check_integrator(integrator)
@@ -196,7 +221,11 @@ class System(ABC):
         return like(state, program.transition(s, u, constants, dt, count)[: self.state_size])
 
     def program(
-        self, integrator: str, substeps: int | None = None, reward: str = "none", dt: float | None = None
+        self,
+        integrator: str,
+        substeps: int | None = None,
+        reward: str = "none",
+        dt: float | None = None,
     ) -> tuple[Program, int]:
         """The compiled step (see `physgym.program`) and its number of sub-steps for `dt`."""
         check_substeps(substeps)
@@ -217,8 +246,12 @@ class System(ABC):
         """Power (...,) [W] >= 0 that damping takes out; d(energy)/dt = power - dissipation."""
         return self.dissipation_of(components(state), params)
 
-    def reward(self, state: Any, control: Any, next_state: Any, params: Any, kind: str = "dense") -> Any:
-        """Reward (...,) of the transition; `kind` is one of `REWARDS`, and all are functions of the state reached."""
+    def reward(
+        self, state: Any, control: Any, next_state: Any, params: Any, kind: str = "dense"
+    ) -> Any:
+        """Reward (...,) of the transition; `kind` is one of `REWARDS`, and all are functions of the
+        state reached.
+        """
         s, u = components(next_state), components(control)
         if kind == "dense":
             return self.dense_reward(s, u, params)
@@ -233,7 +266,9 @@ class System(ABC):
         return where(ratio < 0.25, 1.0, 0.0) if kind == "sparse" else -ratio
 
     def events(self, state: Any, params: Any) -> dict[str, Any]:
-        """What ends an episode at `state`: a dict of truth values (...,), empty where nothing does."""
+        """What ends an episode at `state`: a dict of truth values (...,), empty where nothing
+        does.
+        """
         return self.events_of(components(state), params)
 
     def terminated(self, next_state: Any, params: Any) -> Any:
@@ -247,16 +282,23 @@ class System(ABC):
         return False if isinstance(first, float) else (first != first)
 
     def sample_params(
-        self, rng: np.random.Generator, randomize: bool | Mapping[str, tuple[float, float]], base: Any = None
+        self,
+        rng: np.random.Generator,
+        randomize: bool | Mapping[str, tuple[float, float]],
+        base: Any = None,
     ) -> Any:
-        """Parameters: `base` (default: the defaults) with those of `randomize` (True: all of `ranges`) drawn anew."""
+        """Parameters: `base` (default: the defaults) with those of `randomize` (True: all of
+        `ranges`) drawn anew.
+        """
         base = self.Params() if base is None else base
         ranges = dict(self.ranges) if randomize is True else dict(randomize or {})
         drawn = {name: float(rng.uniform(*ranges[name])) for name in base._fields if name in ranges}
         return base._replace(**drawn)
 
     def observe(self, states: np.ndarray, obs_mode: str = "state") -> np.ndarray:
-        """Observations (..., F) float32 of states (..., D): angles wrapped to [-pi, pi], or embedded as cos, sin."""
+        """Observations (..., F) float32 of states (..., D): angles wrapped to [-pi, pi], or
+        embedded as cos, sin.
+        """
         columns = []
         for i, x in enumerate(np.moveaxis(np.asarray(states, dtype=np.float64), -1, 0)):
             if i not in self.angles:
@@ -272,7 +314,11 @@ class System(ABC):
         high: list[float] = []
         for i, bound in enumerate(self.bounds(self.Params() if params is None else params)):
             is_angle = i in self.angles
-            high += [1.0, 1.0] if is_angle and obs_mode == "embedded" else [math.pi if is_angle else float(bound)]
+            high += (
+                [1.0, 1.0]
+                if is_angle and obs_mode == "embedded"
+                else [math.pi if is_angle else float(bound)]
+            )
         return np.asarray(high, dtype=np.float32)
 
     @property
@@ -280,7 +326,7 @@ class System(ABC):
         """Bounds (D,) float32 of state observations with default parameters."""
         return self.observation_high("state")
 
-    # -- checks of what users pass --------------------------------------------------------------------------------
+    # -- checks of what users pass -----------------------------------------------------------------
 
     def check_integrator(self, integrator: str | None) -> str:
         """`integrator` or the default one; ValueError names the choices."""
@@ -288,43 +334,57 @@ class System(ABC):
             return self.default_integrator
         if integrator not in self.integrators:
             raise ValueError(
-                f"integrator={integrator!r} is unknown for {self.name}; choose one of {', '.join(self.integrators)}"
+                f"integrator={integrator!r} is unknown for {self.name}; choose one of "
+                f"{', '.join(self.integrators)}"
             )
         return integrator
 
     def check_params(self, overrides: Mapping[str, float] | None, base: Any = None) -> Any:
-        """`base` (default: the defaults) with `overrides`; ValueError names a bad parameter, value and range."""
+        """`base` (default: the defaults) with `overrides`; ValueError names a bad parameter, value
+        and range.
+        """
         base = self.Params() if base is None else base
         overrides = dict(overrides or {})
         unknown = sorted(set(overrides) - set(base._fields))
         if unknown:
-            raise ValueError(f"unknown parameter {unknown[0]!r} of {self.name}; it has {', '.join(base._fields)}")
+            raise ValueError(
+                f"unknown parameter {unknown[0]!r} of {self.name}; it has {', '.join(base._fields)}"
+            )
         for name, value in overrides.items():
             lowest = "at least 0" if name in self.non_negative else "more than 0"
             number = _finite_float(value)
             if number is None or number < 0.0 or (number == 0.0 and name not in self.non_negative):
-                raise ValueError(f"parameter {name}={value!r} of {self.name} must be a finite number, {lowest}")
+                raise ValueError(
+                    f"parameter {name}={value!r} of {self.name} must be a finite number, {lowest}"
+                )
             overrides[name] = number
         return base._replace(**overrides)
 
     def check_state(self, state: Any, params: Any) -> tuple[float, ...]:
-        """`state` as floats; ValueError where its shape, a value or a collision makes it no start."""
+        """`state` as floats; ValueError where its shape, a value or a collision makes it no
+        start.
+        """
         array = np.asarray(state, dtype=np.float64)
         names = ", ".join(self.state_names)
         if array.shape != (self.state_size,):
-            raise ValueError(f"state has shape {array.shape}, but {self.name} has ({self.state_size},): {names}")
+            raise ValueError(
+                f"state has shape {array.shape}, but {self.name} has ({self.state_size},): {names}"
+            )
         if not np.isfinite(array).all():
             raise ValueError(f"state {array.tolist()} is not finite; give finite {names}")
         values = tuple(array.tolist())
         for i, bound in enumerate(self.bounds(params)):
             if i not in self.angles and abs(values[i]) > bound:
-                raise ValueError(f"state {self.state_names[i]}={values[i]} is outside [-{bound:g}, {bound:g}]")
+                raise ValueError(
+                    f"state {self.state_names[i]}={values[i]} is outside [-{bound:g}, {bound:g}]"
+                )
         for event, happened in self.events_of(values, params).items():
             if happened:
-                raise ValueError(f"state {array.tolist()} is already an end of the episode ({event}); start elsewhere")
+                raise ValueError(
+                    f"state {array.tolist()} is already an end of the episode ({event}); "
+                    "start elsewhere"
+                )
         return values
-
-
 
 
 def components(x: Any) -> tuple[Any, ...]:
@@ -362,8 +422,15 @@ def check_substeps(substeps: Any) -> None:
     """ValueError unless `substeps` is None or a whole number from 1 to 100,000."""
     if substeps is None:
         return
-    if isinstance(substeps, bool) or not isinstance(substeps, (int, np.integer)) or not 1 <= substeps <= 100_000:
-        raise ValueError(f"substeps={substeps!r} must be None (as many as needed) or a whole number from 1 to 100000")
+    if (
+        isinstance(substeps, bool)
+        or not isinstance(substeps, (int, np.integer))
+        or not 1 <= substeps <= 100_000
+    ):
+        raise ValueError(
+            f"substeps={substeps!r} must be None (as many as needed) or a whole number "
+            "from 1 to 100000"
+        )
 
 
 def _finite_float(value: Any) -> float | None:
@@ -374,7 +441,7 @@ def _finite_float(value: Any) -> float | None:
     return number if math.isfinite(number) and not isinstance(value, str) else None
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _program(system: System, integrator: str, adaptive: bool, reward: str) -> Program:
     return Program(system, integrator, adaptive, reward)
 
@@ -399,5 +466,3 @@ def get_system(name: str) -> System:
     close = difflib.get_close_matches(str(name).lower(), SYSTEMS, n=1, cutoff=0.4)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise KeyError(f"unknown system {name!r}; {hint}choose one of {', '.join(SYSTEMS)}")
-
-

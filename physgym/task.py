@@ -1,4 +1,6 @@
-"""`Task`: the arguments of an environment, checked once, and what follows from them for single and vector envs."""
+"""`Task`: the arguments of an environment, checked once, and what follows from them for single and
+vector envs.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ RESET_OPTIONS = ("state", "params", "randomize")
 class Task:
     """A system with observation and action modes, parameters, reward, time step and integrator.
 
-    The arguments are those of `physgym.env.PhysicsEnv`, where they are described; ValueError names a bad one.
+    The arguments are those of `physgym.env.PhysicsEnv`, where they are described; ValueError names
+    a bad one.
     """
 
     def __init__(
@@ -46,7 +49,9 @@ class Task:
         self.obs_mode = _choice("obs_mode", obs_mode, OBS_MODES)
         self.action_mode = _choice("action_mode", action_mode, ACTION_MODES)
         self.discrete = action_mode == "discrete"
-        self.start = _choice("start", self.system.starts[0] if start is None else start, self.system.starts)
+        self.start = _choice(
+            "start", self.system.starts[0] if start is None else start, self.system.starts
+        )
         self.base = self.system.check_params(params)
         self.ranges = _ranges(self.system, randomize)
         self.reward = _choice("reward", reward, REWARDS[:4])
@@ -55,17 +60,27 @@ class Task:
         self.dt = check_dt(self.system.dt if dt is None else dt)
         self.integrator = self.system.check_integrator(integrator)
         check_substeps(substeps)
-        if isinstance(image_size, bool) or not isinstance(image_size, int) or not 16 <= image_size <= 1024:
-            raise ValueError(f"image_size={image_size!r} must be a whole number of pixels from 16 to 1024")
+        if (
+            isinstance(image_size, bool)
+            or not isinstance(image_size, int)
+            or not 16 <= image_size <= 1024
+        ):
+            raise ValueError(
+                f"image_size={image_size!r} must be a whole number of pixels from 16 to 1024"
+            )
         self.image_size = image_size
         self.observe_params = bool(observe_params)
         if self.observe_params and obs_mode == "pixels":
-            raise ValueError('observe_params=True needs a state in the observation: use obs_mode="state_pixels"')
+            raise ValueError(
+                'observe_params=True needs a state in the observation: use obs_mode="state_pixels"'
+            )
         self.substeps = substeps
         self.program: Program | None = None
         self.count = 1
         if self.integrator != "dop853":
-            self.program, self.count = self.system.program(self.integrator, substeps, self.reward, self.dt)
+            self.program, self.count = self.system.program(
+                self.integrator, substeps, self.reward, self.dt
+            )
         self.limit = self._largest()
         self.action_space = self._action_space()
         self.observation_space = self._observation_space()
@@ -77,7 +92,7 @@ class Task:
     def __deepcopy__(self, memo: Any) -> Task:
         return self
 
-    # -- spaces ---------------------------------------------------------------------------------------------------
+    # -- spaces ------------------------------------------------------------------------------------
 
     def _largest(self) -> Any:
         """Parameters at the top of their ranges, for bounds."""
@@ -92,23 +107,34 @@ class Task:
         pixels = spaces.Box(0, 255, (self.image_size, self.image_size, 3), np.uint8)
         if self.obs_mode == "pixels":
             return pixels
-        high = self.system.observation_high("embedded" if self.obs_mode == "embedded" else "state", self.limit)
+        high = self.system.observation_high(
+            "embedded" if self.obs_mode == "embedded" else "state", self.limit
+        )
         low = -high
         if self.observe_params:
-            bounds = [self.ranges.get(n, (v, v)) for n, v in zip(self.base._fields, self.base, strict=True)]
+            bounds = [
+                self.ranges.get(n, (v, v))
+                for n, v in zip(self.base._fields, self.base, strict=True)
+            ]
             low = np.concatenate([low, np.array([b[0] for b in bounds], np.float32)])
             high = np.concatenate([high, np.array([b[1] for b in bounds], np.float32)])
             low[-len(bounds) :] = 0.0
             high[-len(bounds) :] = np.maximum(2.0 * high[-len(bounds) :], 1.0)
         state = spaces.Box(low, high, dtype=np.float32)
-        return spaces.Dict({"state": state, "pixels": pixels}) if self.obs_mode == "state_pixels" else state
+        return (
+            spaces.Dict({"state": state, "pixels": pixels})
+            if self.obs_mode == "state_pixels"
+            else state
+        )
 
-    # -- one step -------------------------------------------------------------------------------------------------
+    # -- one step ----------------------------------------------------------------------------------
 
     def transition(self, kind: str) -> Callable[..., tuple[Any, ...]]:
-        """(state, control, constants, dt, substeps) -> next state's components, reward, energy, out_of_bounds, events.
+        """(state, control, constants, dt, substeps) -> next state's components, reward, energy,
+        out_of_bounds, events.
 
-        `kind` is "floats", "arrays" or "tensors". The first two run as machine code where `physgym.native` can.
+        `kind` is "floats", "arrays" or "tensors". The first two run as machine code where
+        `physgym.native` can.
         """
         if self.program is not None:
             from physgym import native
@@ -118,7 +144,11 @@ class Task:
             cheap = kind == "floats" and not self.program.adaptive
             if cheap:
                 return self.program.function(kind)
-            return native.NativeStep(self.program) if kind == "floats" else native.NativeRows(self.program)
+            return (
+                native.NativeStep(self.program)
+                if kind == "floats"
+                else native.NativeRows(self.program)
+            )
         from physgym.reference import transition
 
         return transition(self.system, self.reward)
@@ -129,41 +159,56 @@ class Task:
             return params
         return self.program.prepare(params, 0.0 if self.program.adaptive else self.dt / self.count)
 
-    # -- starts ---------------------------------------------------------------------------------------------------
+    # -- starts ------------------------------------------------------------------------------------
 
-    def sample(self, rng: np.random.Generator, options: Mapping[str, Any]) -> tuple[tuple[float, ...], Any]:
-        """Draw (state, params) of a new episode: parameters first, then the state; `options` as in `reset`."""
+    def sample(
+        self, rng: np.random.Generator, options: Mapping[str, Any]
+    ) -> tuple[tuple[float, ...], Any]:
+        """Draw (state, params) of a new episode: parameters first, then the state; `options` as in
+        `reset`.
+        """
         unknown = sorted(set(options) - set(RESET_OPTIONS))
         if unknown:
             close = difflib.get_close_matches(unknown[0], RESET_OPTIONS, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ValueError(f"unknown reset option {unknown[0]!r}; {hint}choose of {', '.join(RESET_OPTIONS)}")
+            raise ValueError(
+                f"unknown reset option {unknown[0]!r}; {hint}choose of {', '.join(RESET_OPTIONS)}"
+            )
         ranges = self.ranges
         if "randomize" in options:
             ranges = _ranges(self.system, options["randomize"])
             outside = sorted(set(ranges) - set(self.ranges))
             if outside and self.observe_params:
-                raise ValueError(f"options['randomize'] draws {outside}, which the observation space has no room for")
+                raise ValueError(
+                    f"options['randomize'] draws {outside}, for which the observation space has "
+                    "no room"
+                )
         params = self.system.sample_params(rng, ranges, self.base)
         params = self.system.check_params(options.get("params"), params)
         if options.get("state") is not None:
             return self.system.check_state(options["state"], params), params
         return self.system.sample_state(rng, params, self.start), params
 
-    # -- observations ---------------------------------------------------------------------------------------------
+    # -- observations ------------------------------------------------------------------------------
 
     def observe(self, state: tuple[float, ...], params: Any) -> Any:
         """The observation of one state (floats)."""
         if self.obs_mode == "pixels":
             return self.picture(state, params)
         vector = self._clipped(np.array(self._features(state, params), dtype=np.float32))
-        return {"state": vector, "pixels": self.picture(state, params)} if self.obs_mode == "state_pixels" else vector
+        return (
+            {"state": vector, "pixels": self.picture(state, params)}
+            if self.obs_mode == "state_pixels"
+            else vector
+        )
 
     def features(self, state: tuple[float, ...]) -> list[float]:
         """State components as observed, unclipped."""
         angles = self.system.angles
         if self.obs_mode == "embedded":
-            pairs = ((math.cos(x), math.sin(x)) if i in angles else (x,) for i, x in enumerate(state))
+            pairs = (
+                (math.cos(x), math.sin(x)) if i in angles else (x,) for i, x in enumerate(state)
+            )
             return [x for pair in pairs for x in pair]
         return [wrap(x) if i in angles else x for i, x in enumerate(state)]
 
@@ -179,17 +224,25 @@ class Task:
         """Observations of states (N, D) with parameters (N, P), batched."""
         if self.obs_mode == "pixels":
             return self._pictures(states, params)
-        vectors = self.system.observe(states, "embedded" if self.obs_mode == "embedded" else "state")
+        vectors = self.system.observe(
+            states, "embedded" if self.obs_mode == "embedded" else "state"
+        )
         if self.observe_params:
             vectors = np.concatenate([vectors, params.astype(np.float32)], axis=-1)
         vectors = self._clipped(vectors)
-        return {"state": vectors, "pixels": self._pictures(states, params)} if self.obs_mode == "state_pixels" else vectors
+        return (
+            {"state": vectors, "pixels": self._pictures(states, params)}
+            if self.obs_mode == "state_pixels"
+            else vectors
+        )
 
     def picture(self, state: tuple[float, ...], params: Any) -> np.ndarray:
         """The pixel observation (image_size, image_size, 3) uint8 of one state."""
         from physgym.rendering import render
 
-        return render(self.system.scene(state, None, params, False), self.system.view, self.image_size)
+        return render(
+            self.system.scene(state, None, params, False), self.system.view, self.image_size
+        )
 
     def _pictures(self, states: np.ndarray, params: np.ndarray) -> np.ndarray:
         from physgym.rendering import render_batch
@@ -198,7 +251,9 @@ class Task:
         scenes = [self.system.scene(tuple(s), None, self.system.Params(*p), False) for s, p in rows]
         return render_batch(scenes, self.system.view, self.image_size)
 
-    def portrait(self, state: tuple[float, ...], control: Any, params: Any, size: int, caption: str) -> np.ndarray:
+    def portrait(
+        self, state: tuple[float, ...], control: Any, params: Any, size: int, caption: str
+    ) -> np.ndarray:
         """A picture for people, with the action visible."""
         from physgym.rendering import SCREEN, render
 
@@ -221,7 +276,9 @@ def _ranges(system: System, randomize: Any) -> dict[str, tuple[float, float]]:
     if randomize is None or isinstance(randomize, bool):
         return dict(system.ranges) if randomize else {}
     if not isinstance(randomize, Mapping):
-        raise ValueError(f"randomize={randomize!r} must be True, False or a dict of name: (low, high)")
+        raise ValueError(
+            f"randomize={randomize!r} must be True, False or a dict of name: (low, high)"
+        )
     ranges = {}
     for name, bounds in randomize.items():
         try:

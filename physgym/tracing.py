@@ -1,9 +1,10 @@
 """Traces equations into a graph of elementary operations and prints it as straight-line Python.
 
-A system's equations are called once on `Expression` operands. Every operation becomes a node (equal nodes are
-shared), and each node knows its *level*: what it depends on. Nodes of parameters alone can then be computed once an
-episode, nodes of the held control once a step, and the rest once a sub-step. No operation is reordered or
-re-associated, so the printed program gives the same bits as the equations themselves.
+A system's equations are called once on `Expression` operands. Every operation becomes a node (equal
+nodes are shared), and each node knows its *level*: what it depends on. Nodes of parameters alone
+can then be computed once an episode, nodes of the held control once a step, and the rest once a
+sub-step. No operation is reordered or re-associated, so the printed program gives the same bits as
+the equations themselves.
 """
 
 from __future__ import annotations
@@ -12,13 +13,26 @@ from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 FIXED, HELD, MOVING = 0, 1, 2
-"""Levels: parameters and sub-step; the control held over a step; the state that changes inside it."""
+"""Levels: parameters and sub-step; the control held over a step; the state that changes inside
+it.
+"""
 
-_SYMBOLS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "and": "&", "or": "|"}
+_SYMBOLS = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "lt": "<",
+    "le": "<=",
+    "and": "&",
+    "or": "|",
+}
 
 
 class Graph:
-    """The nodes of one trace, in the order in which they were made (so operands come before their uses)."""
+    """The nodes of one trace, in the order in which they were made (so operands come before their
+    uses).
+    """
 
     def __init__(self) -> None:
         self.nodes: dict[tuple[Any, ...], Expression] = {}
@@ -42,13 +56,17 @@ class Expression:
 
     __slots__ = ("args", "graph", "level", "op", "order")
 
-    def __init__(self, graph: Graph, op: str, args: tuple[Any, ...], level: int, order: int) -> None:
+    def __init__(
+        self, graph: Graph, op: str, args: tuple[Any, ...], level: int, order: int
+    ) -> None:
         self.graph, self.op, self.args, self.level, self.order = graph, op, args, level, order
 
     __hash__ = object.__hash__
 
     def _binary(self, op: str, a: Any, b: Any) -> Expression:
-        return self.graph.node(op, tuple(x if isinstance(x, Expression) else float(x) for x in (a, b)))
+        return self.graph.node(
+            op, tuple(x if isinstance(x, Expression) else float(x) for x in (a, b))
+        )
 
     def __add__(self, other: Any) -> Expression:
         return self._binary("add", self, other)
@@ -100,8 +118,8 @@ class Expression:
 
     def __bool__(self) -> bool:
         raise TypeError(
-            "equations are traced and must not branch on a value: use elementwise.where, or & and | between "
-            "comparisons, instead of if, and, or, min, max"
+            "equations are traced and must not branch on a value: use elementwise.where, or & and "
+            "| between comparisons, instead of if, and, or, min, max"
         )
 
     @property
@@ -115,7 +133,9 @@ class _Functions:
         self._graph = graph
 
     def _call(self, op: str, *args: Any) -> Expression:
-        return self._graph.node(op, tuple(x if isinstance(x, Expression) else float(x) for x in args))
+        return self._graph.node(
+            op, tuple(x if isinstance(x, Expression) else float(x) for x in args)
+        )
 
     def sin(self, x: Any) -> Expression:
         return self._call("sin", x)
@@ -143,7 +163,9 @@ class _Functions:
 
 
 def needed(outputs: Iterable[Any], known: Container[int] = ()) -> list[Expression]:
-    """All nodes that `outputs` depend on, operands first, without those `known` (by order) and what is behind them."""
+    """All nodes that `outputs` depend on, operands first, without those `known` (by order) and what
+    is behind them.
+    """
     found: dict[int, Expression] = {}
     stack = [x for x in outputs if isinstance(x, Expression)]
     while stack:
@@ -155,7 +177,9 @@ def needed(outputs: Iterable[Any], known: Container[int] = ()) -> list[Expressio
 
 
 class Printer:
-    """Prints nodes as Python assignments, each node once; single uses inside a region are written in place."""
+    """Prints nodes as Python assignments, each node once; single uses inside a region are written
+    in place.
+    """
 
     def __init__(self, outputs: Sequence[Any], floats: bool) -> None:
         self._floats = floats

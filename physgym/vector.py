@@ -21,16 +21,19 @@ BACKENDS = ("numpy", "torch")
 
 
 class PhysicsVectorEnv(AutoresetVectorEnv):
-    """A native batch of `physgym.env.PhysicsEnv`, made by `gymnasium.make_vec(..., vectorization_mode="vector_entry_point")`.
+    """A native batch of `physgym.env.PhysicsEnv`, made by `gymnasium.make_vec(...,
+    vectorization_mode="vector_entry_point")`.
 
-    On NumPy it equals `gymnasium.vector.SyncVectorEnv` over the single env, step for step and bit for bit, infos
-    included, in every autoreset mode. Arguments beyond those of `PhysicsEnv`:
+    On NumPy it equals `gymnasium.vector.SyncVectorEnv` over the single env, step for step and bit
+    for bit, infos included, in every autoreset mode. Arguments beyond those of `PhysicsEnv`:
 
     Args:
         num_envs: N, how many.
         max_episode_steps: time limit; None for none (Gymnasium passes the registered one).
-        autoreset_mode: "NextStep" (default), "SameStep" or "Disabled" (`gymnasium.vector.AutoresetMode`).
-        backend: "numpy", or "torch" for float64 states as tensors on `device`, observations float32.
+        autoreset_mode: "NextStep" (default), "SameStep" or "Disabled"
+            (`gymnasium.vector.AutoresetMode`).
+        backend: "numpy", or "torch" for float64 states as tensors on `device`, observations
+            float32.
         device: torch device such as "cpu" or "cuda"; only with backend="torch".
 
     Raises:
@@ -38,7 +41,11 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         gymnasium.error.InvalidAction: actions of a wrong shape or type, or out of range.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 20, "autoreset_mode": AutoresetMode.NEXT_STEP}
+    metadata = {
+        "render_modes": ["rgb_array"],
+        "render_fps": 20,
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
 
     def __init__(
         self,
@@ -55,11 +62,15 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         if backend not in BACKENDS:
             raise ValueError(f"backend={backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
         if device is not None and backend != "torch":
-            raise ValueError(f'device={device!r} needs backend="torch" (NumPy arrays lie on the CPU)')
+            raise ValueError(
+                f'device={device!r} needs backend="torch" (NumPy arrays lie on the CPU)'
+            )
         if render_mode not in (None, "rgb_array"):
-            raise ValueError(f'render_mode={render_mode!r} must be "rgb_array" or None for a vector env')
+            raise ValueError(
+                f'render_mode={render_mode!r} must be "rgb_array" or None for a vector env'
+            )
         self._task = Task(system, **arguments)
-        self._torch = _import_torch() if backend == "torch" else None
+        self._torch: Any = _import_torch() if backend == "torch" else None
         if self._torch and self._task.integrator == "dop853":
             raise ValueError('integrator="dop853" is SciPy\'s and works with backend="numpy" only')
         self.device = self._torch.device(device or "cpu") if self._torch else None
@@ -72,7 +83,9 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         system_ = self._task.system
         self._state = self._array(np.zeros((system_.state_size, self.num_envs)))
-        self._params = self._array(np.repeat(np.array(self._task.base)[:, None], self.num_envs, axis=1))
+        self._params = self._array(
+            np.repeat(np.array(self._task.base)[:, None], self.num_envs, axis=1)
+        )
         self._uniform = True
         self._energy = self._array(np.zeros(self.num_envs))
         self._outside = self.blank(np.bool_)
@@ -91,7 +104,7 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         """The `physgym.System` behind this environment."""
         return self._task.system
 
-    # -- arrays of either backend ---------------------------------------------------------------------------------
+    # -- arrays of either backend ------------------------------------------------------------------
 
     def _array(self, array: np.ndarray) -> Any:
         return array if self._torch is None else self._torch.as_tensor(array, device=self.device)
@@ -118,15 +131,17 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
     def _prepare(self) -> Any:
         return self._task.constants(self._named_params())
 
-    # -- what AutoresetVectorEnv asks for -------------------------------------------------------------------------
+    # -- what AutoresetVectorEnv asks for ----------------------------------------------------------
 
     def start(self, rows: np.ndarray, options: Mapping[str, Any]) -> None:
         """Draw parameters and a state for each of `rows`, each from its own generator."""
         task, system = self._task, self._task.system
-        batch = options.get("state")
+        batch: Any = options.get("state")
         own = batch is not None and np.ndim(batch) == 2
         if own and np.shape(batch)[0] != self.num_envs:
-            raise ValueError(f"options['state'] has {np.shape(batch)[0]} rows for num_envs={self.num_envs}")
+            raise ValueError(
+                f"options['state'] has {np.shape(batch)[0]} rows for num_envs={self.num_envs}"
+            )
         drawn = []
         for row in rows.tolist():
             mine = {**options, "state": np.asarray(batch)[row]} if own else options
@@ -156,7 +171,9 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         """Move every row one step under its action."""
         control = self._controls(actions, resting)
         size = self._task.system.state_size
-        result = self._transition(self._state, control, self._constants, self._task.dt, self._task.count)
+        result = self._transition(
+            self._state, control, self._constants, self._task.dt, self._task.count
+        )
         for i in range(size):
             self._state[i] = result[i]
         rewards, self._energy, outside = result[size], result[size + 1], result[size + 2]
@@ -197,7 +214,9 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
             if i not in task.system.angles:
                 columns.append(x)
             else:
-                columns += [torch.cos(x), torch.sin(x)] if task.obs_mode == "embedded" else [wrap(x)]
+                columns += (
+                    [torch.cos(x), torch.sin(x)] if task.obs_mode == "embedded" else [wrap(x)]
+                )
         if task.observe_params:
             columns += list(self._params if rows is None else self._params[:, rows])
         space: Any = self.single_observation_space
@@ -209,14 +228,17 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         facts: dict[str, Any] = {
             "state": self._copied(self._state.T),
             "energy": self._copied(self._energy),
-            "params": {n: self._copied(p) for n, p in zip(self._task.base._fields, self._params, strict=True)},
+            "params": {
+                n: self._copied(p)
+                for n, p in zip(self._task.base._fields, self._params, strict=True)
+            },
             "out_of_bounds": self._copied(self._outside),
         }
         for name, happened in zip(self._event_names, self._events, strict=True):
             facts[name] = self._copied(happened)
         return facts
 
-    # -- actions --------------------------------------------------------------------------------------------------
+    # -- actions -----------------------------------------------------------------------------------
 
     def _controls(self, actions: Any, resting: Any | None) -> Any:
         actions = self._checked(actions, resting)
@@ -224,11 +246,17 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         return self._task.system.control_of(unit, self._named_params())
 
     def _checked(self, actions: Any, resting: Any | None) -> Any:
-        array = np.asarray(actions) if self._torch is None else self._torch.as_tensor(actions, device=self.device)
+        array: Any = (
+            np.asarray(actions)
+            if self._torch is None
+            else self._torch.as_tensor(actions, device=self.device)
+        )
         discrete = self._task.discrete
         shape = (self.num_envs,) if discrete else (self.num_envs, self._task.system.action_size)
         if tuple(array.shape) != shape:
-            raise InvalidAction(f"actions have shape {tuple(array.shape)}, but this env takes {shape}")
+            raise InvalidAction(
+                f"actions have shape {tuple(array.shape)}, but this env takes {shape}"
+            )
         if discrete:
             return self._checked_discrete(array, resting)
         array = array.astype(np.float64) if self._torch is None else array.double()
@@ -236,12 +264,17 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
             array = self._without(array, resting)
         finite = np.isfinite(array).all() if self._torch is None else array.isfinite().all()
         if not finite:
-            raise InvalidAction("actions must be finite numbers in [-1, 1] (beyond it, clipped); some are NaN or infinite")
+            raise InvalidAction(
+                "actions must be finite numbers in [-1, 1] (beyond it, clipped); some are NaN "
+                "or infinite"
+            )
         return array.clip(-1.0, 1.0)
 
     def _checked_discrete(self, array: Any, resting: Any | None) -> Any:
         count = len(self._task.system.discrete_actions)
-        integers = array.dtype.kind in "iu" if self._torch is None else not array.is_floating_point()
+        integers = (
+            array.dtype.kind in "iu" if self._torch is None else not array.is_floating_point()
+        )
         if integers and resting is not None:
             array = self._without(array, resting)
         if not integers or int(array.min()) < 0 or int(array.max()) >= count:
@@ -253,7 +286,7 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         array[resting] = 0
         return array
 
-    # -- pictures, copies -----------------------------------------------------------------------------------------
+    # -- pictures, copies --------------------------------------------------------------------------
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """One picture (480, 480, 3) uint8 a row, with the action visible."""
@@ -267,13 +300,23 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         control = None if self._control is None else [self._numpy(c) for c in self._control]
         pictures = []
         for i, (state, row) in enumerate(zip(states, params, strict=True)):
-            push = None if control is None or not self.elapsed[i] else tuple(float(c[i]) for c in control)
+            push = (
+                None
+                if control is None or not self.elapsed[i]
+                else tuple(float(c[i]) for c in control)
+            )
             caption = f"t = {operator.index(int(self.elapsed[i])) * task.dt:5.2f} s"
-            pictures.append(task.portrait(tuple(state), push, task.system.Params(*row), RENDER_SIZE, caption))
+            pictures.append(
+                task.portrait(tuple(state), push, task.system.Params(*row), RENDER_SIZE, caption)
+            )
         return tuple(pictures)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_transition", "_torch", "_constants")}
+        return {
+            k: v
+            for k, v in self.__dict__.items()
+            if k not in ("_transition", "_torch", "_constants")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -281,11 +324,11 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         self._bind()
 
 
-
-
 def _import_torch() -> Any:
     try:
         import torch
     except ImportError as reason:
-        raise gymnasium.error.DependencyNotInstalled('backend="torch" needs PyTorch: pip install torch') from reason
+        raise gymnasium.error.DependencyNotInstalled(
+            'backend="torch" needs PyTorch: pip install torch'
+        ) from reason
     return torch

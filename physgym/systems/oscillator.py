@@ -27,7 +27,8 @@ class Oscillator(System):
     """A mass on a spring, pushed by a bounded force.
 
     ## Description
-    m x'' = F - k x - c x'. Hold the mass at the set point x* = 0.3 m, which none of the three force levels does by
+    m x'' = F - k x - c x'. Hold the mass at the set point x* = 0.3 m, which none of the three force
+    levels does by
     itself: the spring needs 0.6 N there, so the force must be switched (pulse-width control).
 
     ## Action Space
@@ -46,11 +47,13 @@ class Oscillator(System):
     x and v uniform in [-1.8, 1.8].
 
     ## Episode End
-    Never terminated; truncated after 200 steps of 0.1 s, or outside the bounds (`info["out_of_bounds"]`).
+    Never terminated; truncated after 200 steps of 0.1 s, or outside the bounds
+    (`info["out_of_bounds"]`).
 
     ## Arguments
-    Parameters (`params=`; range of `randomize=True`): mass 0.5 kg (0.4-0.6), stiffness 2 N/m (1.5-2.5), damping
-    0.1 N s/m (0.1-1), force_limit 1 N. The common arguments stand in `physgym.env.PhysicsEnv`.
+    Parameters (`params=`; range of `randomize=True`): mass 0.5 kg (0.4-0.6), stiffness 2 N/m
+    (1.5-2.5), damping 0.1 N s/m (0.1-1), force_limit 1 N. The common arguments stand in
+    `physgym.env.PhysicsEnv`.
 
     ## Version History
     * v0: first version
@@ -108,7 +111,9 @@ class Oscillator(System):
         return off * off + v * v * p.mass / (p.stiffness + 1e-12)
 
     def bounds(self, p: Any) -> tuple[Any, ...]:
-        """Equations: far above the largest amplitude that a resonant force reaches within an episode."""
+        """Equations: far above the largest amplitude that a resonant force reaches within an
+        episode.
+        """
         return (20.0, 40.0)
 
     def max_step(self, state: Any, p: Any) -> Any:
@@ -118,8 +123,9 @@ class Oscillator(System):
     def exact_step(self, state: Any, u: Any, p: Any, h: Any) -> Any:
         """Equations: the flow exp(A h) of the forced system, A = [[0, 1], [-k/m, -c/m]].
 
-        The exponential is a Taylor series at h / 2^6, squared 6 times: only sums and products, so floats and
-        arrays agree to the bit, and it holds for weak, critical and strong damping alike.
+        The exponential is a Taylor series at h / 2^6, squared 6 times: only sums and products, so
+        floats and arrays agree to the bit, and it holds for weak, critical and strong damping
+        alike.
         """
         x, v = state
         k, c = -p.stiffness / p.mass, -p.damping / p.mass
@@ -138,7 +144,9 @@ class Oscillator(System):
         push = u[0] / p.mass
         return (a * x + b * v + f * push, e * x + d * v + g * push)
 
-    def sample_state(self, rng: np.random.Generator, params: Any, start: str | None = None) -> tuple[float, ...]:
+    def sample_state(
+        self, rng: np.random.Generator, params: Any, start: str | None = None
+    ) -> tuple[float, ...]:
         """Uniform in [-1.8, 1.8] x [-1.8, 1.8]."""
         return tuple(rng.uniform(-1.8, 1.8, size=2).tolist())
 

@@ -29,7 +29,8 @@ class Pendulum(System):
     """A point mass on a massless rod, turned by a torque too weak to lift it directly.
 
     ## Description
-    m L^2 theta'' = tau - m g L sin(theta) - c theta', theta = 0 hanging down. Swing up and hold upright.
+    m L^2 theta'' = tau - m g L sin(theta) - c theta', theta = 0 hanging down. Swing up and hold
+    upright.
 
     ## Action Space
     Discrete(3): torque -1, 0, +1 times `torque_limit`; continuous: Box(-1, 1, (1,)), scaled by it.
@@ -43,18 +44,20 @@ class Pendulum(System):
     With `obs_mode="embedded"` theta becomes cos(theta), sin(theta).
 
     ## Rewards
-    1 - (phi^2 + 0.1 min(omega^2, 64) + 0.001 tau^2) / 16.2736 with phi the angle from upright, at least 0: affine in
-    the cost of Gymnasium's Pendulum-v1. In [0, 1] a step.
+    1 - (phi^2 + 0.1 min(omega^2, 64) + 0.001 tau^2) / 16.2736 with phi the angle from upright, at
+    least 0: affine in the cost of Gymnasium's Pendulum-v1. In [0, 1] a step.
 
     ## Starting State
     theta uniform in [-pi, pi], omega uniform in [-1, 1].
 
     ## Episode End
-    Never terminated; truncated after 200 steps of 0.05 s, or outside the bounds (`info["out_of_bounds"]`).
+    Never terminated; truncated after 200 steps of 0.05 s, or outside the bounds
+    (`info["out_of_bounds"]`).
 
     ## Arguments
-    Parameters (`params=`; range of `randomize=True`): mass 1 kg (0.8-1.2), length 1 m (0.8-1.2), gravity 9.81 m/s^2,
-    damping 0.1 N m s (0.05-0.5), torque_limit 3 N m. The common arguments stand in `physgym.env.PhysicsEnv`.
+    Parameters (`params=`; range of `randomize=True`): mass 1 kg (0.8-1.2), length 1 m (0.8-1.2),
+    gravity 9.81 m/s^2, damping 0.1 N m s (0.05-0.5), torque_limit 3 N m. The common arguments stand
+    in `physgym.env.PhysicsEnv`.
 
     ## Version History
     * v0: first version
@@ -62,7 +65,13 @@ class Pendulum(System):
 
     name, env_id = "pendulum", "PhysGym/Pendulum-v0"
     Params = PendulumParams
-    param_units = {"mass": "kg", "length": "m", "gravity": "m/s^2", "damping": "N m s", "torque_limit": "N m"}
+    param_units = {
+        "mass": "kg",
+        "length": "m",
+        "gravity": "m/s^2",
+        "damping": "N m s",
+        "torque_limit": "N m",
+    }
     ranges = {"mass": (0.8, 1.2), "length": (0.8, 1.2), "damping": (0.05, 0.5)}
     non_negative = frozenset({"gravity", "damping", "torque_limit"})
     state_names, state_units = ("theta", "omega"), ("rad", "rad/s")
@@ -118,14 +127,18 @@ class Pendulum(System):
         return maximum(1.0 - self.squared_error(state, u, p) / _MOST_COST, 0.0)
 
     def bounds(self, p: Any) -> tuple[Any, ...]:
-        """Equations: an angle has none; 50 rad/s is above what the torque reaches within an episode."""
+        """Equations: an angle has none; 50 rad/s is above what the torque reaches within an
+        episode.
+        """
         return (math.pi, 50.0)
 
     def max_step(self, state: Any, p: Any) -> Any:
         """Equations: 3 sub-steps of RK4 in 0.05 s, which leave 7e-8 a step."""
         return 0.05 / 3.0
 
-    def sample_state(self, rng: np.random.Generator, params: Any, start: str | None = None) -> tuple[float, ...]:
+    def sample_state(
+        self, rng: np.random.Generator, params: Any, start: str | None = None
+    ) -> tuple[float, ...]:
         """theta uniform in [-pi, pi], omega uniform in [-1, 1]."""
         return (float(rng.uniform(-math.pi, math.pi)), float(rng.uniform(-1.0, 1.0)))
 
@@ -135,10 +148,14 @@ class Pendulum(System):
         phi = wrap(theta - math.pi)
         top = 2.0 * params.mass * params.gravity * params.length
         missing = top - self.energy_of((theta, omega), params)
-        pump = np.where(omega >= 0.0, 1.0, -1.0) * np.where(np.abs(missing) > 0.3, np.sign(missing), 0.0)
+        pump = np.where(omega >= 0.0, 1.0, -1.0) * np.where(
+            np.abs(missing) > 0.3, np.sign(missing), 0.0
+        )
         inertia = params.mass * params.length * params.length
         rate = np.sqrt(params.gravity / params.length)
-        hold = -np.clip(inertia * rate * (3.0 * rate * phi + 2.5 * omega) / params.torque_limit, -1.0, 1.0)
+        hold = -np.clip(
+            inertia * rate * (3.0 * rate * phi + 2.5 * omega) / params.torque_limit, -1.0, 1.0
+        )
         level = np.where(np.abs(phi) + 0.3 * np.abs(omega) < 0.6, hold, pump)
         return (1 + np.round(level)).astype(np.int64)
 
@@ -157,5 +174,7 @@ class Pendulum(System):
         ]
         if control is not None and abs(control[0]) > 1e-9:
             sweep = control[0] / 3.0 * 1.6
-            shapes.append(Arc(0.0, 0.0, 0.42, -math.pi / 2, -math.pi / 2 + sweep, 0.045, (86, 180, 233)))
+            shapes.append(
+                Arc(0.0, 0.0, 0.42, -math.pi / 2, -math.pi / 2 + sweep, 0.045, (86, 180, 233))
+            )
         return shapes

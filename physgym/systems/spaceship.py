@@ -45,11 +45,12 @@ class Spaceship(System):
     """A ship of unit mass in the gravity of a fixed body, steered by thrusters.
 
     ## Description
-    q'' = -GM q / (r^2 + eps^2)^1.5 + u. Reach and hold the circular orbit of radius r* = 3 m, in either sense.
+    q'' = -GM q / (r^2 + eps^2)^1.5 + u. Reach and hold the circular orbit of radius r* = 3 m, in
+    either sense.
 
     ## Action Space
-    Discrete(9): 0 no thrust, k = 1..8 thrust at (k-1) 45 degrees, times `thrust`; continuous: Box(-1, 1, (2,)),
-    clipped to the unit disc and scaled.
+    Discrete(9): 0 no thrust, k = 1..8 thrust at (k-1) 45 degrees, times `thrust`; continuous:
+    Box(-1, 1, (2,)), clipped to the unit disc and scaled.
 
     ## Observation Space
     | Num | Observation | Min | Max |
@@ -60,19 +61,21 @@ class Spaceship(System):
     (twice `escape_radius`; 40 m/s.)
 
     ## Rewards
-    1 / (1 + (err / 0.15)^2), err^2 = ((r - r*) / r*)^2 + (v_r / v*)^2 + ((abs(v_t) - v*) / v*)^2, v* = sqrt(GM / r*):
-    in [0, 1] a step.
+    1 / (1 + (err / 0.15)^2), err^2 = ((r - r*) / r*)^2 + (v_r / v*)^2 + ((abs(v_t) - v*) / v*)^2,
+    v* = sqrt(GM / r*): in [0, 1] a step.
 
     ## Starting State
-    Kepler ellipses of semi-major axis a in [2, 4] m and eccentricity in [0, 0.4], any anomaly, orientation and sense.
+    Kepler ellipses of semi-major axis a in [2, 4] m and eccentricity in [0, 0.4], any anomaly,
+    orientation and sense.
 
     ## Episode End
-    Terminated at r < `crash_radius` (`info["collision"]`; the motion stops at the surface) or r > `escape_radius`
-    (`info["escape"]`); truncated after 300 steps of 0.1 s, or outside the bounds.
+    Terminated at r < `crash_radius` (`info["collision"]`; the motion stops at the surface) or r >
+    `escape_radius` (`info["escape"]`); truncated after 300 steps of 0.1 s, or outside the bounds.
 
     ## Arguments
-    Parameters (`params=`; range of `randomize=True`): gm 10 m^3/s^2 (9-11), softening 0 m, thrust 0.5 m/s^2 (0.4-0.6),
-    crash_radius 0.5 m, escape_radius 8 m. The common arguments stand in `physgym.env.PhysicsEnv`.
+    Parameters (`params=`; range of `randomize=True`): gm 10 m^3/s^2 (9-11), softening 0 m, thrust
+    0.5 m/s^2 (0.4-0.6), crash_radius 0.5 m, escape_radius 8 m. The common arguments stand in
+    `physgym.env.PhysicsEnv`.
 
     ## Version History
     * v0: first version
@@ -80,7 +83,13 @@ class Spaceship(System):
 
     name, env_id = "spaceship", "PhysGym/Spaceship-v0"
     Params = SpaceshipParams
-    param_units = {"gm": "m^3/s^2", "softening": "m", "thrust": "m/s^2", "crash_radius": "m", "escape_radius": "m"}
+    param_units = {
+        "gm": "m^3/s^2",
+        "softening": "m",
+        "thrust": "m/s^2",
+        "crash_radius": "m",
+        "escape_radius": "m",
+    }
     ranges = {"gm": (9.0, 11.0), "thrust": (0.4, 0.6)}
     non_negative = frozenset({"softening", "thrust"})
     state_names, state_units = ("qx", "qy", "vx", "vy"), ("m", "m", "m/s", "m/s")
@@ -118,7 +127,9 @@ class Spaceship(System):
         return u[0] * state[2] + u[1] * state[3]
 
     def squared_error(self, state: Any, u: Any, p: Any) -> Any:
-        """Equations: relative distance from the circular orbit of radius r*, in position and velocity."""
+        """Equations: relative distance from the circular orbit of radius r*, in position and
+        velocity.
+        """
         x, y, vx, vy = state
         r = sqrt(x * x + y * y) + 1e-12
         speed = sqrt(p.gm / self.goal_radius)
@@ -135,7 +146,10 @@ class Spaceship(System):
     def events_of(self, state: Any, p: Any) -> dict[str, Any]:
         """Equations: collision and escape."""
         x, y = state[0], state[1]
-        return {"collision": self.collision(state, p), "escape": x * x + y * y > p.escape_radius * p.escape_radius}
+        return {
+            "collision": self.collision(state, p),
+            "escape": x * x + y * y > p.escape_radius * p.escape_radius,
+        }
 
     def bounds(self, p: Any) -> tuple[Any, ...]:
         """Equations: twice the escape radius; 40 m/s."""
@@ -148,7 +162,9 @@ class Spaceship(System):
         fall = square * sqrt(square) / p.gm
         return 0.02 * sqrt(minimum(fall, square / (vx * vx + vy * vy + 1e-12)))
 
-    def sample_state(self, rng: np.random.Generator, params: Any, start: str | None = None) -> tuple[float, ...]:
+    def sample_state(
+        self, rng: np.random.Generator, params: Any, start: str | None = None
+    ) -> tuple[float, ...]:
         """A point of a random Kepler ellipse."""
         a, e = rng.uniform(2.0, 4.0), rng.uniform(0.0, 0.4)
         anomaly, turn = rng.uniform(0.0, 2.0 * math.pi, size=2)
@@ -161,7 +177,9 @@ class Spaceship(System):
         return tuple(float(z) for x, y in (q, v) for z in (ct * x - st * y, st * x + ct * y))
 
     def controller(self, state: np.ndarray, params: Any, step: int) -> np.ndarray:
-        """Velocity guidance: thrust towards the tangential orbit speed, corrected for the radius."""
+        """Velocity guidance: thrust towards the tangential orbit speed, corrected for the
+        radius.
+        """
         q, v = state[..., :2], state[..., 2:]
         r = np.linalg.norm(q, axis=-1, keepdims=True)
         out = q / r
@@ -183,8 +201,12 @@ class Spaceship(System):
         if not detail:
             return [planet, ship]
         angles = [2.0 * math.pi * i / 96 for i in range(97)]
-        orbit = tuple((self.goal_radius * math.cos(a), self.goal_radius * math.sin(a)) for a in angles)
-        edge = tuple((params.escape_radius * math.cos(a), params.escape_radius * math.sin(a)) for a in angles)
+        orbit = tuple(
+            (self.goal_radius * math.cos(a), self.goal_radius * math.sin(a)) for a in angles
+        )
+        edge = tuple(
+            (params.escape_radius * math.cos(a), params.escape_radius * math.sin(a)) for a in angles
+        )
         shapes: list[Primitive] = [
             Polyline(edge, 0.03, (80, 84, 96)),
             Polyline(orbit, 0.08, (0, 158, 115)),
@@ -192,6 +214,14 @@ class Spaceship(System):
         ]
         if control is not None and math.hypot(control[0], control[1]) > 1e-9:
             back = 1.0 / math.hypot(control[0], control[1])
-            for reach, radius, color in ((1.35, 0.16, (240, 228, 66)), (1.0, 0.28, (240, 190, 40)), (0.6, 0.4, (213, 94, 0))):
-                shapes.append(Disc(x - reach * back * control[0], y - reach * back * control[1], radius, color))
+            for reach, radius, color in (
+                (1.35, 0.16, (240, 228, 66)),
+                (1.0, 0.28, (240, 190, 40)),
+                (0.6, 0.4, (213, 94, 0)),
+            ):
+                shapes.append(
+                    Disc(
+                        x - reach * back * control[0], y - reach * back * control[1], radius, color
+                    )
+                )
         return [*shapes, ship]

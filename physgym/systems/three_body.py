@@ -11,7 +11,7 @@ import numpy as np
 from physgym.elementwise import minimum, sqrt
 from physgym.primitives import Disc, Polyline, Primitive
 from physgym.system import System, register
-from physgym.systems.spaceship import EIGHT_WINDS, clip_to_disc, nearest_wind
+from physgym.systems.spaceship import EIGHT_WINDS, clip_to_disc
 
 PERIOD = 6.3259139799991715
 """Period of the figure eight for m = G = 1 [s]."""
@@ -34,8 +34,9 @@ _Y_AMPLITUDES = {
     16: -2.0735596e-05,
     20: 2.059349e-06,
 }
-# Sine series of body 2 (at the origin at t = 0), from our own integration of the initial values of Chenciner and
-# Montgomery (2000, doi:10.2307/2661357) with DOP853 at 1e-13; bodies 0 and 1 run a third of a period behind and ahead.
+# Sine series of body 2 (at the origin at t = 0), from our own integration of the initial values of
+# Chenciner and Montgomery (2000, doi:10.2307/2661357) with DOP853 at 1e-13; bodies 0 and 1 run a
+# third of a period behind and ahead.
 _THIRD = 2.0 * math.pi / 3.0
 _PAIRS = ((0, 1), (0, 2), (1, 2))
 _ROOT3_HALF = math.sqrt(3.0) / 2.0
@@ -53,7 +54,9 @@ class ThreeBodyParams(NamedTuple):
 
 
 def figure_eight(phase: Any) -> np.ndarray:
-    """States (..., 12) of the choreography at `phase` [rad] (array or number), for unit masses and G = 1."""
+    """States (..., 12) of the choreography at `phase` [rad] (array or number), for unit masses and
+    G = 1.
+    """
     phase = np.asarray(phase, dtype=np.float64)
     positions, velocities = [], []
     for shift in (-_THIRD, _THIRD, 0.0):
@@ -69,9 +72,11 @@ def _times(a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Any, Any]:
 
 
 def _curve(z: tuple[Any, Any]) -> list[tuple[Any, Any, Any, Any]]:
-    """Per coordinate (x, y, vx, vy): the body-Fourier amplitude of the choreography at phase z = e^(i phase).
+    """Per coordinate (x, y, vx, vy): the body-Fourier amplitude of the choreography at phase z =
+    e^(i phase).
 
-    Each is (re, im, d re/d phase, d im/d phase). Harmonics k = 1 mod 3 enter as z^k, k = 2 mod 3 as -z^-k.
+    Each is (re, im, d re/d phase, d im/d phase). Harmonics k = 1 mod 3 enter as z^k, k = 2 mod 3 as
+    -z^-k.
     """
     powers = {1: z, 2: _times(z, z)}
     cube = _times(powers[2], z)
@@ -107,15 +112,18 @@ def _dot(terms: list[tuple[float, Any]]) -> Any:
 def squared_distance_to_figure_eight(state: Any) -> Any:
     """Equations: the least squared 12-D distance of a state to the choreography, over its phase.
 
-    The discrete Fourier transform over the three bodies keeps distances and turns the choreography into one closed
-    curve in four complex amplitudes; its first harmonic gives the phase, two Gauss-Newton steps refine it.
+    The discrete Fourier transform over the three bodies keeps distances and turns the choreography
+    into one closed curve in four complex amplitudes; its first harmonic gives the phase, two
+    Gauss-Newton steps refine it.
     """
     amplitudes, rest = [], 0.0
     for i in (0, 1, 6, 7):
         b0, b1, b2 = state[i], state[i + 2], state[i + 4]
         total = b0 + b1 + b2
         rest = rest + total * total / 3.0
-        amplitudes.append((-2.0 / 3.0 * _ROOT3_HALF * (b0 - b1), 2.0 / 3.0 * (b2 - 0.5 * (b0 + b1))))
+        amplitudes.append(
+            (-2.0 / 3.0 * _ROOT3_HALF * (b0 - b1), 2.0 / 3.0 * (b2 - 0.5 * (b0 + b1)))
+        )
     x = amplitudes[0]
     size = sqrt(x[0] * x[0] + x[1] * x[1] + 1e-24) * -1.0
     z = (x[0] / size, x[1] / size)
@@ -139,12 +147,13 @@ class ThreeBody(System):
     """Three bodies in mutual gravity in the plane; body 0 has thrusters.
 
     ## Description
-    q_i'' = sum_j G m_j (q_j - q_i) / (r_ij^2 + eps^2)^1.5 + delta_i0 u. Stay on the figure-eight choreography
-    (Chenciner and Montgomery 2000, doi:10.2307/2661357), from which perturbations drive the bodies.
+    q_i'' = sum_j G m_j (q_j - q_i) / (r_ij^2 + eps^2)^1.5 + delta_i0 u. Stay on the figure-eight
+    choreography (Chenciner and Montgomery 2000, doi:10.2307/2661357), from which perturbations
+    drive the bodies.
 
     ## Action Space
-    Discrete(9): 0 no thrust, k = 1..8 thrust on body 0 at (k-1) 45 degrees, times `thrust`; continuous:
-    Box(-1, 1, (2,)), clipped to the unit disc and scaled.
+    Discrete(9): 0 no thrust, k = 1..8 thrust on body 0 at (k-1) 45 degrees, times `thrust`;
+    continuous: Box(-1, 1, (2,)), clipped to the unit disc and scaled.
 
     ## Observation Space
     | Num | Observation | Min | Max |
@@ -153,21 +162,22 @@ class ThreeBody(System):
     | 6-11 | velocities of bodies 0, 1, 2 [m/s] | -20 | 20 |
 
     ## Rewards
-    1 / (1 + (err / 0.3)^2) with err the least 12-D distance to the choreography over its phase: in [0, 1] a step.
-    With `start="triangle"` or `"random"`, which have no such goal: 1 while bound.
+    1 / (1 + (err / 0.3)^2) with err the least 12-D distance to the choreography over its phase: in
+    [0, 1] a step. With `start="triangle"` or `"random"`, which have no such goal: 1 while bound.
 
     ## Starting State
-    `start="figure_eight"` (default): a random phase + N(0, 0.02) on all 12 components. `"triangle"`: Lagrange's
-    rotating triangle, likewise disturbed. `"random"`: pairs at least 0.5 apart, virialised. In all, the centre of
-    mass rests at 0.
+    `start="figure_eight"` (default): a random phase + N(0, 0.02) on all 12 components.
+    `"triangle"`: Lagrange's rotating triangle, likewise disturbed. `"random"`: pairs at least 0.5
+    apart, virialised. In all, the centre of mass rests at 0.
 
     ## Episode End
-    Terminated when a pair is closer than 0.1 m (`info["collision"]`; the motion stops there) or a body farther than
-    2.5 m from the centre of mass (`info["escape"]`); truncated after 400 steps of 0.05 s, or outside the bounds.
+    Terminated when a pair is closer than 0.1 m (`info["collision"]`; the motion stops there) or a
+    body farther than 2.5 m from the centre of mass (`info["escape"]`); truncated after 400 steps of
+    0.05 s, or outside the bounds.
 
     ## Arguments
-    Parameters (`params=`; range of `randomize=True`): g 1, mass_0, mass_1, mass_2 1 (0.95-1.05), softening 0,
-    thrust 0.5 (0.4-0.6). The common arguments stand in `physgym.env.PhysicsEnv`.
+    Parameters (`params=`; range of `randomize=True`): g 1, mass_0, mass_1, mass_2 1 (0.95-1.05),
+    softening 0, thrust 0.5 (0.4-0.6). The common arguments stand in `physgym.env.PhysicsEnv`.
 
     ## Version History
     * v0: first version
@@ -176,11 +186,21 @@ class ThreeBody(System):
     name, env_id = "three_body", "PhysGym/ThreeBody-v0"
     Params = ThreeBodyParams
     param_units = {
-        "g": "m^3/(kg s^2)", "mass_0": "kg", "mass_1": "kg", "mass_2": "kg", "softening": "m", "thrust": "m/s^2",
-    }  # fmt: skip
-    ranges = {"mass_0": (0.95, 1.05), "mass_1": (0.95, 1.05), "mass_2": (0.95, 1.05), "thrust": (0.4, 0.6)}
+        "g": "m^3/(kg s^2)",
+        **dict.fromkeys(("mass_0", "mass_1", "mass_2"), "kg"),
+        "softening": "m",
+        "thrust": "m/s^2",
+    }
+    ranges = {
+        "mass_0": (0.95, 1.05),
+        "mass_1": (0.95, 1.05),
+        "mass_2": (0.95, 1.05),
+        "thrust": (0.4, 0.6),
+    }
     non_negative = frozenset({"softening", "thrust"})
-    state_names = tuple(f"{c}{i}" for kind in ("q", "v") for i in range(3) for c in (f"{kind}x", f"{kind}y"))
+    state_names = tuple(
+        f"{c}{i}" for kind in ("q", "v") for i in range(3) for c in (f"{kind}x", f"{kind}y")
+    )
     state_units = ("m",) * 6 + ("m/s",) * 6
     control_size = 2
     discrete_actions = EIGHT_WINDS
@@ -220,7 +240,9 @@ class ThreeBody(System):
         return squares
 
     def energy_of(self, state: Any, p: Any) -> Any:
-        """Equations: kinetic energy of the three less G m_i m_j / sqrt(r_ij^2 + eps^2) of the pairs."""
+        """Equations: kinetic energy of the three less G m_i m_j / sqrt(r_ij^2 + eps^2) of the
+        pairs.
+        """
         masses = (p.mass_0, p.mass_1, p.mass_2)
         energy = 0.0
         for i in range(3):
@@ -268,7 +290,9 @@ class ThreeBody(System):
             fastest = time2 if fastest is None else minimum(fastest, time2)
         return 0.025 * sqrt(fastest)
 
-    def sample_state(self, rng: np.random.Generator, params: Any, start: str | None = None) -> tuple[float, ...]:
+    def sample_state(
+        self, rng: np.random.Generator, params: Any, start: str | None = None
+    ) -> tuple[float, ...]:
         """A start of the given kind, its centre of mass at rest at 0."""
         masses = np.array([params.mass_0, params.mass_1, params.mass_2])
         if start == "random":
@@ -283,13 +307,15 @@ class ThreeBody(System):
             state = figure_eight(rng.uniform(0.0, 2.0 * math.pi)) + rng.normal(0.0, 0.02, 12)
             q, v = state[:6].reshape(3, 2), state[6:].reshape(3, 2)
         weights = masses / masses.sum()
-        return tuple(np.concatenate([(q - weights @ q).ravel(), (v - weights @ v).ravel()]).tolist())
+        return tuple(
+            np.concatenate([(q - weights @ q).ravel(), (v - weights @ v).ravel()]).tolist()
+        )
 
     def controller(self, state: np.ndarray, params: Any, step: int) -> np.ndarray:
         """Linear-quadratic regulator of the orbit, rounded to the discrete action of least cost.
 
-        The gain is that of the nearest phase; a deviation along the orbit is left alone. It knows the orbit of unit
-        masses, so that unequal ones disturb it.
+        The gain is that of the nearest phase; a deviation along the orbit is left alone. It knows
+        the orbit of unit masses, so that unequal ones disturb it.
         """
         orbit, tangents, gains, weights = _regulator()
         nearest = np.argmin(((state[..., None, :] - orbit) ** 2).sum(-1), axis=-1)
@@ -303,20 +329,30 @@ class ThreeBody(System):
     def scene(self, state: Any, control: Any, params: Any, detail: bool) -> list[Primitive]:
         """Three discs; for people also the figure eight and the flame of body 0."""
         colors = ((230, 159, 0), (86, 180, 233), (204, 121, 167))
-        bodies: list[Primitive] = [Disc(state[2 * i], state[2 * i + 1], 0.15, colors[i]) for i in range(3)]
+        bodies: list[Primitive] = [
+            Disc(state[2 * i], state[2 * i + 1], 0.15, colors[i]) for i in range(3)
+        ]
         if not detail:
             return bodies
         shapes: list[Primitive] = [Polyline(_track(), 0.02, (0, 158, 115))]
         if control is not None and math.hypot(control[0], control[1]) > 1e-9:
             back = 1.0 / math.hypot(control[0], control[1])
-            for reach, radius, color in ((0.34, 0.04, (240, 228, 66)), (0.25, 0.07, (240, 190, 40)), (0.15, 0.1, (213, 94, 0))):
+            for reach, radius, color in (
+                (0.34, 0.04, (240, 228, 66)),
+                (0.25, 0.07, (240, 190, 40)),
+                (0.15, 0.1, (213, 94, 0)),
+            ):
                 x, y = state[0] - reach * back * control[0], state[1] - reach * back * control[1]
                 shapes.append(Disc(x, y, radius, color))
         return [*shapes, *bodies]
 
 
-def _virialised(rng: np.random.Generator, params: Any, masses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions at least 0.5 apart in the unit disc and velocities with twice the kinetic energy equal to -potential."""
+def _virialised(
+    rng: np.random.Generator, params: Any, masses: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions at least 0.5 apart in the unit disc and velocities with twice the kinetic energy
+    equal to -potential.
+    """
     while True:
         q = rng.uniform(-1.0, 1.0, (3, 2))
         gaps = np.array([np.linalg.norm(q[i] - q[j]) for i, j in _PAIRS])
@@ -336,7 +372,9 @@ def _track() -> tuple[tuple[float, float], ...]:
 
 @functools.lru_cache(maxsize=1)
 def _regulator() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Orbit (P, 12), its unit tangents, gains (P, 2, 12) and control weights (P, 2, 2) of the periodic regulator."""
+    """Orbit (P, 12), its unit tangents, gains (P, 2, 12) and control weights (P, 2, 2) of the
+    periodic regulator.
+    """
     from physgym.system import get_system
 
     system = get_system("three_body")

@@ -1,0 +1,202 @@
+"""Environment steps per second beside named peers, measured in turns in one run.
+
+`python benchmarks/env_steps.py` (extra `bench`) prints a table and writes
+`benchmarks/results/env_steps.json`. A peer that is not installed is left out and named. Each pair
+is timed in alternating blocks; the ratio is the median over blocks of our time to the peer's, so a
+slow moment of the machine hits both.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import tyro
+from reporting import print_table, write_json
+
+import physgym
+from physgym import native
+
+
+@dataclass(frozen=True)
+class Args:
+    """Time environment steps against Gymnasium, EnvPool and gymnax."""
+
+    blocks: int = 15
+    """Alternating blocks a pair."""
+    seconds: float = 0.2
+    """About how long a block lasts [s]."""
+    out: Path = Path(__file__).parent / "results" / "env_steps.json"
+    """Where the JSON goes."""
+
+
+def single(env_id: str, **arguments: Any) -> Callable[[], Any]:
+    """One step of a single env as users make it, with random actions and resets."""
+    env = gymnasium.make(env_id, **arguments)
+    env.action_space.seed(0)
+    actions = [env.action_space.sample() for _ in range(997)]
+    env.reset(seed=0)
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+        _, _, terminated, truncated, _ = env.step(actions[count % 997])
+        if terminated or truncated:
+            env.reset()
+
+    return step
+
+
+def vector(env_id: str, num_envs: int, **arguments: Any) -> Callable[[], Any]:
+    """One step of a native vector env, with rewards, infos and autoreset."""
+    envs = gymnasium.make_vec(
+        env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **arguments
+    )
+    envs.action_space.seed(0)
+    actions = envs.action_space.sample()
+    envs.reset(seed=0)
+    return lambda: envs.step(actions)
+
+
+def sync(env_id: str, num_envs: int) -> Callable[[], Any]:
+    """One step of Gymnasium's SyncVectorEnv over our single env."""
+    envs = gymnasium.make_vec(env_id, num_envs=num_envs, vectorization_mode="sync")
+    actions = envs.action_space.sample()
+    envs.reset(seed=0)
+    return lambda: envs.step(actions)
+
+
+def envpool_pendulum(num_envs: int) -> Callable[[], Any]:
+    """One step of EnvPool's Pendulum (C++ threads)."""
+    import envpool
+
+    envs = envpool.make("Pendulum-v1", env_type="gymnasium", num_envs=num_envs)
+    envs.reset()
+    actions = np.random.default_rng(0).uniform(-1, 1, (num_envs, 1)).astype(np.float32)
+    return lambda: envs.step(actions)
+
+
+def gymnax_pendulum(num_envs: int) -> Callable[[], Any]:
+    """One step of gymnax's Pendulum, jitted and vmapped (one float32 Euler step, with
+    autoreset).
+    """
+    import gymnax
+    import jax
+
+    env, params = gymnax.make("Pendulum-v1")
+    keys = jax.random.split(jax.random.PRNGKey(0), num_envs)
+    _, state = jax.jit(jax.vmap(env.reset, (0, None)))(keys, params)
+    advance = jax.jit(jax.vmap(env.step, (0, 0, 0, None)))
+    actions = jax.numpy.zeros((num_envs, 1))
+
+    def step() -> None:
+        nonlocal state
+        observations, state, *_ = advance(keys, state, actions, params)
+        jax.block_until_ready(observations)
+
+    return step
+
+
+def block(step: Callable[[], Any], count: int) -> float:
+    """Seconds a call, over `count` calls."""
+    start = time.perf_counter()
+    for _ in range(count):
+        step()
+    return (time.perf_counter() - start) / count
+
+
+def compare(ours: Callable[[], Any], peer: Callable[[], Any], args: Args) -> dict[str, float]:
+    """Best microseconds of either and the median ratio, timed in turns."""
+    counts = []
+    for step in (ours, peer):
+        block(step, 5)
+        counts.append(max(1, int(args.seconds / block(step, 20))))
+    pairs = [(block(ours, counts[0]), block(peer, counts[1])) for _ in range(args.blocks)]
+    mine, theirs = np.array(pairs).T
+    return {
+        "microseconds": float(mine.min() * 1e6),
+        "peer_microseconds": float(theirs.min() * 1e6),
+        "ratio": float(np.median(mine / theirs)),
+    }
+
+
+def pairs() -> list[tuple[str, Callable[[], Any], str, Callable[[], Any], str]]:
+    """(what, ours, peer's name, peer, goal for our time over the peer's)."""
+    pendulum = "PhysGym/Pendulum-v0"
+    found = [
+        (
+            "Pendulum, single",
+            lambda: single(pendulum),
+            "gymnasium Pendulum-v1",
+            lambda: single("Pendulum-v1"),
+            "<= 1.0",
+        ),
+    ]
+    for system in physgym.SYSTEMS.values():
+        if system.env_id != pendulum:
+            name = system.env_id.split("/")[1].split("-")[0]
+            ours = lambda env_id=system.env_id: single(env_id)  # noqa: E731
+            found.append(
+                (
+                    f"{name}, single",
+                    ours,
+                    "gymnasium Pendulum-v1",
+                    lambda: single("Pendulum-v1"),
+                    "<= 2.0",
+                )
+            )
+    found += [
+        (
+            "Pendulum, 64 rows",
+            lambda: vector(pendulum, 64),
+            "SyncVectorEnv, 64",
+            lambda: sync(pendulum, 64),
+            "",
+        ),
+        (
+            "Pendulum, 1024 rows",
+            lambda: vector(pendulum, 1024),
+            "EnvPool, 1024",
+            lambda: envpool_pendulum(1024),
+            "<= 0.333",
+        ),
+        (
+            "Pendulum, 16384 rows",
+            lambda: vector(pendulum, 16384),
+            "gymnax jit, 16384",
+            lambda: gymnax_pendulum(16384),
+            "<= 1.0",
+        ),
+    ]
+    return found
+
+
+def main(args: Args) -> None:
+    """Measure every pair, print and save."""
+    rows, missing = [], []
+    warnings.simplefilter("ignore")
+    for what, ours, name, peer, goal in pairs():
+        try:
+            other = peer()
+        except ImportError as reason:
+            missing.append(f"{name}: {reason}")
+            continue
+        rows.append({"what": what, "peer": name, **compare(ours(), other, args), "goal": goal})
+    title = f"Microseconds a step (native code {'on' if native.available() else 'off'})"
+    print_table(
+        rows, ("what", "microseconds", "peer", "peer_microseconds", "ratio", "goal"), title=title
+    )
+    for line in missing:
+        print(f"left out: {line} (pip install -e '.[bench]')")
+    write_json(args.out, {"native": native.available(), "rows": rows, "missing": missing})
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))
