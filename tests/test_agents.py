@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
+import cli
 import gymnasium as gym
 import numpy as np
 import pytest
+import train_agent
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from model_doubles import Perfect, make_spec
 
+import physgym
+import worldmodels
 from worldmodels import agents
+from worldmodels.checkpoint import save_checkpoint
+from worldmodels.config import MODELS, to_dict
+from worldmodels.env import make_truth
 
 sb3 = pytest.importorskip("stable_baselines3")
 
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv  # noqa: E402
 
+ROOT = Path(__file__).parent.parent
 MAKERS = [lambda: gym.make("CartPole-v1", max_episode_steps=12)] * 3
 
 
@@ -91,3 +103,112 @@ def test_bad_requests_say_what_is_allowed(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "stable_baselines3", None)
     with pytest.raises(DependencyNotInstalled, match=r"physgym\[agents\]"):
         agents.train_agent(sync(), "ppo")
+
+
+@pytest.mark.parametrize("name", physgym.SYSTEMS)
+def test_true_and_learned_envs_serve_alike(name: str) -> None:
+    model = Perfect(make_spec(name))
+    kwargs: dict[str, Any] = {"max_episode_steps": 7, "vectorization_mode": "vector_entry_point"}
+    env_id = physgym.get_system(name).env_id
+    venvs = [
+        agents.to_sb3_vecenv(gym.make_vec(env_id, num_envs=3, **kwargs)),
+        agents.to_sb3_vecenv(worldmodels.make_env(model, num_envs=3, max_episode_steps=7)),
+        DummyVecEnv([lambda: gym.make(env_id, max_episode_steps=7)] * 3),
+    ]
+    for venv in venvs:
+        venv.seed(2)
+    results = [(venv.reset(),) for venv in venvs]
+    for step in range(20):
+        np.testing.assert_array_equal(results[0][0], results[1][0])
+        np.testing.assert_array_equal(results[0][0], results[2][0])
+        results = [venv.step(np.full(3, step % 3)) for venv in venvs]
+        for ours in results[:2]:
+            np.testing.assert_array_equal(ours[2], results[2][2])
+            for info, reference in zip(ours[3], results[2][3], strict=True):
+                end, expected = (
+                    info.get("terminal_observation"),
+                    reference.get("terminal_observation"),
+                )
+                np.testing.assert_array_equal(end, expected)
+                assert info["TimeLimit.truncated"] == reference["TimeLimit.truncated"]
+                if end is not None:
+                    np.testing.assert_array_equal(info["state"], reference["state"])
+
+
+def test_an_env_on_torch_serves_too() -> None:
+    kwargs: dict[str, Any] = {"num_envs": 3, "vectorization_mode": "vector_entry_point"}
+    for mode in AutoresetMode:
+        env = gym.make_vec(
+            "PhysGym/Pendulum-v0",
+            backend="torch",
+            max_episode_steps=5,
+            autoreset_mode=mode,
+            **kwargs,
+        )
+        model = agents.train_agent(env, "ppo", steps=48, n_steps=8, batch_size=24)
+        result = agents.evaluate_agent(agents.greedy(model), env)
+        assert result.returns.shape == (3,)
+        assert isinstance(result.returns, np.ndarray)
+
+
+def test_continuous_agents_act_in_a_learned_env() -> None:
+    model = Perfect(make_spec("pendulum", action_mode="continuous"))
+    env = worldmodels.make_env(model, num_envs=4, max_episode_steps=10)
+    agent = agents.train_agent(env, "sac", steps=80, learning_starts=20, batch_size=16)
+    learned = agents.evaluate_agent(agents.greedy(agent), env)
+    truth = make_truth(model, num_envs=4, max_episode_steps=10)
+    np.testing.assert_array_equal(
+        learned.returns, agents.evaluate_agent(agents.greedy(agent), truth).returns
+    )
+    with pytest.raises(ValueError, match="discrete"):
+        agents.train_agent(env, "dqn")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint folder of an untrained pendulum model."""
+    folder = tmp_path_factory.mktemp("run") / "best"
+    spec, config = make_spec("pendulum"), MODELS["jump"](hidden=8)
+    described = {"spec": spec.to_dict(), "model_name": "jump", "model": to_dict(config)}
+    save_checkpoint(folder, described, config.build(spec).state_dict())
+    return folder
+
+
+def script(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "scripts/train_agent.py", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=200, check=False, cwd=ROOT
+    )
+
+
+def test_the_script_reports_both_places(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "agent.json"
+    few = ("--steps", "2048", "--num-envs", "32", "--episodes", "2", "--compare", "--out", str(out))
+    done = script("--run", str(run), "--agent", "ppo", *few)
+    assert done.returncode == 0, done.stderr
+    assert "return in the model" in done.stdout
+    assert "return in the truth" in done.stdout
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["trained in"] for row in rows] == ["model", "truth"]
+    assert all(len(row[place]["returns"]) == 2 for row in rows for place in ("model", "truth"))
+    assert (tmp_path / "agent-model.zip").exists()
+
+
+def test_the_script_says_in_a_line_what_is_wrong(run: Path) -> None:
+    done = script("--run", str(run), "--agent", "sac")
+    assert done.returncode == 2, done
+    assert "continuous" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--run", "nowhere"], ["--env", "pendulam"], ["--env", "pendulum", "--steps", "0"]],
+)
+def test_bad_arguments_are_the_users_errors(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train_agent.py", *arguments])
+    with pytest.raises(Exception) as caught:
+        train_agent.main()
+    assert cli.is_user_error(caught.value), caught.value

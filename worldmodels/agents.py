@@ -47,7 +47,7 @@ AGENTS: dict[str, dict[str, Any]] = {
         "buffer_size": 200_000,
         "learning_starts": 2_000,
         "train_freq": 1,
-        "gradient_steps": 4,
+        "gradient_steps": 1,
         "gamma": 0.98,
     },
 }
@@ -144,7 +144,7 @@ def evaluate_agent(
     playing = np.ones(vector_env.num_envs, dtype=np.bool_)
     returns, diverged = np.zeros(vector_env.num_envs), 0
     restarter = _Restarter(vector_env)
-    observations, _ = vector_env.reset(seed=seed)
+    observations = _numpy(vector_env.reset(seed=seed)[0])
     while playing.any():
         observations, rewards, terminated, truncated, final = restarter.step(act(observations))
         returns[playing] += rewards[playing]
@@ -186,7 +186,9 @@ class _Restarter:
             final = _Final(observations, info)
             if done.any():
                 observations, _ = self.env.reset(options={"reset_mask": done})
-        return observations, rewards, terminated, truncated, final
+        if done.any():
+            final = _Final(*map(_numpy, final))
+        return (*map(_numpy, (observations, rewards, terminated, truncated)), final)
 
 
 class _Adapter:
@@ -209,10 +211,11 @@ class _Adapter:
         if any(options != self._options[0] for options in self._options):
             raise ValueError("set_options: all envs of a Gymnasium vector env share their options.")
         observations, info = self.env.reset(seed=seeds, options=self._options[0] or None)  # type: ignore[arg-type]
+        info = _numpy(info)
         self.reset_infos = [_row(info, row) for row in range(self.env.num_envs)]
         self._reset_seeds()
         self._reset_options()
-        return observations
+        return _numpy(observations)
 
     def step_async(self, actions: np.ndarray) -> None:
         self._actions = actions
@@ -254,6 +257,18 @@ class _Adapter:
 
     def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
         return [False for _ in self._get_indices(indices)]
+
+
+def _numpy(values: Any) -> Any:
+    """Tensors (of envs on torch) as NumPy arrays, through dicts and object arrays."""
+    if isinstance(values, Mapping):
+        return {key: _numpy(value) for key, value in values.items()}
+    if isinstance(values, np.ndarray) and values.dtype == object:
+        converted = np.full(len(values), None, dtype=object)
+        for row, value in enumerate(values):
+            converted[row] = _numpy(value)
+        return converted
+    return values.cpu().numpy() if hasattr(values, "cpu") else values
 
 
 def _row(info: Mapping[str, Any], row: int) -> dict[str, Any]:
