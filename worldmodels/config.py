@@ -81,6 +81,8 @@ class ModelConfig:
     """Length of the rollouts of the shooting objective (windows of the LSTM in both)."""
     rollout_growth: bool = False
     """Let the rollout grow from 1 to rollout_steps over the first half of the training."""
+    relative_loss: bool = True
+    """Let a step weigh less the more changes in it, so that rare fast moments do not rule the fit."""
     condition: Condition = "none"
     """params: the episode's physical parameters are an extra input."""
     action_embedding: int = 4

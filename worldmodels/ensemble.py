@@ -52,6 +52,7 @@ class EnsembleWorldModel(WorldModel):
         for model in self.models[1:]:
             for own, first in zip(model.buffers(), self._first.buffers(), strict=True):
                 own.copy_(first)
+            model._know_time_scale()
 
     def _stacked(self) -> dict[str, Tensor]:
         named = [dict(model.named_parameters()) for model in self.models]

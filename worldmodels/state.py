@@ -50,6 +50,8 @@ class StateWorldModel(WorldModel):
         self.register_buffer("param_shift", torch.zeros(told))
         self.register_buffer("param_scale", torch.ones(told))
         self.register_buffer("reach", torch.full((size,), float("inf")))
+        self._tau = 1.0
+        self.register_load_state_dict_post_hook(lambda model, keys: model._know_time_scale())
 
     @property
     def has_energy(self) -> bool:
@@ -82,7 +84,12 @@ class StateWorldModel(WorldModel):
         for name, value in values.items():
             buffer = getattr(self, name)
             buffer.copy_(torch.as_tensor(value, dtype=buffer.dtype))
-        self.dynamics.calibrate(self.spec.dt / float(tau))
+        self._know_time_scale()
+        self.dynamics.calibrate(self.spec.dt / self._tau)
+
+    def _know_time_scale(self) -> None:
+        """Keep tau as a plain number too: integrators then spend nothing on it."""
+        self._tau = float(self.time_scale)
 
     def encode(self, context: Tensor, params: Tensor | None = None) -> Latent:
         """Latent of the last of ``context`` (B, K, D); a state is all there is to know of the past."""
@@ -98,7 +105,7 @@ class StateWorldModel(WorldModel):
     def step(self, latent: Latent, action: Tensor, dt: Tensor | float | None = None) -> Latent:
         """Latent ``dt`` seconds later. A model that knows one step length only ignores ``dt``."""
         seconds = self.spec.dt if dt is None else dt
-        return self.dynamics.step(latent, action, seconds / self.time_scale)
+        return self.dynamics.step(latent, action, seconds / self._tau)
 
     def decode(self, latent: Latent) -> Tensor:
         """(B, D) state in physical units, angles unwrapped."""
@@ -109,13 +116,20 @@ class StateWorldModel(WorldModel):
         return self.dynamics.energy(latent)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean squared error of steps, in units of the typical change in one step."""
+        """Mean squared error of steps, in units of the typical change in one step.
+
+        A step in which more than that changes (a close encounter) weighs less, as 1 / (1 + change^2):
+        otherwise the few fastest moments of a buffer would decide the fit.
+        """
         if self.config.objective == "shooting":
             errors = self._shooting_errors(batch)
         else:
             errors = self._matching_errors(batch)
         weights = batch.mask.to(errors.dtype)
-        loss = (errors * weights).sum() / weights.sum().clamp(min=1.0)
+        if self.config.relative_loss:
+            change = (batch.states[:, 1:] - batch.states[:, :-1]) / (self.scale * self.step_scale)
+            weights = weights / (1.0 + (change**2).mean(2))
+        loss = (errors * weights).sum() / batch.mask.sum().clamp(min=1)
         return loss, {"loss": loss.detach()}
 
     def _matching_errors(self, batch: Batch) -> Tensor:
