@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -113,3 +114,30 @@ def rollout_errors(
         if running.any():
             worst = max(worst, scaled_error(states[running], truth[running]))
     return worst
+
+
+def digest(env: Any, steps: int, seed: int) -> str:
+    """SHA-256 of all that an env says in `steps` of random actions from `reset(seed=seed)`."""
+    actions = np.random.default_rng(seed)
+    heard = hashlib.sha256()
+
+    def hear(*said: Any) -> None:
+        for thing in said:
+            if isinstance(thing, dict):
+                hear(*(x for key in sorted(thing) for x in (key, thing[key])))
+            elif isinstance(thing, np.ndarray):
+                heard.update(str((thing.dtype, thing.shape)).encode() + thing.tobytes())
+            else:
+                heard.update(repr(thing).encode())
+
+    hear(*env.reset(seed=seed))
+    for _ in range(steps):
+        if hasattr(env.action_space, "n"):
+            action = int(actions.integers(env.action_space.n))
+        else:
+            action = actions.uniform(-1.0, 1.0, env.action_space.shape).astype(np.float32)
+        result = env.step(action)
+        hear(*result)
+        if result[2] or result[3]:
+            hear(*env.reset())
+    return heard.hexdigest()

@@ -97,7 +97,7 @@ def tree_of(function: Any) -> ast.FunctionDef:
 
 
 def is_static_test(test: ast.expr) -> bool:
-    """A branch on what is known while tracing: a bare name, `is None`, or the residue of a count."""
+    """A branch on what tracing knows: a bare name, `is None`, or the residue of a count."""
     if not isinstance(test, ast.Compare):
         return isinstance(test, ast.Name)
     residue = isinstance(test.left, ast.BinOp) and isinstance(test.left.op, ast.Mod)
@@ -138,7 +138,7 @@ def offences(function: Any, known: set[str]) -> list[str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_equations_keep_to_their_language(name: str) -> None:
-    """Arithmetic, abs, comparisons joined by & and |, elementwise functions: what a tracer follows."""
+    """Arithmetic, abs, comparisons joined by & and |, elementwise functions: no more."""
     functions = functions_of_equations(SYSTEMS[name])
     assert {"acceleration", "energy_of", "power_of", "squared_error", "bounds"} <= set(functions)
     broken = [o for f in functions.values() for o in offences(f, set(functions) - BUILTINS)]
