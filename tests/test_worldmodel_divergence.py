@@ -17,6 +17,7 @@ import physgym
 from worldmodels.config import MODELS
 from worldmodels.env import WorldModelEnv, WorldModelVectorEnv
 from worldmodels.interface import DivergenceError, Spec
+from worldmodels.uncertainty import calibrate_uncertainty
 
 torch.set_num_threads(1)
 STARTS = np.array([[0.5, 0.1], [1.5, 0.1], [-0.5, 0.2]])
@@ -275,6 +276,33 @@ def test_an_ensemble_tells_its_uncertainty() -> None:
     np.testing.assert_array_equal(truncated, info["uncertainty"] > limit)
     assert "uncertainty" not in WorldModelEnv(small("newtonian", spec)).reset(seed=0)[1]
     assert "uncertainty" in plain.reset(seed=0)[1]
+
+
+def test_the_limit_of_uncertainty_is_calibrated_on_validation_episodes() -> None:
+    class Buffer:
+        splits = {"train": np.array([0]), "val": np.array([1, 2])}
+        lengths = np.array([3, 2, 3])
+        states = np.array([0.1, 0.2, 0.3])[:, None, None] * np.ones((3, 4, 2))
+        actions = np.array([[0, 1, 2], [2, 1, 0], [1, 1, 1]])
+        params = physgym.get_system("pendulum").Params(*np.ones((5, 3)))._asdict()
+
+    model = small("newtonian", make_spec("pendulum"), ensemble=3)
+    env = WorldModelVectorEnv(model, 2)
+    env.reset(options={"state": Buffer.states[1:, 0]})
+    seen = [env.step(Buffer.actions[1:, t])[4]["uncertainty"] for t in range(3)]
+    valid = np.concatenate([seen[0], seen[1], seen[2][1:]])
+    for quantile in (0.5, 1.0):
+        limit = calibrate_uncertainty(model, Buffer(), quantile)
+        assert limit == pytest.approx(np.quantile(valid, quantile), rel=1e-5)
+    lone = small("newtonian", make_spec("pendulum"))
+    with pytest.raises(ValueError, match="ensemble"):
+        calibrate_uncertainty(lone, Buffer())
+    with pytest.raises(ValueError, match="ensemble"):
+        WorldModelVectorEnv(lone, 2, uncertainty_limit=limit)
+    with pytest.raises(ValueError, match="quantile"):
+        calibrate_uncertainty(model, Buffer(), 2.0)
+    with pytest.raises(ValueError, match="test"):
+        calibrate_uncertainty(model, Buffer(), split="test")
 
 
 def test_a_device_that_is_not_there_means_the_cpu() -> None:

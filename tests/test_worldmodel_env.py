@@ -169,8 +169,8 @@ def test_starts_are_drawn_given_or_taken_from_a_buffer() -> None:
         env_name = "pendulum"
         lengths = np.array([2, 0, 3, 1])
         states = np.arange(4 * 4 * 2, dtype=np.float64).reshape(4, 4, 2) / 10
-        splits = {"train": np.array([0, 1, 2])}  # noqa: RUF012
-        params = {"mass": np.array([0.8, 0.9, 1.0, 1.1])}  # noqa: RUF012
+        splits = {"train": np.array([0, 1, 2])}
+        params = {"mass": np.array([0.8, 0.9, 1.0, 1.1])}
 
     model = Perfect(make_spec("pendulum"))
     env = WorldModelVectorEnv(model, 400, starts="buffer", dataset=Buffer())

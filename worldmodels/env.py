@@ -39,7 +39,7 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
         gymnasium.error.ResetNeeded: step before reset or after the end.
     """
 
-    metadata = {"render_modes": RENDER_MODES, "render_fps": 20}  # noqa: RUF012
+    metadata = {"render_modes": RENDER_MODES, "render_fps": 20}
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from worldmodels.interface import DivergenceError, WorldModel
+from worldmodels.uncertainty import knows_uncertainty
 
 
 class Prediction(NamedTuple):
@@ -57,11 +58,6 @@ class Predictor:
         self._latent: Any = None
         self._warned = False
         self._probe()
-
-    @property
-    def knows_uncertainty(self) -> bool:
-        """Whether the model is an ensemble that can tell how far its members disagree."""
-        return hasattr(self.model, "disagreement")
 
     def start(self, rows: np.ndarray, states: np.ndarray, params: np.ndarray) -> None:
         """Encode `states` (K, D) with `params` (K, P) into `rows` (K,), memory included."""
@@ -126,7 +122,7 @@ class Predictor:
             return self.states.copy(), ~failed
 
     def _uncertainty(self, latent: Any) -> np.ndarray:
-        if not self.knows_uncertainty:
+        if not knows_uncertainty(self.model):
             return np.zeros(self.num_rows)
         disagreement: Any = self.model.disagreement
         return np.nan_to_num(_numpy(disagreement(latent)), nan=np.inf)

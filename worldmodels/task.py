@@ -150,4 +150,6 @@ def judge(task: Task, states: np.ndarray, control: tuple[np.ndarray, ...], param
     terminated = nothing.copy()
     for happened in events.values():
         terminated |= happened
-    return Outcome(np.nan_to_num(rewards), terminated, outside | nothing, events)
+    if not np.isfinite(rewards).all():
+        rewards = np.nan_to_num(rewards)
+    return Outcome(rewards, terminated, outside | nothing, events)

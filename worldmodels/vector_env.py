@@ -21,6 +21,7 @@ from worldmodels import task as truth
 from worldmodels.interface import WorldModel
 from worldmodels.predictor import Predictor
 from worldmodels.starts import BufferStarts, Starts, TrueStarts
+from worldmodels.uncertainty import knows_uncertainty
 
 DIVERGENCE_FACTOR = 10.0
 """A prediction this many times beyond the training range has diverged."""
@@ -43,7 +44,8 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
         starts: "true", the true env's start distribution; "buffer", any state of `dataset`.
         dataset: a collected buffer, or its path.
         uncertainty_penalty: reward lost per unit of an ensemble's `info["uncertainty"]`.
-        uncertainty_limit: rows whose uncertainty exceeds it are truncated.
+        uncertainty_limit: rows whose uncertainty exceeds it are truncated; see
+            `worldmodels.uncertainty.calibrate_uncertainty`.
         divergence_factor: see above; angles are excepted, turns have no range.
         device: where the model runs, such as "cuda"; None: where it is. Without CUDA, the CPU.
         render_mode: "rgb_array" or None.
@@ -59,7 +61,7 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
         ValueError: the model does not fit the env it names, or an argument contradicts it.
     """
 
-    metadata = {  # noqa: RUF012
+    metadata = {
         "render_modes": ["rgb_array"],
         "render_fps": 20,
         "autoreset_mode": AutoresetMode.NEXT_STEP,
@@ -97,6 +99,10 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
         self.single_action_space = self.task.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
+        if (uncertainty_penalty or uncertainty_limit is not None) and not knows_uncertainty(
+            self.model
+        ):
+            raise ValueError("uncertainty needs an ensemble: train with --model.ensemble 5")
         self._starts = _choose_starts(starts, dataset, self.task)
         reach = truth.prediction_limit(self.model, self.task, divergence_factor)
         self._predictor = Predictor(self.model, self.num_envs, reach, self.task.dt)
@@ -171,7 +177,7 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
             "params": {name: values.copy() for name, values in params._asdict().items()},
             **{name: flag.copy() for name, flag in self._flags.items()},
         }
-        if self._predictor.knows_uncertainty:
+        if knows_uncertainty(self.model):
             info["uncertainty"] = self._uncertainty.copy()
         return info
 
