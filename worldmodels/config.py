@@ -6,12 +6,42 @@ The docstring under a field is its help text.
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import json
 import math
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
+
+from worldmodels.schema import (
+    config_hash,
+    merge,
+    require,
+    require_count,
+    require_number,
+    suggestion,
+)
+
+__all__ = [
+    "ADAPTIVE",
+    "FIXED_STEP",
+    "MODELS",
+    "SPLIT",
+    "DataConfig",
+    "EnvConfig",
+    "FirstOrderConfig",
+    "JumpConfig",
+    "LSTMConfig",
+    "LogConfig",
+    "ModelConfig",
+    "NewtonianConfig",
+    "OptimConfig",
+    "PortHamiltonianConfig",
+    "TrainConfig",
+    "VelocityConfig",
+    "config_hash",
+    "default_config",
+    "from_dict",
+    "model_from_dict",
+    "to_dict",
+]
 
 Activation = Literal["tanh", "softplus", "silu", "sin"]
 Objective = Literal["matching", "shooting"]
@@ -19,20 +49,6 @@ Condition = Literal["none", "params"]
 SPLIT = ("semi_implicit_euler", "leapfrog", "yoshida4")
 FIXED_STEP = ("euler", "rk4", *SPLIT)
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun", "fehlberg2")
-
-
-def _require(name: str, value: Any, valid: bool, expected: str) -> None:
-    if not valid:
-        raise ValueError(f"{name}={value!r} is not valid: expected {expected}")
-
-
-def _require_count(name: str, value: int, low: int, high: int) -> None:
-    _require(name, value, low <= value <= high, f"an integer from {low} to {high}")
-
-
-def _require_number(name: str, value: float, low: float, high: float = math.inf) -> None:
-    valid = math.isfinite(value) and low <= value <= high
-    _require(name, value, valid, f"a finite number from {low:g} to {high:g}")
 
 
 @dataclass(frozen=True)
@@ -54,7 +70,7 @@ class EnvConfig:
 
     def __post_init__(self) -> None:
         if self.dt is not None:
-            _require("env.dt", self.dt, math.isfinite(self.dt) and self.dt > 0, "seconds above 0")
+            require("env.dt", self.dt, math.isfinite(self.dt) and self.dt > 0, "seconds above 0")
 
     def kwargs(self) -> dict[str, Any]:
         """Arguments for ``gymnasium.make``: those that differ from the env's own defaults."""
@@ -91,11 +107,11 @@ class ModelConfig:
     """Members trained together, whose disagreement estimates the model's uncertainty."""
 
     def __post_init__(self) -> None:
-        _require_count("model.hidden", self.hidden, 1, 4096)
-        _require_count("model.layers", self.layers, 1, 32)
-        _require_count("model.rollout_steps", self.rollout_steps, 1, 1000)
-        _require_count("model.action_embedding", self.action_embedding, 1, 1024)
-        _require_count("model.ensemble", self.ensemble, 1, 64)
+        require_count("model.hidden", self.hidden, 1, 4096)
+        require_count("model.layers", self.layers, 1, 32)
+        require_count("model.rollout_steps", self.rollout_steps, 1, 1000)
+        require_count("model.action_embedding", self.action_embedding, 1, 1024)
+        require_count("model.ensemble", self.ensemble, 1, 64)
 
     @property
     def name(self) -> str:
@@ -148,12 +164,12 @@ class FlowConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_count("model.substeps", self.substeps, 1, 10_000)
-        _require_number("model.rtol", self.rtol, 1e-15, 1.0)
-        _require_number("model.atol", self.atol, 1e-15, 1.0)
+        require_count("model.substeps", self.substeps, 1, 10_000)
+        require_number("model.rtol", self.rtol, 1e-15, 1.0)
+        require_number("model.atol", self.atol, 1e-15, 1.0)
         allowed = self.integrators()
         valid = self.integrator in allowed
-        _require("model.integrator", self.integrator, valid, "one of " + ", ".join(allowed))
+        require("model.integrator", self.integrator, valid, "one of " + ", ".join(allowed))
 
     def integrators(self) -> tuple[str, ...]:
         """Methods that this structure can be integrated with: here those that need no split."""
@@ -239,12 +255,12 @@ class OptimConfig:
     """Non-finite losses in a row (each skipped) after which the training stops with an error."""
 
     def __post_init__(self) -> None:
-        _require_number("optim.lr", self.lr, 1e-12, 10.0)
-        _require_count("optim.batch_size", self.batch_size, 1, 1_000_000)
-        _require_count("optim.steps_per_epoch", self.steps_per_epoch, 0, 10_000_000)
-        _require_number("optim.weight_decay", self.weight_decay, 0.0, 10.0)
-        _require_number("optim.grad_clip", self.grad_clip, 0.0)
-        _require_count("optim.max_bad_steps", self.max_bad_steps, 1, 1_000_000)
+        require_number("optim.lr", self.lr, 1e-12, 10.0)
+        require_count("optim.batch_size", self.batch_size, 1, 1_000_000)
+        require_count("optim.steps_per_epoch", self.steps_per_epoch, 0, 10_000_000)
+        require_number("optim.weight_decay", self.weight_decay, 0.0, 10.0)
+        require_number("optim.grad_clip", self.grad_clip, 0.0)
+        require_count("optim.max_bad_steps", self.max_bad_steps, 1, 1_000_000)
 
 
 @dataclass(frozen=True)
@@ -259,8 +275,8 @@ class DataConfig:
     """Seed of the buffer: episodes, actions and split."""
 
     def __post_init__(self) -> None:
-        _require_count("data.episodes", self.episodes, 1, 10_000_000)
-        _require_count("data.seed", self.seed, 0, 2**63 - 1)
+        require_count("data.episodes", self.episodes, 1, 10_000_000)
+        require_count("data.seed", self.seed, 0, 2**63 - 1)
 
 
 @dataclass(frozen=True)
@@ -310,16 +326,16 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         allowed = ", ".join(MODELS)
-        _require("model_name", self.model_name, self.model_name in MODELS, f"one of {allowed}")
+        require("model_name", self.model_name, self.model_name in MODELS, f"one of {allowed}")
         expected = MODELS[self.model_name]
         valid = isinstance(self.model, expected)
-        _require(
+        require(
             "model", type(self.model).__name__, valid, f"{expected.__name__} as model_name says"
         )
-        _require_count("epochs", self.epochs, 1, 10_000_000)
-        _require_count("seed", self.seed, 0, 2**63 - 1)
-        _require_count("validation_steps", self.validation_steps, 1, 1_000_000)
-        _require_number("save_seconds", self.save_seconds, 0.0)
+        require_count("epochs", self.epochs, 1, 10_000_000)
+        require_count("seed", self.seed, 0, 2**63 - 1)
+        require_count("validation_steps", self.validation_steps, 1, 1_000_000)
+        require_number("save_seconds", self.save_seconds, 0.0)
 
 
 def default_config(env_name: str = "oscillator", model_name: str = "jump") -> TrainConfig:
@@ -330,7 +346,7 @@ def default_config(env_name: str = "oscillator", model_name: str = "jump") -> Tr
     if model_name not in MODELS:
         raise ValueError(
             f"model {model_name!r} is not known: expected one of {', '.join(MODELS)}"
-            + _suggestion(model_name, MODELS)
+            + suggestion(model_name, MODELS)
         )
     return TrainConfig(env_name=env_name, model_name=model_name, model=MODELS[model_name]())
 
@@ -346,55 +362,9 @@ def from_dict(values: dict[str, Any]) -> TrainConfig:
     if not isinstance(model_name, str):
         raise ValueError(f"model_name={model_name!r} is not valid: expected a name")
     base = default_config(str(values.get("env_name", "oscillator")), model_name)
-    return _merge(base, values, "config")
+    return merge(base, values, "config")
 
 
 def model_from_dict(model_name: str, values: dict[str, Any]) -> ModelConfig:
     """Config of a structure from plain values. Raises ``ValueError`` as ``from_dict`` does."""
-    return _merge(default_config(model_name=model_name).model, values, "model")
-
-
-def config_hash(config: Any) -> str:
-    """8 hex digits that depend on every value of a config (or of plain JSON data)."""
-    plain = asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _suggestion(name: str, allowed: Any) -> str:
-    close = difflib.get_close_matches(str(name), list(allowed), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _merge(base: Any, values: Any, where: str) -> Any:
-    """``base`` with ``values`` over it, each of its own type, nested configs included."""
-    if not isinstance(values, dict):
-        raise ValueError(f"{where}={values!r} is not valid: expected a table of options")
-    names = [f.name for f in fields(base)]
-    changes: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in names:
-            raise ValueError(
-                f"{where}.{key} is not known: expected one of {', '.join(names)}"
-                + _suggestion(key, names)
-            )
-        old = getattr(base, key)
-        if is_dataclass(old):
-            changes[key] = _merge(old, value, f"{where}.{key}")
-        else:
-            changes[key] = _checked(type(base), key, value, f"{where}.{key}")
-    return replace(base, **changes)
-
-
-def _checked(owner: type, name: str, value: Any, where: str) -> Any:
-    from typing import get_type_hints
-
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-    hint = get_type_hints(owner)[name]
-    try:
-        adapter = TypeAdapter(hint, config=ConfigDict(strict=True, allow_inf_nan=False))
-        return adapter.validate_python(value)
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise ValueError(f"{where}={value!r} is not valid: {reason}") from None
+    return merge(default_config(model_name=model_name).model, values, "model")

@@ -7,8 +7,6 @@ that a step depends on is saved: a run that was killed and resumed ends bit-equa
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,21 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from worldmodels import metrics
+from worldmodels.batches import TrainingError, Validation, Windows
 from worldmodels.checkpoint import load_checkpoint, resume_checkpoint, save_checkpoint
 from worldmodels.config import OptimConfig, TrainConfig, to_dict
 from worldmodels.interface import Batch, DivergenceError, Spec, WorldModel
-from worldmodels.rollout import imagine
+from worldmodels.interruption import Interruption
 from worldmodels.soap import SOAP
 from worldmodels.state import build
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on or start; the message says why and what to change."""
 
 
 class RunFolderLike(Protocol):
@@ -95,95 +89,6 @@ def learning_rate(config: OptimConfig, step: int, total: int) -> float:
     return config.lr * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
 
 
-class Windows:
-    """Shuffled windows of a split on a device; batch ``step`` is a pure function of seed and step."""
-
-    def __init__(self, dataset: Any, length: int, batch_size: int, seed: int, device: str) -> None:
-        lengths = torch.as_tensor(np.asarray(dataset.lengths))
-        longest = int(lengths.max())
-        self.length = min(length, longest)
-        if self.length < 1:
-            raise TrainingError("the train split has no transitions: collect longer episodes")
-        steps = torch.arange(longest)
-        fits = steps[None, :] + self.length <= lengths[:, None]
-        short = (lengths > 0) & (lengths < self.length)
-        fits[short, 0] = True  # an episode shorter than a window gives one masked window
-        self.starts = torch.nonzero(fits)
-        self.batch_size = min(batch_size, len(self.starts))
-        self.seed = seed
-        self.device = device
-        self.lengths = lengths.to(device)
-        self.states = torch.as_tensor(dataset.states, dtype=torch.float32, device=device)
-        self.actions = torch.as_tensor(dataset.actions, device=device)
-        names = tuple(dataset.params)
-        table = [np.asarray(dataset.params[name], np.float32) for name in names]
-        table = np.stack(table, 1) if table else np.zeros((len(lengths), 0), np.float32)
-        self.params = torch.as_tensor(table, device=device)
-        self._pass = -1
-        self._order = torch.empty(0, dtype=torch.int64)
-
-    @property
-    def batches_per_pass(self) -> int:
-        """Batches in one pass over all windows (the rest of a pass is left out)."""
-        return len(self.starts) // self.batch_size
-
-    def batch(self, step: int) -> Batch:
-        """Batch number ``step`` of an endless stream of shuffled passes."""
-        number, index = divmod(step, self.batches_per_pass)
-        if number != self._pass:
-            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**63)
-            self._order = torch.randperm(len(self.starts), generator=generator)
-            self._pass = number
-        chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
-        episode, start = self.starts[chosen].to(self.device).unbind(1)
-        times = start[:, None] + torch.arange(self.length + 1, device=self.device)
-        row = episode[:, None]
-        mask = times[:, :-1] < self.lengths[row]
-        # Behind an episode's end the arrays repeat its last state: those steps carry no weight.
-        times = times.clamp(max=self.actions.shape[1])
-        actions = self.actions[row, times[:, :-1].clamp(max=self.actions.shape[1] - 1)]
-        return Batch(self.states[row, times], actions, self.params[episode], mask)
-
-
-class Validation:
-    """Open-loop rollouts on the validation split; the median error chooses the best checkpoint."""
-
-    def __init__(
-        self, dataset: Any, spec: Spec, scale: np.ndarray, steps: int, device: str
-    ) -> None:
-        kept = np.flatnonzero(np.asarray(dataset.lengths) > 0)[:128]
-        if not len(kept):
-            raise TrainingError("the validation split has no episodes: collect more")
-        lengths = np.asarray(dataset.lengths)[kept]
-        self.steps = int(min(steps, lengths.max()))
-        self.spec = spec
-        self.scale = scale
-        self.truth = dataset.states[kept, 1 : self.steps + 1]
-        self.valid = np.arange(self.steps)[None, :] < lengths[:, None]
-        starts = torch.as_tensor(dataset.states[kept, :1], dtype=torch.float32)
-        self.starts = starts.to(device)
-        self.actions = torch.as_tensor(dataset.actions[kept, : self.steps]).to(device)
-        table = [np.asarray(values, np.float32)[kept] for values in dataset.params.values()]
-        params = np.stack(table, 1) if table else np.zeros((len(kept), 0), np.float32)
-        self.params = torch.as_tensor(params, device=device)
-
-    def score(self, model: WorldModel) -> dict[str, float]:
-        """``nmse`` (what is minimised) and the medians at a few horizons."""
-        was_training = model.training
-        model.eval()
-        with torch.no_grad():
-            latent = model.encode(self.starts, self.params)
-            predicted = imagine(model, latent, self.actions).double().cpu().numpy()
-        model.train(was_training)
-        errors = metrics.normalised_mse(self.truth, predicted, self.scale, self.spec.angles)
-        weights = self.valid.sum(1)
-        means = np.where(self.valid, errors, 0.0).sum(1) / weights
-        values = {"nmse": float(np.median(means)), "finite": metrics.finite_share(predicted)}
-        for horizon in sorted({h for h in (1, 10, 50, 100) if h < self.steps} | {self.steps}):
-            values[f"nmse_{horizon}"] = metrics.at_horizon(errors, self.valid, horizon)["median"]
-        return values
-
-
 @dataclass
 class Progress:
     """Where a run is: everything a step depends on beside weights and optimiser."""
@@ -195,41 +100,6 @@ class Progress:
     loss_count: int = 0
     skipped: int = 0
     bad_in_a_row: int = 0
-
-
-class Interruption:
-    """Remembers SIGINT and SIGTERM until the step in hand is done; a second one acts at once."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    @contextmanager
-    def watched(self) -> Iterator[Interruption]:
-        """Catch both signals within the block (in the main thread; elsewhere nothing changes)."""
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.getsignal(number) for number in numbers}
-
-        def remember(number: int, frame: Any) -> None:
-            self.signal = number
-            for each in numbers:
-                signal.signal(each, before[each])
-
-        for number in numbers:
-            signal.signal(number, remember)
-        try:
-            yield self
-        finally:
-            for number in numbers:
-                signal.signal(number, before[number])
-
-    def stop(self) -> None:
-        """End the process's work as the signal asked: KeyboardInterrupt, or SystemExit(143)."""
-        if self.signal == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SystemExit(143)
 
 
 class Trainer:
