@@ -143,7 +143,7 @@ def _report(path: Path, result: dict[str, Any], seconds: float) -> None:
         if name.startswith("eval/nmse_"):
             steps = name.removeprefix("eval/nmse_")
             print(f"  normalised MSE after {steps} steps, last epoch: {value:.3g}")
-    print(f"trained in {seconds:.0f} s; next: python scripts/evaluate.py --run {path}")
+    print(f"trained in {seconds:.0f} s; next: python scripts/evaluate.py {path}")
 
 
 if __name__ == "__main__":
