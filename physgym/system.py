@@ -263,7 +263,8 @@ class System(ABC):
         if kind not in REWARDS:
             raise ValueError(f"reward={kind!r} is unknown; choose one of {', '.join(REWARDS)}")
         ratio = self.squared_error(s, u, params) / (self.error_scale * self.error_scale)
-        return where(ratio < 0.25, 1.0, 0.0) if kind == "sparse" else -ratio
+        # The zero has the operand's type: torch would make float32 of two numbers.
+        return where(ratio < 0.25, 1.0, 0.0 * abs(s[0])) if kind == "sparse" else -ratio
 
     def events(self, state: Any, params: Any) -> dict[str, Any]:
         """What ends an episode at `state`: a dict of truth values (...,), empty where nothing
