@@ -365,8 +365,11 @@ class System(ABC):
         """`state` as floats; ValueError where its shape, a value or a collision makes it no
         start.
         """
-        array = np.asarray(state, dtype=np.float64)
         names = ", ".join(self.state_names)
+        try:
+            array = np.asarray(state, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(f"state {state!r} is not made of numbers; give {names}") from None
         if array.shape != (self.state_size,):
             raise ValueError(
                 f"state has shape {array.shape}, but {self.name} has ({self.state_size},): {names}"

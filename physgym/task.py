@@ -282,11 +282,12 @@ def _ranges(system: System, randomize: Any) -> dict[str, tuple[float, float]]:
     ranges = {}
     for name, bounds in randomize.items():
         try:
-            low, high = (float(x) for x in bounds)
+            low, high = bounds
         except (TypeError, ValueError):
             raise ValueError(f"randomize[{name!r}]={bounds!r} must be (low, high)") from None
         for value in (low, high):
             system.check_params({name: value})
+        low, high = float(low), float(high)
         if low > high:
             raise ValueError(f"randomize[{name!r}]={bounds!r} has low > high")
         ranges[name] = (low, high)
