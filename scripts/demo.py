@@ -57,6 +57,9 @@ def main() -> None:
     """Run the demo and say where everything lies."""
     config = tyro.cli(DemoConfig, description=__doc__)
     began = time.perf_counter()
+    import torch
+
+    torch.set_num_threads(1)  # so small a network only waits for a second thread
     out = config.out or Path("outputs") / time.strftime("demo-%Y-%m-%d-%H-%M-%S")
     say("1/5", f"collecting {config.episodes} episodes of random actions")
     dataset = collect_buffer(config, out)
@@ -66,8 +69,9 @@ def main() -> None:
     compare_models(models, dataset, out)
     say("4/5", f"an agent that plans in the {PLANNED_IN} model, there and in the truth")
     run_agents(config, models[PLANNED_IN])
-    say("5/5", f"filming it: true | learned ({FILMED}) | difference")
-    film_agent(config, models, out)
+    say("5/5", f"filming it, and random actions: true | learned ({FILMED}) | difference")
+    film_agent(config, models[PLANNED_IN], out)
+    film_beside_truth(config, models[FILMED], out)
     print(f"\nDone in {time.perf_counter() - began:.0f} s. Everything lies in {out}/:")
     for path in sorted(p for p in out.rglob("*") if p.suffix in (".mp4", ".gif", ".png", ".md")):
         print(f"  {path}")
@@ -170,19 +174,30 @@ def as_agent(
     return act
 
 
-def film_agent(config: DemoConfig, models: dict[str, Any], out: Path) -> None:
-    """An MP4 and a GIF of one true episode of the planner beside a model's view of it."""
+def film_agent(config: DemoConfig, model: Any, out: Path) -> None:
+    """A GIF of one true episode of the planner."""
+    from worldmodels.recording import captions, record
+    from worldmodels.video import film, write_video
+
+    policy = policy_of(model, "planner", config.seed)
+    shown = record(model.spec.env_name, model.spec.env_kwargs, policy, seed=config.seed)
+    lines = captions(shown, shown.states)
+    frames = film(shown.system, shown.states, shown.controls, shown.params, 240, lines)
+    write_video(frames, out / "planner.gif", 1 / shown.dt)
+
+
+def film_beside_truth(config: DemoConfig, model: Any, out: Path) -> None:
+    """An MP4 and a GIF of one true episode of random actions, beside the model's guess of it."""
     from worldmodels.recording import film_beside, predict, record
     from worldmodels.video import write_video
 
-    spec = models[FILMED].spec
-    policy = policy_of(models[PLANNED_IN], "planner", config.seed)
-    recording = record(spec.env_name, spec.env_kwargs, policy, seed=config.seed)
-    learned = predict(models[FILMED], recording)
+    spec = model.spec
+    recording = record(spec.env_name, spec.env_kwargs, "random", seed=config.seed)
+    learned = predict(model, recording)
     with progress("drawing and writing", 4 * len(learned)) as advance:
-        film = film_beside(recording, learned, 240, advance)
+        frames = film_beside(recording, learned, 240, advance)
         for suffix in ("mp4", "gif"):
-            write_video(film, out / f"beside.{suffix}", 1 / recording.dt, advance)
+            write_video(frames, out / f"beside.{suffix}", 1 / recording.dt, advance)
 
 
 if __name__ == "__main__":

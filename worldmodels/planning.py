@@ -16,8 +16,8 @@ class Planner:
 
     Call it with observations (N, D) of ``obs_mode="state"``, all rows in step; it answers with
     actions (N,). Every ``hold`` steps it draws ``samples`` futures a row, each of ``blocks``
-    actions held for ``hold`` steps, keeps the best ``elite`` and draws anew around them, ``rounds`` times.
-    Futures are scored by the system's own reward of the imagined states, with default parameters.
+    actions held for ``hold`` steps, keeps the best ``elite`` and draws anew around them, ``rounds``
+    times. Futures are scored by the system's own reward of the imagined states, with default parameters.
 
     Raises ``ValueError`` for a model of continuous actions.
     """

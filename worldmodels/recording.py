@@ -110,17 +110,14 @@ def film_beside(
     from worldmodels.metrics import state_error
 
     system, half = recording.system, recording.system.state_size // 2
-    films = [
-        film(
-            system, states, recording.controls, recording.params, size, captions(recording, states),
-            advance,
-        )
+    truth, guess = (
+        film(system, states, recording.controls, recording.params, size, advance=advance)
         for states in (recording.states, learned)
-    ]  # fmt: skip
+    )
     error = state_error(recording.states[None], learned[None], system.angles)[0, :, :half]
-    unit = system.state_units[0]
-    notes = [f"off by {np.abs(row).max():.1e} {unit}" for row in error]
-    return side_by_side(films[0], films[1], notes=notes)
+    lines = [f"off by {np.abs(row).max():.1e} {system.state_units[0]}" for row in error]
+    both = [captions(recording, states) for states in (recording.states, learned)]
+    return side_by_side(truth, guess, captions=(*both, lines))
 
 
 def captions(recording: Recording, states: np.ndarray) -> list[str]:

@@ -54,13 +54,13 @@ def side_by_side(
     learned: np.ndarray,
     labels: tuple[str, str, str] = ("true", "learned", "difference"),
     gap: int = 2,
-    notes: Sequence[str] | None = None,
+    captions: Sequence[Sequence[str]] | None = None,
 ) -> np.ndarray:
     """Three panels in one film: uint8 (T, H + bar, 3 W + 2 gap, 3) of two (T, H, W, 3).
 
     The difference is of brightness: ``TRUE_COLOR`` where only the truth is bright,
-    ``LEARNED_COLOR`` where only the prediction is. ``notes``: a line for each of its pictures.
-    Raises ``ValueError`` for unequal shapes.
+    ``LEARNED_COLOR`` where only the prediction is. ``captions``: for each panel, one line
+    for each picture. Raises ``ValueError`` for unequal shapes.
     """
     if truth.shape != learned.shape or truth.ndim != 4:
         raise ValueError(f"films of shapes {truth.shape} and {learned.shape} cannot be compared")
@@ -75,11 +75,11 @@ def side_by_side(
         write_text(heading, label, "bottom", scale=1.0 + height / 480)
         film[:, :bar, at] = heading
     for index in range(count):
-        contrast = difference(truth[index], learned[index])
-        if notes is not None:
-            write_text(contrast, notes[index], "bottom")
-        panels = truth[index], learned[index], contrast
+        panels = truth[index], learned[index], difference(truth[index], learned[index])
         for column, panel in enumerate(panels):
+            if captions is not None:
+                panel = panel.copy()
+                write_text(panel, captions[column][index])
             film[index, bar:, column * (width + gap) : column * (width + gap) + width] = panel
     return film
 
