@@ -47,7 +47,7 @@ AGENTS: dict[str, dict[str, Any]] = {
         "buffer_size": 200_000,
         "learning_starts": 2_000,
         "train_freq": 1,
-        "gradient_steps": 1,
+        "gradient_steps": 3,
         "gamma": 0.98,
     },
 }
