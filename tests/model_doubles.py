@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 import physgym
+from worldmodels.config import MODELS
 from worldmodels.interface import Batch, Latent, Spec, WorldModel
 
 
@@ -72,6 +73,12 @@ class Still(Perfect):
     def step(self, latent: Latent, action: torch.Tensor, dt: Any = None) -> Latent:
         count = latent.memory[0] + 1
         return latent._replace(z=self.change(latent.z.clone(), count), memory=(count,))
+
+
+def small_model(name: str, spec: Spec, **options: Any) -> Any:
+    """An untrained model of structure `name`, always the same one."""
+    torch.manual_seed(0)
+    return MODELS[name](hidden=8, **options).build(spec)
 
 
 def assert_same(a: Any, b: Any, skip: tuple[str, ...] = ("diverged", "uncertainty")) -> None:

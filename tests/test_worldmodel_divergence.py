@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
-from model_doubles import Perfect, Still, assert_same, make_spec
+from model_doubles import Perfect, Still, make_spec, small_model
 
 import physgym
 from worldmodels.config import MODELS
 from worldmodels.env import WorldModelEnv, WorldModelVectorEnv
-from worldmodels.interface import DivergenceError, Spec
-from worldmodels.uncertainty import calibrate_uncertainty
+from worldmodels.interface import DivergenceError
 
 torch.set_num_threads(1)
 STARTS = np.array([[0.5, 0.1], [1.5, 0.1], [-0.5, 0.2]])
@@ -192,14 +191,11 @@ def test_another_dt_is_predicted_where_the_model_can() -> None:
     assert env.metadata["render_fps"] == 10
 
 
-def small(name: str, spec: Spec, **options: Any) -> Any:
-    torch.manual_seed(0)
-    return MODELS[name](hidden=8, **options).build(spec)
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_memory_is_of_the_row_and_of_the_episode(name: str) -> None:
-    env = WorldModelVectorEnv(small(name, make_spec("pendulum")), 3, autoreset_mode="Disabled")
+    env = WorldModelVectorEnv(
+        small_model(name, make_spec("pendulum")), 3, autoreset_mode="Disabled"
+    )
     starts = np.array([[0.1, 0.2], [0.3, -0.1], [-0.4, 0.3]])
     env.reset(options={"state": starts})
     untouched = WorldModelVectorEnv(env.model, 3, autoreset_mode="Disabled")
@@ -219,7 +215,7 @@ def test_memory_is_of_the_row_and_of_the_episode(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_rows_do_not_depend_on_their_batch(name: str) -> None:
-    model = small(name, make_spec("spaceship"), condition="params")
+    model = small_model(name, make_spec("spaceship"), condition="params")
     together = WorldModelVectorEnv(model, 16, randomize=True)
     _, info = together.reset(seed=0)
     alone = [WorldModelEnv(model, randomize=True) for _ in range(16)]
@@ -235,7 +231,7 @@ def test_rows_do_not_depend_on_their_batch(name: str) -> None:
 
 
 def test_steps_are_taken_in_inference_and_eval_mode() -> None:
-    model = small("jump", make_spec("pendulum"))
+    model = small_model("jump", make_spec("pendulum"))
     seen: list[tuple[bool, bool]] = []
     original = model.step
 
@@ -253,61 +249,9 @@ def test_steps_are_taken_in_inference_and_eval_mode() -> None:
     assert set(seen) == {(True, False)}
 
 
-def test_an_ensemble_tells_its_uncertainty() -> None:
-    spec = make_spec("pendulum")
-    model = small("newtonian", spec, ensemble=3)
-    plain, careful = (
-        WorldModelVectorEnv(model, 4),
-        WorldModelVectorEnv(model, 4, uncertainty_penalty=2.0),
-    )
-    assert_same(plain.reset(seed=0), careful.reset(seed=0))
-    for _ in range(3):
-        _, rewards, *_, info = plain.step(np.zeros(4, dtype=np.int64))
-        _, reduced, *_ = careful.step(np.zeros(4, dtype=np.int64))
-    assert (info["uncertainty"] > 0).all()
-    np.testing.assert_allclose(rewards - reduced, 2.0 * info["uncertainty"])
-    limit = float(np.median(info["uncertainty"]))
-    bounded = WorldModelVectorEnv(model, 4, uncertainty_limit=limit, autoreset_mode="Disabled")
-    bounded.reset(seed=0)
-    for _ in range(3):
-        _, _, _, truncated, info = bounded.step(np.zeros(4, dtype=np.int64))
-        if truncated.any():
-            break
-    np.testing.assert_array_equal(truncated, info["uncertainty"] > limit)
-    assert "uncertainty" not in WorldModelEnv(small("newtonian", spec)).reset(seed=0)[1]
-    assert "uncertainty" in plain.reset(seed=0)[1]
-
-
-def test_the_limit_of_uncertainty_is_calibrated_on_validation_episodes() -> None:
-    class Buffer:
-        splits = {"train": np.array([0]), "val": np.array([1, 2])}
-        lengths = np.array([3, 2, 3])
-        states = np.array([0.1, 0.2, 0.3])[:, None, None] * np.ones((3, 4, 2))
-        actions = np.array([[0, 1, 2], [2, 1, 0], [1, 1, 1]])
-        params = physgym.get_system("pendulum").Params(*np.ones((5, 3)))._asdict()
-
-    model = small("newtonian", make_spec("pendulum"), ensemble=3)
-    env = WorldModelVectorEnv(model, 2)
-    env.reset(options={"state": Buffer.states[1:, 0]})
-    seen = [env.step(Buffer.actions[1:, t])[4]["uncertainty"] for t in range(3)]
-    valid = np.concatenate([seen[0], seen[1], seen[2][1:]])
-    for quantile in (0.5, 1.0):
-        limit = calibrate_uncertainty(model, Buffer(), quantile)
-        assert limit == pytest.approx(np.quantile(valid, quantile), rel=1e-5)
-    lone = small("newtonian", make_spec("pendulum"))
-    with pytest.raises(ValueError, match="ensemble"):
-        calibrate_uncertainty(lone, Buffer())
-    with pytest.raises(ValueError, match="ensemble"):
-        WorldModelVectorEnv(lone, 2, uncertainty_limit=limit)
-    with pytest.raises(ValueError, match="quantile"):
-        calibrate_uncertainty(model, Buffer(), 2.0)
-    with pytest.raises(ValueError, match="test"):
-        calibrate_uncertainty(model, Buffer(), split="test")
-
-
 def test_a_device_that_is_not_there_means_the_cpu() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is CUDA here")
     with pytest.warns(RuntimeWarning, match="cuda"):
-        env = WorldModelEnv(small("jump", make_spec("pendulum")), device="cuda")
+        env = WorldModelEnv(small_model("jump", make_spec("pendulum")), device="cuda")
     env.reset(seed=0)

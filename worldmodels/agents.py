@@ -16,40 +16,27 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+_COMMON = {"policy_kwargs": {"net_arch": [64, 64]}, "learning_rate": 1e-3, "gamma": 0.98}
+_REPLAY = {"batch_size": 256, "buffer_size": 200_000, "train_freq": 1}
 AGENTS: dict[str, dict[str, Any]] = {
     "dqn": {
-        "policy_kwargs": {"net_arch": [64, 64]},
-        "learning_rate": 1e-3,
-        "batch_size": 256,
-        "buffer_size": 200_000,
+        **_COMMON,
+        **_REPLAY,
         "learning_starts": 5_000,
-        "train_freq": 1,
         "gradient_steps": 2,
         "target_update_interval": 1_000,
         "exploration_fraction": 0.3,
         "exploration_final_eps": 0.05,
-        "gamma": 0.98,
     },
     "ppo": {
-        "policy_kwargs": {"net_arch": [64, 64]},
-        "learning_rate": 1e-3,
+        **_COMMON,
         "n_steps": 64,
         "batch_size": 1024,
         "n_epochs": 8,
-        "gamma": 0.98,
         "gae_lambda": 0.95,
         "ent_coef": 0.001,
     },
-    "sac": {
-        "policy_kwargs": {"net_arch": [64, 64]},
-        "learning_rate": 1e-3,
-        "batch_size": 256,
-        "buffer_size": 200_000,
-        "learning_starts": 2_000,
-        "train_freq": 1,
-        "gradient_steps": 3,
-        "gamma": 0.98,
-    },
+    "sac": {**_COMMON, **_REPLAY, "learning_starts": 2_000, "gradient_steps": 3},
 }
 """Settings of each agent, found on the oscillator and the pendulum with 32 envs."""
 

@@ -1,7 +1,8 @@
 """Rows of one world model, stepped together: the part of a learned env that holds the latents.
 
 A row that cannot be predicted further (not finite, far outside the training range, or the model
-raised) is reported as diverged and stays where it was; the other rows go on.
+raised) is reported as diverged and stays where it was; the other rows go on. Beside it: how far an
+ensemble may disagree before it is better not trusted.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import torch
 from torch import Tensor
 
 from worldmodels.interface import DivergenceError, WorldModel
-from worldmodels.uncertainty import knows_uncertainty
 
 
 class Prediction(NamedTuple):
@@ -166,6 +166,51 @@ class Predictor:
             )
             warnings.warn(message, RuntimeWarning, stacklevel=2)
         self._warned = True
+
+
+def knows_uncertainty(model: WorldModel) -> bool:
+    """Whether `model` can say how far its members disagree."""
+    return hasattr(model, "disagreement")
+
+
+def calibrate_uncertainty(
+    model: WorldModel, dataset: Any, quantile: float = 0.99, split: str = "val"
+) -> float:
+    """The uncertainty that open-loop rollouts of a buffer's episodes stay below at `quantile`.
+
+    Use it as `uncertainty_limit` of a learned env: episodes as long and as far afield as the
+    buffer's are then rarely cut short, others are.
+
+    Args:
+        model: an ensemble.
+        dataset: `worldmodels.data.Dataset`; the episodes of `split` are rolled out from their
+            first states under their own actions.
+        quantile: share of the steps that lie below, in (0, 1].
+
+    Raises:
+        ValueError: the model is no ensemble, there is no such episode, a bad quantile.
+    """
+    if not knows_uncertainty(model):
+        raise ValueError("the model has one member only: train with --model.ensemble 5")
+    if not 0.0 < quantile <= 1.0:
+        raise ValueError(f"quantile={quantile!r} must lie in (0, 1]")
+    episodes = np.asarray(dataset.splits.get(split, []), dtype=np.int64)
+    lengths = np.asarray(dataset.lengths)[episodes]
+    if not len(episodes) or not lengths.any():
+        raise ValueError(f"the buffer has no steps in its split {split!r} to calibrate on")
+    first = next(model.parameters())
+    starts = torch.as_tensor(dataset.states[episodes, :1], dtype=first.dtype, device=first.device)
+    told = [dataset.params[name][episodes] for name in model.spec.param_names]
+    params = torch.as_tensor(np.stack(told, 1), dtype=first.dtype, device=first.device)
+    actions = torch.as_tensor(dataset.actions[episodes], device=first.device)
+    seen: list[np.ndarray] = []
+    disagreement: Any = model.disagreement
+    with torch.inference_mode():
+        latent = model.eval().encode(starts, params)
+        for t in range(int(lengths.max())):
+            latent = model.step(latent, actions[:, t])
+            seen.append(disagreement(latent).double().cpu().numpy()[t < lengths])
+    return float(np.quantile(np.nan_to_num(np.concatenate(seen), nan=np.inf), quantile))
 
 
 # torchdiffeq reports a failed solve by AssertionError, torch by RuntimeError.

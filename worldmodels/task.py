@@ -110,6 +110,7 @@ def parse_actions(
         gymnasium.error.InvalidAction: a wrong shape or type, an action that does not exist.
     """
     array = np.asarray(actions)
+    shape: tuple[int, ...]
     if task.discrete:
         count, shape, kinds = len(task.system.discrete_actions), (num_envs,), "iu"
     else:

@@ -19,9 +19,8 @@ from physgym.env import RENDER_SIZE
 from physgym.task import Task
 from worldmodels import task as truth
 from worldmodels.interface import WorldModel
-from worldmodels.predictor import Predictor
+from worldmodels.predictor import Predictor, knows_uncertainty
 from worldmodels.starts import BufferStarts, Starts, TrueStarts
-from worldmodels.uncertainty import knows_uncertainty
 
 DIVERGENCE_FACTOR = 10.0
 """A prediction this many times beyond the training range has diverged."""
@@ -45,7 +44,7 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
         dataset: a collected buffer, or its path.
         uncertainty_penalty: reward lost per unit of an ensemble's `info["uncertainty"]`.
         uncertainty_limit: rows whose uncertainty exceeds it are truncated; see
-            `worldmodels.uncertainty.calibrate_uncertainty`.
+            `worldmodels.predictor.calibrate_uncertainty`.
         divergence_factor: see above; angles are excepted, turns have no range.
         device: where the model runs, such as "cuda"; None: where it is. Without CUDA, the CPU.
         render_mode: "rgb_array" or None.
