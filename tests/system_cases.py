@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.integrate import solve_ivp
 
+from benchmarks.truth import reference_step, scaled_error
 from physgym import SYSTEMS, System
 
 NAMES = tuple(SYSTEMS)
@@ -38,62 +37,6 @@ def undamped(system: System) -> Any:
     """Default parameters without damping."""
     params = system.Params()
     return params._replace(damping=0.0) if "damping" in params._fields else params
-
-
-def _oscillator(y: np.ndarray, u: np.ndarray, p: Any) -> list[float]:
-    return [y[1], (u[0] - p.stiffness * y[0] - p.damping * y[1]) / p.mass]
-
-
-def _pendulum(y: np.ndarray, u: np.ndarray, p: Any) -> list[float]:
-    torque = u[0] - p.mass * p.gravity * p.length * np.sin(y[0]) - p.damping * y[1]
-    return [y[1], torque / (p.mass * p.length**2)]
-
-
-def _spaceship(y: np.ndarray, u: np.ndarray, p: Any) -> np.ndarray:
-    pull = p.gm * y[:2] / (y[:2] @ y[:2] + p.softening**2) ** 1.5
-    return np.concatenate([y[2:], u - pull])
-
-
-def _three_body(y: np.ndarray, u: np.ndarray, p: Any) -> np.ndarray:
-    q, masses = y[:6].reshape(3, 2), np.array([p.mass_0, p.mass_1, p.mass_2])
-    gaps = q[None, :, :] - q[:, None, :]
-    cubes = ((gaps**2).sum(-1) + p.softening**2 + np.eye(3)) ** 1.5
-    pulls = p.g * (masses[None, :, None] * gaps / cubes[..., None]).sum(1)
-    pulls[0] += u
-    return np.concatenate([y[6:], pulls.ravel()])
-
-
-RIGHT_HAND_SIDES: dict[str, Callable[[np.ndarray, np.ndarray, Any], Any]] = {
-    "oscillator": _oscillator,
-    "pendulum": _pendulum,
-    "spaceship": _spaceship,
-    "three_body": _three_body,
-}
-"""The equations of motion as PHYSICS states them, written again: a slip in a system shows here."""
-
-
-def reference_step(
-    name: str, state: Any, control: Any, params: Any, dt: float, tolerance: float = 1e-12
-) -> np.ndarray:
-    """The state (D,) after `dt` under a held control, by SciPy's DOP853 on the equations above."""
-    right = RIGHT_HAND_SIDES[name]
-    u = np.asarray(control, dtype=np.float64)
-    solution = solve_ivp(
-        lambda t, y: right(y, u, params),
-        (0.0, dt),
-        np.asarray(state, dtype=np.float64),
-        method="DOP853",
-        rtol=tolerance,
-        atol=tolerance,
-    )
-    assert solution.success, solution.message
-    return solution.y[:, -1]
-
-
-def scaled_error(state: Any, truth: Any) -> float:
-    """The largest |error| / max(1, |x|)."""
-    truth = np.asarray(truth)
-    return float(np.max(np.abs(np.asarray(state) - truth) / np.maximum(1.0, np.abs(truth))))
 
 
 def rollout_errors(
