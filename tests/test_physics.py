@@ -61,6 +61,24 @@ def test_oscillator_is_the_matrix_exponential(damping: float, dt: float) -> None
         assert scaled_error(state, truth) <= 1e-11
 
 
+@pytest.mark.parametrize(
+    ("mass", "stiffness", "damping", "dt"),
+    [
+        (0.5, 2.0, 0.1, 10.0),
+        (0.001, 1000.0, 0.0, 0.1),
+        (0.001, 2.0, 5.0, 0.1),
+        (0.5, 2.0, 200.0, 1.0),
+    ],
+)
+def test_stiff_oscillator_is_exact_too(
+    mass: float, stiffness: float, damping: float, dt: float
+) -> None:
+    params = OSCILLATOR.Params(mass=mass, stiffness=stiffness, damping=damping)
+    state, force = np.array([0.3, -0.7]), 0.4
+    after = OSCILLATOR.step(state, np.array([force]), params, dt)
+    assert scaled_error(after, oscillator_step(state, force, params, dt)) <= 1e-11
+
+
 def crossing_time(theta: float, dt: float = 0.01) -> float:
     """When a pendulum released at rest at `theta` first hangs down: a quarter of its period."""
     params, state, t = undamped(PENDULUM), (theta, 0.0), 0.0
