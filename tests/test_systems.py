@@ -458,6 +458,105 @@ def test_distance_to_figure_eight(noise: float, bar: float) -> None:
     assert (formula >= 0.0).all()
 
 
+# -- tasks, as the page of the systems states them ------------------------------------------
+
+
+def task_error(name: str, y: np.ndarray, u: np.ndarray, p: Any) -> float:
+    """Squared error of one state, written a second time."""
+    if name == "oscillator":
+        return (y[0] - 0.3) ** 2 + y[1] ** 2 / (p.stiffness / p.mass)
+    if name == "pendulum":
+        upright = math.remainder(y[0] - math.pi, 2.0 * math.pi)
+        return upright**2 + 0.1 * min(y[1] ** 2, 64.0) + 0.001 * u[0] ** 2
+    if name == "spaceship":
+        r, speed = np.hypot(y[0], y[1]), math.sqrt(p.gm / 3.0)
+        radial = (y[:2] @ y[2:]) / r
+        across = abs(y[0] * y[3] - y[1] * y[2]) / r
+        return (r / 3.0 - 1.0) ** 2 + (radial / speed) ** 2 + (across / speed - 1.0) ** 2
+    return float(brute_force_distance(y[None])[0])
+
+
+SCALES = {"oscillator": 0.2, "spaceship": 0.15, "three_body": 0.3}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rewards_are_those_stated(name: str) -> None:
+    system, states, controls, params = rows_of(name, SYSTEMS[name].starts[0], 40)
+    dense = system.reward(states, controls, states, params)
+    sparse = system.reward(states, controls, states, params, kind="sparse")
+    quadratic = system.reward(states, controls, states, params, kind="quadratic")
+    for i, (y, u) in enumerate(zip(states, controls, strict=True)):
+        error = task_error(name, y, u, row_of(params, i))
+        if name == "pendulum":
+            wanted, scale = 1.0 - error / 16.2736, 0.5
+        else:
+            scale = SCALES[name]
+            wanted = 1.0 / (1.0 + error / scale**2)
+        tolerance = 1e-4 if name == "three_body" else 1e-10
+        assert dense[i] == pytest.approx(wanted, abs=tolerance)
+        assert sparse[i] == float(math.sqrt(error) < scale / 2.0)
+        assert quadratic[i] == pytest.approx(-error / scale**2, rel=1e-3, abs=1e-9)
+    assert not system.reward(states, controls, states, params, kind="none").any()
+    with pytest.raises(ValueError, match="dense, sparse, quadratic"):
+        system.reward(states, controls, states, params, kind="huge")
+
+
+@pytest.mark.parametrize(
+    ("name", "control", "state"),
+    [
+        ("oscillator", [0.0], [0.3, 0.0]),
+        ("pendulum", [0.0], [math.pi, 0.0]),
+        ("pendulum", [0.0], [-math.pi, 0.0]),
+        ("spaceship", [0.0, 0.0], [0.0, 3.0, math.sqrt(10.0 / 3.0), 0.0]),
+        ("spaceship", [0.0, 0.0], [0.0, 3.0, -math.sqrt(10.0 / 3.0), 0.0]),
+        ("three_body", [0.0, 0.0], three_body.figure_eight(1.0).tolist()),
+    ],
+)
+def test_goal_earns_one(name: str, control: list[float], state: list[float]) -> None:
+    system = SYSTEMS[name]
+    for kind in ("dense", "sparse"):
+        reward = system.reward(None, tuple(control), tuple(state), system.Params(), kind=kind)
+        assert reward == pytest.approx(1.0, abs=1e-6)
+
+
+def test_ends_are_those_stated() -> None:
+    ship, bodies = SYSTEMS["spaceship"], SYSTEMS["three_body"]
+    for r, collision, escape in ((0.499, True, False), (0.501, False, False), (8.01, False, True)):
+        state = (r * math.cos(2.0), r * math.sin(2.0), 0.0, 0.0)
+        assert ship.events(state, ship.Params()) == {"collision": collision, "escape": escape}
+    masses = bodies.Params(mass_0=1.0, mass_1=2.0, mass_2=3.0)
+    for gap, collision in ((0.099, True), (0.101, False)):
+        state = (1.0, 1.0, 1.0, 1.0 + gap, -1.0, -1.0, *[0.0] * 6)
+        assert bodies.events(state, masses) == {"collision": collision, "escape": False}
+    # Body 0 at x, the others half a metre off the origin: the centre of mass lies at x / 6.
+    for x, escape in ((2.99, False), (3.01, True)):
+        state = (x, 0.0, 0.6, 0.0, -0.4, 0.0, *[0.0] * 6)
+        assert bodies.events(state, masses)["escape"] is escape
+    for name in ("oscillator", "pendulum"):
+        assert SYSTEMS[name].events(SMOOTH[name], SYSTEMS[name].Params()) == {}
+
+
+def test_starts_are_those_stated() -> None:
+    """Ranges of the starts: an upper and a lower bound that a few hundred draws come close to."""
+    rng = np.random.default_rng(30)
+    for name, highest in (("oscillator", (1.8, 1.8)), ("pendulum", (math.pi, 1.0))):
+        states = starts_for(SYSTEMS[name], rng, 400, "default")
+        assert (np.abs(states) <= highest).all()
+        assert (states.max(0) > 0.95 * np.array(highest)).all()
+        assert (states.min(0) < -0.95 * np.array(highest)).all()
+    states = starts_for(SYSTEMS["spaceship"], rng, 400, "default")
+    q, v = states[:, :2], states[:, 2:]
+    axis = 1.0 / (2.0 / np.linalg.norm(q, axis=1) - (v**2).sum(1) / 10.0)
+    spin = q[:, 0] * v[:, 1] - q[:, 1] * v[:, 0]
+    eccentricity = np.sqrt(np.maximum(1.0 - spin**2 / (10.0 * axis), 0.0))
+    assert 2.0 - 1e-9 <= axis.min() < 2.1 < 3.9 < axis.max() <= 4.0 + 1e-9
+    assert eccentricity.min() < 0.02 < 0.38 < eccentricity.max() <= 0.4 + 1e-9
+    assert 0.4 < (spin > 0.0).mean() < 0.6
+    states = starts_for(SYSTEMS["three_body"], rng, 64, "figure_eight")
+    distance = brute_force_distance(states)
+    assert 0.02**2 * 4 < distance.mean() < 0.02**2 * 12
+
+
 # -- observations, parameters, small functions -------------------------------------------
 
 
