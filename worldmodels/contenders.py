@@ -11,23 +11,15 @@ import physgym
 from worldmodels import floors
 from worldmodels.evaluation import Entry
 from worldmodels.problems import Problems
+from worldmodels.recording import forecast
 
 
 def model_entry(model: Any, model_name: str = "") -> Entry:
     """Row of a world model: it sees the true start and the actions, and nothing after."""
-    import torch
-
-    from worldmodels.rollout import imagine
 
     def predict(tasks: Problems) -> np.ndarray:
-        device = next(model.parameters()).device
-        params = torch.as_tensor(tasks.param_array(model.spec.param_names), dtype=torch.float32)
-        start = torch.as_tensor(tasks.states[:, :1], dtype=torch.float32)
-        actions = torch.as_tensor(tasks.actions).to(device)
-        with torch.no_grad():
-            latent = model.encode(start.to(device), params.to(device))
-            states = imagine(model, latent, actions, tasks.dt)
-        return states.double().cpu().numpy()
+        told = tasks.param_array(model.spec.param_names)
+        return forecast(model, tasks.states[:, :1], tasks.actions, told, tasks.dt)
 
     return Entry(predict, bool(getattr(model, "any_dt", False)), "model", model_name)
 
@@ -39,11 +31,12 @@ def oracle_entry(integrator: str | None, substeps: int | None) -> Entry:
     """
 
     def predict(tasks: Problems) -> np.ndarray:
+        method = integrator or tasks.integrator
         state, states = tasks.states[:, 0], []
         for t in range(tasks.steps):
             control, dt = tasks.controls[:, t], tasks.dt
             with np.errstate(all="ignore"):
-                state = tasks.system.step(state, control, tasks.params, dt, integrator, substeps)
+                state = tasks.system.step(state, control, tasks.params, dt, method, substeps)
             states.append(state)
         return np.stack(states, axis=1)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
 import physgym
-from worldmodels.rollout import imagine
+from worldmodels.recording import forecast
 
 
 class Planner:
@@ -80,10 +79,7 @@ class Planner:
         starts = np.repeat(states, samples, axis=0)
         names = self.model.spec.param_names
         told = np.tile([float(getattr(self.params, name)) for name in names], (len(starts), 1))
-        with torch.no_grad():
-            context = torch.as_tensor(starts[:, None], dtype=torch.float32)
-            latent = self.model.encode(context, torch.as_tensor(told, dtype=torch.float32))
-            futures = imagine(self.model, latent, torch.as_tensor(actions)).double().numpy()
+        futures = forecast(self.model, starts[:, None], actions, told, self.model.spec.dt)
         before = np.concatenate([starts[:, None], futures[:, :-1]], axis=1)
         controls = self.system.control(self.system.discrete_actions[actions], self.params)
         rewards = np.asarray(self.system.reward(before, controls, futures, self.params))

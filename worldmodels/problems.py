@@ -30,6 +30,8 @@ class Problems(NamedTuple):
     """(B, T, U) physical controls of those actions."""
     valid: np.ndarray
     """(B, T) bool: step t lies in the episode."""
+    integrator: str | None = None
+    """Integrator of the truth; None: the system's own."""
 
     @property
     def steps(self) -> int:
@@ -77,7 +79,8 @@ def from_dataset(dataset: Any, steps: int, count: int = 256) -> Problems:
     valid = at[:, :-1] < dataset.lengths[rows, None]
     params = _params(system, {name: values[rows] for name, values in dataset.params.items()})
     controls = controls_of(system, actions, params)
-    return Problems(system, params, float(dataset.dt), states, actions, controls, valid)
+    integrator = dataset.env_kwargs.get("integrator")
+    return Problems(system, params, dataset.dt, states, actions, controls, valid, integrator)
 
 
 def at_step_length(problems: Problems, dt: float, hold: float, seconds: float) -> Problems:
@@ -96,15 +99,14 @@ def at_step_length(problems: Problems, dt: float, hold: float, seconds: float) -
     valid = []
     for t in range(len(index)):
         with np.errstate(all="ignore"):
-            after = system.step(states[-1], controls[:, t], params, dt)
+            after = system.step(states[-1], controls[:, t], params, dt, problems.integrator)
             after = np.where(alive[:, None], after, states[-1])
         valid.append(alive)
         alive = alive & ~np.asarray(system.terminated(after, params), np.bool_)
         alive = alive & np.isfinite(after).all(axis=1)
         states.append(after)
-    return Problems(
-        system, params, dt, np.stack(states, 1), actions, controls, np.stack(valid, axis=1)
-    )
+    truth, known = np.stack(states, axis=1), np.stack(valid, axis=1)
+    return Problems(system, params, dt, truth, actions, controls, known, problems.integrator)
 
 
 def controls_of(system: Any, actions: np.ndarray, params: Any) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -131,15 +132,27 @@ def captions(recording: Recording, states: np.ndarray) -> list[str]:
 
 def predict(model: Any, recording: Recording) -> np.ndarray:
     """States (T+1, D) that ``model`` imagines from the recording's first state and its actions."""
+    told = [[float(getattr(recording.params, name)) for name in model.spec.param_names]]
+    start, actions = recording.states[None, :1], recording.actions[None]
+    return np.concatenate([start[0], forecast(model, start, actions, told, recording.dt)[0]])
+
+
+def forecast(model: Any, context: Any, actions: Any, params: Any, dt: float) -> np.ndarray:
+    """States (B, T, D) float64 that ``model`` imagines after ``context`` (B, K, D).
+
+    ``actions`` (B, T) or (B, T, A), ``params`` (B, P) in the order of the model's spec. Runs where
+    the model is, in its own precision, without gradients.
+    """
     import torch
 
     from worldmodels.rollout import imagine
 
-    spec = model.spec
-    told = [float(getattr(recording.params, name)) for name in spec.param_names]
-    start = torch.as_tensor(recording.states[None, :1], dtype=torch.float32)
-    actions = torch.as_tensor(recording.actions)[None]
+    tensors = itertools.chain(model.parameters(), model.buffers(), [torch.zeros(1)])
+    own = next(tensor for tensor in tensors if tensor.is_floating_point())
     with torch.no_grad():
-        latent = model.encode(start, torch.tensor([told], dtype=torch.float32))
-        states = imagine(model, latent, actions, recording.dt)[0]
-    return np.concatenate([recording.states[:1], states.double().numpy()])
+        latent = model.encode(
+            torch.as_tensor(context, dtype=own.dtype, device=own.device),
+            torch.as_tensor(params, dtype=own.dtype, device=own.device),
+        )
+        states = imagine(model, latent, torch.as_tensor(actions, device=own.device), dt)
+    return states.double().cpu().numpy()

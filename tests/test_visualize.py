@@ -1,0 +1,259 @@
+"""Films and the scripts that make them: files that play, and errors of one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import evaluate
+import numpy as np
+import pytest
+from model_doubles import Perfect, make_spec
+from PIL import Image
+
+import physgym
+from worldmodels import experiment, video
+from worldmodels.config import DataConfig, default_config
+from worldmodels.data import DatasetError, dataset_for
+from worldmodels.recording import film_beside, predict, record
+from worldmodels.video import film, side_by_side, write_video
+
+cv2 = pytest.importorskip("cv2")
+
+
+def moving_square(count: int = 12, height: int = 41, width: int = 63) -> np.ndarray:
+    frames = np.zeros((count, height, width, 3), np.uint8)
+    for index, frame in enumerate(frames):
+        frame[10:30, 3 * index : 3 * index + 20] = (230, 159, 0)
+    return frames
+
+
+def read_mp4(path: Path) -> tuple[np.ndarray, float]:
+    capture = cv2.VideoCapture(str(path))
+    fps, frames = capture.get(cv2.CAP_PROP_FPS), []
+    while True:
+        more, frame = capture.read()
+        if not more:
+            return np.stack(frames), fps
+        frames.append(frame[..., ::-1])
+
+
+def test_mp4_holds_every_frame_at_its_rate(tmp_path: Path) -> None:
+    frames = moving_square()
+    path = write_video(frames, tmp_path / "new" / "film.mp4", 20)
+    back, fps = read_mp4(path)
+    assert fps == pytest.approx(20)
+    assert back.shape == (12, 42, 64, 3), "odd sizes are padded, nothing is cut"
+    assert np.abs(back[:, :41, :63].astype(int) - frames).mean() < 8
+
+
+@pytest.mark.parametrize(("fps", "count", "duration"), [(20, 12, 50), (50, 12, 20), (100, 6, 20)])
+def test_gif_keeps_time(tmp_path: Path, fps: float, count: int, duration: int) -> None:
+    with Image.open(write_video(moving_square(), tmp_path / "film.GIF", fps)) as gif:
+        assert (gif.n_frames, gif.info["duration"], gif.info["loop"]) == (count, duration, 0)
+        shown = np.asarray(gif.convert("RGB")).astype(int)
+    assert np.abs(shown - moving_square()[0]).mean() < 4
+
+
+@pytest.mark.parametrize(
+    ("frames", "name", "fps", "message"),
+    [
+        (moving_square(), "film.avi", 20, "end in .mp4 or .gif"),
+        (moving_square(), "film.mp4", 0, "fps=0"),
+        (moving_square(), "film.gif", float("nan"), "fps=nan"),
+        ([], "film.gif", 20, "at least one"),
+        ([np.zeros((4, 4, 3)), np.zeros((5, 4, 3))], "film.gif", 20, "differ in shape"),
+    ],
+)
+def test_bad_films_are_named_and_leave_nothing(
+    tmp_path: Path, frames: Any, name: str, fps: float, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        write_video(frames, tmp_path / name, fps)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(moving_square(), tmp_path / "film.gif", 20)
+    before = path.read_bytes()
+
+    def fail(film: Any, path: Path, *_: Any) -> None:
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(video, "_write_gif", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_video(moving_square(), path, 20)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["film.gif"]
+
+
+def test_panels_are_the_films_and_their_difference() -> None:
+    truth, learned = moving_square(), np.roll(moving_square(), 25, axis=2)
+    panels = side_by_side(truth, learned, gap=2)
+    height, width = truth.shape[1:3]
+    assert panels.shape[2] == 3 * width + 4
+    np.testing.assert_array_equal(panels[:, -height:, :width], truth)
+    np.testing.assert_array_equal(panels[:, -height:, width + 2 : 2 * width + 2], learned)
+    contrast = panels[0, -height:, -width:]
+    np.testing.assert_array_equal(contrast[20, 5], video.TRUE_COLOR)
+    np.testing.assert_array_equal(contrast[20, 40], video.LEARNED_COLOR)
+    same = side_by_side(truth, truth)[:, -height:, -width:]
+    assert len(np.unique(same.reshape(-1, 3), axis=0)) == 1, "no difference, no ink"
+    with pytest.raises(ValueError, match="cannot be compared"):
+        side_by_side(truth, truth[:5])
+
+
+@pytest.mark.parametrize("name", physgym.SYSTEMS)
+def test_every_system_is_filmed_with_its_model(name: str) -> None:
+    recording = record(name, {}, "random", steps=6)
+    learned = predict(Perfect(make_spec(name)), recording)
+    frames = film_beside(recording, learned, 64)
+    assert len(frames) == 7 and frames.dtype == np.uint8
+    learned[3:] = np.nan
+    empty = film(recording.system, learned, recording.controls, recording.params, 64)
+    assert (empty[3:] == empty[-1]).all(), "what is not finite is an empty picture"
+    film_beside(recording, learned, 64)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Run folders of two structures, hardly trained."""
+    root = tmp_path_factory.mktemp("runs")
+    folders = {}
+    for name in ("jump", "newtonian"):
+        config = default_config("pendulum", name)
+        config = replace(
+            config,
+            epochs=1,
+            data=DataConfig(episodes=30),
+            optim=replace(config.optim, steps_per_epoch=5),
+            model=replace(config.model, hidden=8),
+            out=str(root / name),
+        )
+        dataset = dataset_for(config, root=root / "datasets", progress=False)
+        run = experiment.start(config)
+        experiment.train(config, dataset, run, progress=False)
+        folders[name] = run.path
+    return folders
+
+
+Script = Callable[..., Any]
+
+
+def test_evaluate_script_compares_runs(
+    runs: dict[str, Path], run_script: Script, tmp_path: Path
+) -> None:
+    out = run_script(
+        "evaluate", *runs.values(), "--dt-values", 0.05, 0.1, "--horizon", 40, "--out", "report"
+    )
+    assert out.returncode == 0, out.stderr
+    for word in ("jump", "newtonian", "copy-last-state", "linear-fit", "oracle (rk4", "n/a"):
+        assert word in out.stdout
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["step_lengths"]["rows"]["jump"]["0.1"] is None
+    assert report["step_lengths"]["rows"]["newtonian"]["0.1"]["count"] > 0
+
+
+def test_evaluation_of_one_run_lies_inside_it(runs: dict[str, Path]) -> None:
+    one = evaluate.EvaluateConfig((runs["jump"],))
+    assert evaluate.default_folder(one) == runs["jump"] / "evaluation"
+    both = evaluate.EvaluateConfig(tuple(runs.values()))
+    assert evaluate.default_folder(both).parent == Path("outputs")
+
+
+def test_runs_of_one_structure_are_told_apart(runs: dict[str, Path], tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(runs["jump"], other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "seed": 7}))
+    names = evaluate.load_models(evaluate.EvaluateConfig((runs["jump"], other)))
+    assert list(names) == ["jump s0", "jump s7"]
+    again = evaluate.load_models(evaluate.EvaluateConfig((runs["jump"], runs["jump"] / "../jump")))
+    assert len(again) == 2, "equal seeds are told apart by their folders"
+
+
+def test_evaluation_wants_the_dataset_the_run_learned_from(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(DatasetError, match="nowhere"):
+        evaluate.find_test_data(evaluate.EvaluateConfig((runs["jump"],), dataset="nowhere"))
+    other = tmp_path / "other"
+    shutil.copytree(runs["jump"], other)
+    record = json.loads((other / "run.json").read_text())
+    record["dataset"]["sha256"] = "0" * 64
+    (other / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="has changed"):
+        evaluate.find_test_data(evaluate.EvaluateConfig((other,)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "run"),
+        (("nowhere",), "no checkpoint in nowhere"),
+        (("RUN", "--horizon", 0), "--horizon 0"),
+        (("RUN", "--dt-values", -1), "--dt-values"),
+    ],
+)
+def test_evaluate_script_names_bad_input(
+    runs: dict[str, Path], run_script: Script, arguments: tuple[Any, ...], message: str
+) -> None:
+    out = run_script("evaluate", *(runs["jump"] if a == "RUN" else a for a in arguments))
+    assert out.returncode == 2
+    assert message in out.stderr and "Traceback" not in out.stderr
+
+
+def test_visualize_script_films_a_run(
+    runs: dict[str, Path], run_script: Script, tmp_path: Path
+) -> None:
+    path = tmp_path / "beside.gif"
+    options = ("--steps", 9, "--size", 64, "--policy", "random", "--speed", 2)
+    out = run_script("visualize", "--run", runs["newtonian"], "--out", path, *options)
+    assert out.returncode == 0, out.stderr
+    with Image.open(path) as gif:
+        assert gif.n_frames == 10 and gif.width == 3 * 64 + 4 and gif.info["duration"] in (20, 30)
+
+
+def test_visualize_script_films_an_env(run_script: Script, tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    out = run_script("visualize", "--env", "three_body", "--steps", 5, "--size", 64, "--out", path)
+    assert out.returncode == 0, out.stderr
+    assert len(read_mp4(path)[0]) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--env", "pendulun", "--out", "x.gif"), "did you mean 'pendulum'"),
+        (("--out", "x.avi"), ".mp4 or .gif"),
+        (("--steps", 0, "--out", "x.gif"), "--steps 0"),
+        (("--size", 1, "--out", "x.gif"), "--size 1"),
+        (("--run", "nowhere", "--out", "x.gif"), "no checkpoint in nowhere"),
+        ((), "needs a display"),
+    ],
+)
+def test_visualize_script_names_bad_input(
+    run_script: Script, arguments: tuple[Any, ...], message: str
+) -> None:
+    out = run_script("visualize", *arguments, DISPLAY="", WAYLAND_DISPLAY="", QT_QPA_PLATFORM="")
+    assert out.returncode == 2
+    assert message in out.stderr and "Traceback" not in out.stderr
+
+
+@pytest.mark.slow
+def test_demo_goes_the_whole_road(run_script: Script, tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    options = ("--episodes", 30, "--epochs", 1, "--agents", 2, "--out", folder)
+    out = run_script("demo", *options, timeout=300, DISPLAY="")
+    assert out.returncode == 0, out.stderr
+    made = {path.name for path in folder.rglob("*")}
+    assert {"beside.mp4", "beside.gif", "planner.gif", "report.md"} <= made
+    assert {"error_over_horizon.png", "energy_over_time.png", "jump", "port_hamiltonian"} <= made
+    for word in ("in the truth", "planner", "oracle", "Everything lies in", os.fspath(folder)):
+        assert word in out.stdout
