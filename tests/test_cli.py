@@ -494,3 +494,18 @@ def _wait_for(condition, process: subprocess.Popen, seconds: float = 60) -> None
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.02)
+
+
+def test_the_examples_of_the_readme_run(trained, monkeypatch):
+    """The Python blocks as they stand, but for a training of a second instead of a minute."""
+    monkeypatch.chdir(trained)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert len(blocks) == 2
+    tiny = parse("--env", "pendulum", "--model", "port_hamiltonian", *TINY, "--epochs", 1)
+    monkeypatch.setattr("worldmodels.default_config", lambda *names: tiny, raising=False)
+    for block in blocks:
+        names: dict[str, object] = {}
+        exec(block, names)
+        assert names["env"].observation_space.contains(names["observation"])
+        names["env"].close()
+        names["envs"].close()

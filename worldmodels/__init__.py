@@ -18,10 +18,13 @@ _HOME = {
     "WorldModelEnv": "worldmodels.env",
     "WorldModelVectorEnv": "worldmodels.env",
     "collect": "worldmodels.data",
+    "dataset_for": "worldmodels.data",
+    "default_config": "worldmodels.config",
     "imagine": "worldmodels.rollout",
     "load": "worldmodels.checkpoint",
     "load_dataset": "worldmodels.data",
     "make_env": "worldmodels.env",
+    "train": "worldmodels.experiment",
 }
 
 __all__ = sorted(_HOME)

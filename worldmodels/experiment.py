@@ -78,29 +78,35 @@ def check_device(device: str) -> None:
 
 def train(
     config: TrainConfig,
-    dataset: Dataset,
-    run: RunFolder,
+    dataset: Dataset | None = None,
+    run: RunFolder | None = None,
     *,
     resume: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Train as `config` says, on `dataset`, into `run`.
+    """Train a world model as `config` says.
 
     Args:
         config: what to train.
-        dataset: what to learn from (`worldmodels.data.dataset_for(config)`).
-        run: the folder to write to (`start(config)`).
+        dataset: what to learn from; None: `worldmodels.data.dataset_for(config)`, which collects it
+            where it is not there.
+        run: the folder to write to; None: `start(config)`, a new one.
         resume: continue from the run's last checkpoint, bit for bit.
         progress: whether to show on stderr how far it is.
 
     Returns:
-        The results of `worldmodels.training.fit`.
+        The results of `worldmodels.training.fit`, and the folder's path as `"run"`.
 
     Raises:
         KeyboardInterrupt, SystemExit: after SIGINT or SIGTERM, once the state is saved.
         RunError: the dataset is not the one a resumed run began with.
         LockedError: another process writes to the run.
     """
+    from worldmodels.data import dataset_for
+
+    if dataset is None:
+        dataset = dataset_for(config, progress=progress)
+    run = run or start(config)
     with RunLock(run.path):
         _check_dataset(run, dataset, resume)
         status = "failed"
@@ -123,7 +129,7 @@ def train(
             finally:
                 logger.finish(status)
                 run.finish(status)
-    return result
+    return {**result, "run": str(run.path)}
 
 
 def _fit(
