@@ -24,6 +24,7 @@ __all__ = [
     "FIXED_STEP",
     "MODELS",
     "SPLIT",
+    "SYMPLECTIC",
     "DataConfig",
     "EnvConfig",
     "FirstOrderConfig",
@@ -47,6 +48,7 @@ Activation = Literal["tanh", "softplus", "silu", "sin"]
 Objective = Literal["matching", "shooting"]
 Condition = Literal["none", "params"]
 SPLIT = ("semi_implicit_euler", "leapfrog", "yoshida4")
+SYMPLECTIC = (*SPLIT, "suzuki4")
 FIXED_STEP = ("euler", "rk4", *SPLIT)
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun", "fehlberg2")
 
@@ -154,7 +156,7 @@ class FlowConfig(ModelConfig):
     """What the structures in continuous time share: how they are integrated."""
 
     integrator: str = "rk4"
-    """rk4, leapfrog, yoshida4, euler, semi_implicit_euler, or a torchdiffeq method (dopri5, ...)."""
+    """rk4, leapfrog, yoshida4, suzuki4, euler, semi_implicit_euler, or a torchdiffeq method (dopri5, ...)."""
     substeps: int = 1
     """Integrator steps in one step of the env."""
     rtol: float = 1e-5
@@ -190,7 +192,7 @@ class NewtonianConfig(FlowConfig):
 
     def integrators(self) -> tuple[str, ...]:
         """Splittings only where forces do not see velocities."""
-        return (*(() if self.velocity_input else SPLIT), "euler", "rk4", *ADAPTIVE)
+        return (*(() if self.velocity_input else SYMPLECTIC), "euler", "rk4", *ADAPTIVE)
 
 
 @dataclass(frozen=True)
@@ -202,8 +204,8 @@ class VelocityConfig(FlowConfig):
 class PortHamiltonianConfig(FlowConfig):
     """dz/dt = (J - R) grad H(z) + G(z) u(a) with a network H, R >= 0 and G learned."""
 
-    integrator: str = "yoshida4"
-    """Separable: leapfrog, yoshida4 or any other; not separable: rk4, implicit_midpoint, euler, ..."""
+    integrator: str = "suzuki4"
+    """Separable: suzuki4, leapfrog, yoshida4 or any other; not separable: rk4, implicit_midpoint, euler, ..."""
     separable: bool = True
     """H = T(p) + V(q), so that leapfrog and yoshida4 are explicit; otherwise one H(q, p)."""
     kinetic: Literal["quadratic", "network"] = "quadratic"
@@ -218,7 +220,7 @@ class PortHamiltonianConfig(FlowConfig):
     def integrators(self) -> tuple[str, ...]:
         """Methods of this Hamiltonian: explicit splittings need it separable, and damping linear."""
         linear = self.kinetic == "quadratic" and self.mass != "full"
-        split = SPLIT if self.separable and (linear or not self.damping) else ()
+        split = SYMPLECTIC if self.separable and (linear or not self.damping) else ()
         return (*split, "euler", "rk4", "implicit_midpoint", *ADAPTIVE)
 
 

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from physgym.integrators import SPLIT
-from worldmodels.config import NewtonianConfig
+from worldmodels.config import SYMPLECTIC, NewtonianConfig
 from worldmodels.fields import (
     ActionEmbedding,
     Coefficients,
@@ -58,7 +57,7 @@ class Newtonian(Dynamics):
             q, v = z.chunk(2, 1)
             return torch.cat((v, force(z if self.config.velocity_input else q) - gamma * v), 1)
 
-        if self.config.integrator in SPLIT:
+        if self.config.integrator in SYMPLECTIC:
             z = split_flow(self.config, force, lambda v: v, latent.z, dt, gamma)
         else:
             z = flow(self.config, derivative, latent.z, dt)
