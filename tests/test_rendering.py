@@ -13,8 +13,8 @@ from gymnasium import error
 
 import physgym
 from physgym import rendering
-from physgym.rendering import Window, render, render_batch
 from physgym.primitives import Arc, Arrow, Disc, Polyline, Segment
+from physgym.rendering import Window, render, render_batch
 
 pytest.importorskip("cv2")
 
