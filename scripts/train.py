@@ -56,9 +56,10 @@ def parse(argv: list[str]) -> Arguments:
         env_name = physgym.get_system(named.env).name
         argv = ["--env", env_name, *_without(argv, "--env")]
         if env_name != base.env_name:
-            base = replace(base, env_name=env_name, env=EnvConfig())
+            model = default_config(env_name, base.model_name).model
+            base = replace(base, env_name=env_name, env=EnvConfig(), model=model)
     if named.model and named.model != base.model_name:
-        model = default_config(model_name=named.model).model
+        model = default_config(base.env_name, named.model).model
         base = replace(base, model_name=named.model, model=model)
     values = {f.name: getattr(base, f.name) for f in fields(TrainConfig)}
     return tyro.cli(

@@ -245,7 +245,7 @@ class OptimConfig:
     """Highest learning rate."""
     batch_size: int = 256
     """Windows in a batch."""
-    steps_per_epoch: int = 200
+    steps_per_epoch: int = 120
     """Batches in an epoch; 0: one pass over the training split."""
     weight_decay: float = 0.0
     """Decoupled weight decay."""
@@ -340,6 +340,24 @@ class TrainConfig:
         require_number("save_seconds", self.save_seconds, 0.0)
 
 
+_NARROW = {"hidden": 32}
+_WIDE = {"hidden": 128}
+_GRAVITY = {
+    "newtonian": {**_WIDE, "velocity_input": False, "integrator": "leapfrog"},
+    "port_hamiltonian": {**_WIDE, "integrator": "leapfrog"},
+    "first_order": _WIDE,
+    "velocity": _WIDE,
+}
+SYSTEM_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "oscillator": {"port_hamiltonian": _NARROW},
+    "pendulum": {"port_hamiltonian": _NARROW},
+    "spaceship": _GRAVITY,
+    "three_body": _GRAVITY,
+}
+"""Where a structure's defaults differ by system. A potential of one coordinate needs a narrow network
+and shows a coarse integrator; gravity in many coordinates needs a wide network, and two forces a step."""
+
+
 def default_config(env_name: str = "oscillator", model_name: str = "jump") -> TrainConfig:
     """What ``scripts/train.py`` starts from for this system and structure.
 
@@ -350,7 +368,9 @@ def default_config(env_name: str = "oscillator", model_name: str = "jump") -> Tr
             f"model {model_name!r} is not known: expected one of {', '.join(MODELS)}"
             + suggestion(model_name, MODELS)
         )
-    return TrainConfig(env_name=env_name, model_name=model_name, model=MODELS[model_name]())
+    options = SYSTEM_OPTIONS.get(env_name, {}).get(model_name, {})
+    model = MODELS[model_name](**options)
+    return TrainConfig(env_name=env_name, model_name=model_name, model=model)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
