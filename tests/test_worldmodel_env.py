@@ -115,9 +115,8 @@ def test_the_checkers_pass_without_a_warning(
     monkeypatch.setattr("physgym.rendering.Window", Window)  # there may be no display
     made = gym.make("WorldModels/Learned-v0", checkpoint=str(folder), obs_mode=obs_mode)
     check_env(made.unwrapped)
-    if obs_mode != "state_pixels":  # Stable-Baselines3 has advice on dicts, not complaints
-        sb3 = pytest.importorskip("stable_baselines3.common.env_checker")
-        sb3.check_env(made.unwrapped)
+    sb3 = pytest.importorskip("stable_baselines3.common.env_checker")
+    sb3.check_env(made.unwrapped)
     made.close()
 
 
