@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,16 @@ from physgym import SYSTEMS, System
 NAMES = tuple(SYSTEMS)
 STARTS = [(name, start) for name, system in SYSTEMS.items() for start in system.starts]
 """Every system with every kind of start."""
+IDS = {name: SYSTEMS[name].env_id for name in NAMES}
+METHODS = [(name, i) for name in NAMES for i in SYSTEMS[name].integrators if i != "dop853"]
+"""Every system with every integrator of its own."""
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "continuous": {"action_mode": "continuous", "obs_mode": "embedded"},
+    "randomized": {"randomize": True, "observe_params": True},
+    "accurate": {"integrator": "dop853"},
+}
+"""Arguments of environments that take different roads through the code."""
 SMOOTH = {
     "oscillator": (0.7, -1.1),
     "pendulum": (1.1, -0.8),
@@ -37,6 +50,19 @@ def undamped(system: System) -> Any:
     """Default parameters without damping."""
     params = system.Params()
     return params._replace(damping=0.0) if "damping" in params._fields else params
+
+
+def rows_of(name: str, start: str, count: int = 12) -> tuple[Any, np.ndarray, np.ndarray, Any]:
+    """A system, states (count, D), controls (count, U) and parameters (rows) from their ranges."""
+    system, rng = SYSTEMS[name], np.random.default_rng(11)
+    drawn = [system.sample_params(rng, True) for _ in range(count)]
+    states = np.array([system.sample_state(rng, p, start) for p in drawn])
+    return system, states, controls_for(system, rng, (count,)), system.Params(*np.array(drawn).T)
+
+
+def row_of(params: Any, i: int) -> Any:
+    """Parameters of row `i`, as floats."""
+    return params._make(float(x[i]) for x in params)
 
 
 def rollout_errors(
@@ -84,3 +110,15 @@ def digest(env: Any, steps: int, seed: int) -> str:
         if result[2] or result[3]:
             hear(*env.reset())
     return heard.hexdigest()
+
+
+def run_python(code: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter on `code`."""
+    return subprocess.run(
+        [sys.executable, *options, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )

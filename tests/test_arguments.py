@@ -1,0 +1,128 @@
+"""Bad arguments: named errors at construction that say what is allowed.
+
+The number in a test's name is the row of the list of faults that the project promises to survive.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.error import NameNotFound, VersionNotFound
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from system_cases import IDS, NAMES, SMOOTH
+
+from physgym import SYSTEMS, get_system
+from physgym.vector import PhysicsVectorEnv
+
+ACTIONS = {name: len(SYSTEMS[name].discrete_actions) for name in NAMES}
+
+
+@pytest.mark.parametrize(
+    "dt", [0, 0.0, -0.1, float("nan"), float("inf"), 1e9, "0.1", [0.1]], ids=repr
+)
+def test_e12_bad_dt(dt: Any) -> None:
+    for name in NAMES:
+        with pytest.raises(ValueError, match="dt="):
+            gym.make(IDS[name], dt=dt)
+        with pytest.raises(ValueError, match="dt="):
+            SYSTEMS[name].step(
+                SMOOTH[name], (0.0,) * SYSTEMS[name].control_size, SYSTEMS[name].Params(), dt
+            )
+    with pytest.raises(ValueError, match="dt="):
+        PhysicsVectorEnv("pendulum", 2, dt=dt)
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), "1", None, [1.0]], ids=repr)
+@pytest.mark.parametrize(
+    ("name", "field"), [(n, f) for n in NAMES for f in SYSTEMS[n].Params._fields]
+)
+def test_e13_bad_parameter(name: str, field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=field):
+        gym.make(IDS[name], params={field: value})
+    with pytest.raises(ValueError, match=field):
+        gym.make(IDS[name], randomize={field: (value, value)})
+
+
+@pytest.mark.parametrize(
+    ("name", "field"), [(n, f) for n in NAMES for f in SYSTEMS[n].Params._fields]
+)
+def test_e13_zero_only_where_it_makes_sense(name: str, field: str) -> None:
+    if field in SYSTEMS[name].non_negative:
+        env = gym.make(IDS[name], params={field: 0.0})
+        env.reset(seed=0)
+        assert np.isfinite(env.step(1)[0]).all()
+    else:
+        with pytest.raises(ValueError, match=f"{field}=0.0 .* more than 0"):
+            gym.make(IDS[name], params={field: 0.0})
+
+
+def test_e13_unknown_and_too_many_parameters() -> None:
+    with pytest.raises(ValueError, match="unknown parameter 'mass_3'.*mass_0, mass_1, mass_2"):
+        gym.make(IDS["three_body"], params={"mass_3": 1.0})
+    for bad in ([1.0], "mass", 3):
+        with pytest.raises((ValueError, TypeError)):
+            gym.make(IDS["pendulum"], params=bad)
+
+
+@given(
+    st.dictionaries(st.sampled_from(SYSTEMS["pendulum"].Params._fields), st.floats(), min_size=1)
+)
+@settings(max_examples=60, deadline=None)
+def test_e13_any_float_is_taken_or_refused(params: dict[str, float]) -> None:
+    system = SYSTEMS["pendulum"]
+    good = all(
+        np.isfinite(v) and (v > 0.0 or (v == 0.0 and k in system.non_negative))
+        for k, v in params.items()
+    )
+    if good:
+        assert system.check_params(params)._asdict().items() >= params.items()
+    else:
+        with pytest.raises(ValueError, match="parameter"):
+            system.check_params(params)
+
+
+@pytest.mark.parametrize("substeps", [0, -1, 2.5, 10**9, "3", True], ids=repr)
+def test_e14_bad_substeps(substeps: Any) -> None:
+    for name in NAMES:
+        with pytest.raises(ValueError, match="substeps="):
+            gym.make(IDS[name], substeps=substeps)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_e14_unknown_integrator_lists_the_choices(name: str) -> None:
+    for bad in ("rk5", "", 4, "exact" if name != "oscillator" else "Exact"):
+        with pytest.raises(ValueError, match="leapfrog, rk4, yoshida4"):
+            gym.make(IDS[name], integrator=bad)
+
+
+@pytest.mark.filterwarnings("ignore:.*initialised with render_mode")
+@pytest.mark.parametrize("argument", ["obs_mode", "action_mode", "reward", "start", "render_mode"])
+def test_e14_unknown_mode_lists_the_choices(argument: str) -> None:
+    for bad in ("upside_down", "State"):
+        with pytest.raises(ValueError, match=f"{argument}=.*choose one of"):
+            gym.make(IDS["three_body"], **{argument: bad}).unwrapped.reset()
+
+
+@pytest.mark.parametrize("size", [0, -64, 15, 10**6, 64.0, "64", None, True], ids=repr)
+def test_e14_bad_image_size(size: Any) -> None:
+    with pytest.raises(ValueError, match="image_size="):
+        gym.make(IDS["pendulum"], obs_mode="pixels", image_size=size)
+
+
+def test_e15_unknown_names_come_with_a_suggestion() -> None:
+    with pytest.raises(NameNotFound, match="Oscillator"):
+        gym.make("PhysGym/Oscilator-v0")
+    with pytest.raises(VersionNotFound):
+        gym.make("PhysGym/Oscillator-v7")
+    with pytest.raises(KeyError, match="did you mean 'oscillator'"):
+        get_system("oscilator")
+    with pytest.raises(KeyError, match="did you mean 'three_body'"):
+        get_system("ThreeBody")
+    with pytest.raises(KeyError, match="choose one of oscillator, pendulum, spaceship, three_body"):
+        get_system("qqqq")
+    with pytest.raises(TypeError):
+        gym.make(IDS["pendulum"], no_such_argument=1)
