@@ -44,6 +44,8 @@ class EvaluateConfig:
     """Which checkpoint of each run."""
     out: Path | None = None
     """Folder to write to; None: <run>/evaluation, or outputs/comparison-<time> for several runs."""
+    video: bool = False
+    """Film the first run beside the truth, too (always done for Weights & Biases)."""
     log: LogConfig = field(default_factory=LogConfig)
     """Logging."""
 
@@ -78,6 +80,8 @@ def main() -> None:
     folder = config.out or default_folder(config)
     files = write_report(report, folder)
     show(report)
+    if config.video or config.log.wandb != "disabled":
+        files.append(film(next(iter(models.values())), folder / "beside.mp4"))
     print("\n".join(str(path) for path in files))
     track(config, report, folder, files)
 
@@ -159,20 +163,45 @@ def show(report: Mapping[str, Any]) -> None:
         print_table(title, *step_length_table(report, wide))
 
 
+def film(model: Any, path: Path) -> Path:
+    """A film of an episode of random actions: truth, model and their difference."""
+    from worldmodels.recording import film_beside, predict, record
+    from worldmodels.video import write_video
+
+    recording = record(model.spec.env_name, model.spec.env_kwargs, "random")
+    learned = predict(model, recording)
+    with progress("filming", 3 * len(learned)) as advance:
+        frames = film_beside(recording, learned, 240, advance)
+        return write_video(frames, path, 1 / recording.dt, advance)
+
+
 def track(
     config: EvaluateConfig, report: Mapping[str, Any], folder: Path, files: list[Path]
 ) -> None:
-    """Log the scores, the table and the plots."""
-    from worldmodels.reports import table
+    """Log the scores, the tables, the plots and the film, with what they came from."""
+    from worldmodels.checkpoint import find_checkpoint
+    from worldmodels.reports import horizon_table, table
     from worldmodels.tracking import Logger
 
-    logger = Logger(folder, config.log, {"runs": [str(r) for r in config.runs]}, "evaluate")
-    logger.log(dict(_flat(report)), 0)
-    logger.table("eval/comparison", *table(report))
-    for path in files:
-        if path.suffix == ".png":
-            logger.image(path.stem, path)
-    logger.finish()
+    values = {
+        "runs": [str(run) for run in config.runs],
+        "dataset_hash": report["dataset"]["sha256"],
+    }
+    with Logger(folder, config.log, values, "evaluate") as logger:
+        data = report["dataset"]
+        name = f"buffer-{report['env']}"
+        logger.artifact(name, "dataset", data["path"], {"sha256": data["sha256"]}, used=True)
+        for row, run in zip(report["rows"], config.runs, strict=False):
+            checkpoint = find_checkpoint(run, config.checkpoint)
+            logger.artifact(f"model-{report['env']}-{row}", "model", checkpoint, used=True)
+        logger.log(dict(_flat(report)), 0)
+        logger.table("eval/comparison", *table(report))
+        logger.table("eval/horizon", *horizon_table(report))
+        for path in files:
+            if path.suffix == ".png":
+                logger.image(path.stem, path)
+            elif path.suffix == ".mp4":
+                logger.video(path.stem, path)
 
 
 def _flat(report: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -81,6 +81,17 @@ def step_length_table(
     return ["model", *(f"dt {dt} s" for dt in names)], lines
 
 
+def horizon_table(report: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of the error over horizon of every model, floor and oracle, as numbers."""
+    keys = ("median", "q25", "q75")
+    lines = [
+        [name, round(t * report["dt"], 9), *(row["nmse_curve"][key][t - 1] for key in keys)]
+        for name, row in report["rows"].items()
+        for t in range(1, report["steps"] + 1)
+    ]
+    return ["model", "seconds", *keys], lines
+
+
 def write_report(report: Mapping[str, Any], folder: str | Path) -> list[Path]:
     """Write report.json, report.md and the plots into ``folder``; returns their paths."""
     folder = Path(folder)
