@@ -23,7 +23,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from reporting import print_table, write_json
+from reporting import write_json
 
 from worldmodels.config import MODELS, TrainConfig, config_hash, default_config, to_dict
 
@@ -156,6 +156,23 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(table, key=lambda e: (order[e["task"]], models.get(e["model"], 99)))
 
 
+def show(table: list[dict[str, Any]]) -> None:
+    """Print the table: medians over test episodes, and then over seeds."""
+    numbers = ("nmse_1", "nmse_10", "nmse_50", "nmse_100", "worst_100", "energy_error")
+    print("median normalised MSE on the test split; energy error relative to the start's energy")
+    print(
+        f"{'task':<16}{'model':<19}{'n':>2}"
+        + "".join(f"{name:>13}" for name in numbers)
+        + "  cpu s"
+    )
+    for row in table:
+        cells = (row[name] for name in numbers)
+        text = "".join(f"{'inf' if x is None else f'{x:.2e}':>13}" for x in cells)
+        print(
+            f"{row['task']:<16}{row['model']:<19}{row['seeds']:>2}{text}{row['cpu_seconds']:>7.0f}"
+        )
+
+
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -204,9 +221,7 @@ def main() -> None:
             keep(row)
             name = f"{row['task']} {row['model']} seed {row['seed']}"
             print(f"{done}/{len(runs)} {name}: {row['nmse_100']} in {row['seconds']} s", flush=True)
-    columns = ["task", "model", "seeds", "nmse_1", "nmse_10", "nmse_50", "nmse_100"]
-    columns += ["worst_100", "energy_error", "cpu_seconds"]
-    print_table(summary(rows), columns, "Median normalised MSE on the test split (median of seeds)")
+    show(summary(rows))
 
 
 if __name__ == "__main__":
