@@ -169,17 +169,23 @@ MODELS: dict[str, type[ModelConfig]] = {
 
 _NARROW = {"hidden": 32}
 _WIDE = {"hidden": 128}
-_GRAVITY = {
-    "newtonian": {**_WIDE, "velocity_input": False, "integrator": "leapfrog"},
-    "port_hamiltonian": {**_WIDE, "integrator": "leapfrog"},
-    "first_order": _WIDE,
-    "velocity": _WIDE,
-}
+_POSITIONS_ONLY = {"velocity_input": False}
 SYSTEM_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "oscillator": {"port_hamiltonian": _NARROW},
     "pendulum": {"port_hamiltonian": _NARROW},
-    "spaceship": _GRAVITY,
-    "three_body": _GRAVITY,
+    "spaceship": {
+        "newtonian": {**_POSITIONS_ONLY, "integrator": "yoshida4"},
+        "port_hamiltonian": {"integrator": "yoshida4"},
+    },
+    "three_body": {
+        "newtonian": {**_WIDE, **_POSITIONS_ONLY, "integrator": "leapfrog"},
+        "port_hamiltonian": {**_WIDE, "integrator": "leapfrog"},
+        "first_order": _WIDE,
+        "velocity": _WIDE,
+    },
 }
-"""Where a structure's defaults differ by system. A potential of one coordinate needs a narrow network
-and shows a coarse integrator; gravity in many coordinates needs a wide network, and two forces a step."""
+"""Where a structure's defaults differ by system.
+
+A potential of one coordinate needs a narrow network, and shows the error of a coarse integrator;
+gravity in many coordinates needs a wide one, and gains more from cheap steps than from exact ones.
+"""
