@@ -228,10 +228,13 @@ def outcome(
     system: System, state: tuple[Any, ...], control: tuple[Any, ...], params: Any, reward: str
 ) -> tuple[Any, ...]:
     """Equations: reward, energy, whether out of bounds, and the events at `state`."""
-    outside: Any = False
+    inside: Any = None
     for i, bound in enumerate(system.bounds(params)):
         if i not in system.angles:
-            outside = _any((outside, abs(state[i]) > bound))
+            within = abs(state[i]) <= bound
+            inside = within if inside is None else inside & within
+    # Not one comparison the other way round: a state that is not a number must count as outside.
+    outside = False if inside is None else elementwise.where(inside, 0.0, 1.0) > 0.5
     events = tuple(system.events(state, params).values())
     value = system.reward(state, control, state, params, kind=reward)
     return (value, system.energy(state, params), outside, *events)

@@ -116,6 +116,22 @@ def test_e18_scripted_thrust_for_long(name: str) -> None:
             obs, info = env.reset()
 
 
+@pytest.mark.filterwarnings("ignore:.*:RuntimeWarning")
+def test_e18_state_that_is_not_a_number_is_flagged() -> None:
+    """Parameters beyond all reason: the motion is lost, which must not pass for an episode."""
+    params = {"mass": 1e-7, "damping": 5.0}
+    env = gym.make(IDS["oscillator"], params=params)
+    vector = PhysicsVectorEnv("oscillator", 2, params=params)
+    env.reset(seed=0)
+    vector.reset(seed=0)
+    _, _, terminated, truncated, info = env.step(1)
+    rows = vector.step([1, 1])
+    assert not np.isfinite(info["state"]).all()
+    assert (terminated, truncated, info["out_of_bounds"]) == (False, True, True)
+    assert rows[3].all()
+    assert rows[4]["out_of_bounds"].all()
+
+
 def test_e18_escape_is_a_termination() -> None:
     env = gym.make(IDS["spaceship"])
     env.reset(options={"state": [7.0, 0.0, 30.0, 0.0]})
