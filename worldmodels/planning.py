@@ -16,7 +16,8 @@ class Planner:
     Call it with observations (N, D) of ``obs_mode="state"``, all rows in step; it answers with
     actions (N,). Every ``hold`` steps it draws ``samples`` futures a row, each of ``blocks``
     actions held for ``hold`` steps, keeps the best ``elite`` and draws anew around them, ``rounds``
-    times. Futures are scored by the system's own reward of the imagined states, with default parameters.
+    times. Futures are scored by the system's own reward of the imagined states, until one ends the episode,
+    with the parameters of the model's env.
 
     Raises ``ValueError`` for a model of continuous actions.
     """
@@ -82,6 +83,10 @@ class Planner:
         futures = forecast(self.model, starts[:, None], actions, told, self.model.spec.dt)
         before = np.concatenate([starts[:, None], futures[:, :-1]], axis=1)
         controls = self.system.control(self.system.discrete_actions[actions], self.params)
-        rewards = np.asarray(self.system.reward(before, controls, futures, self.params))
-        total = np.where(np.isfinite(rewards), rewards, -1.0).sum(axis=1)
+        with np.errstate(all="ignore"):
+            rewards = np.asarray(self.system.reward(before, controls, futures, self.params))
+            ends = np.asarray(self.system.terminated(futures, self.params), np.bool_)
+        ends = ends | ~np.isfinite(rewards)
+        going = np.cumsum(ends, axis=1) - ends == 0  # the step that ends an episode still counts
+        total = np.where(going & np.isfinite(rewards), rewards, 0.0).sum(axis=1)
         return total.reshape(rows, samples)
