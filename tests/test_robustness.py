@@ -120,7 +120,7 @@ def test_e18_scripted_thrust_for_long(name: str) -> None:
 def test_e18_state_that_is_not_a_number_is_flagged() -> None:
     """Parameters beyond all reason: the motion is lost, which must not pass for an episode."""
     params = {"mass": 1e-7, "damping": 5.0}
-    env = gym.make(IDS["oscillator"], params=params)
+    env = gym.make(IDS["oscillator"], params=params).unwrapped
     vector = PhysicsVectorEnv("oscillator", 2, params=params)
     env.reset(seed=0)
     vector.reset(seed=0)
