@@ -51,7 +51,7 @@ class StateWorldModel(WorldModel):
         self.register_buffer("param_scale", torch.ones(told))
         self.register_buffer("reach", torch.full((size,), float("inf")))
         self._tau = 1.0
-        self.register_load_state_dict_post_hook(lambda model, keys: model._know_time_scale())
+        self.register_load_state_dict_post_hook(_after_loading)
 
     @property
     def has_energy(self) -> bool:
@@ -162,6 +162,11 @@ class StateWorldModel(WorldModel):
     def _error(self, z: Tensor, target: Tensor) -> Tensor:
         wanted = (target - self.shift) / self.scale
         return (((z - wanted) / self.step_scale) ** 2).mean(1)
+
+
+def _after_loading(model: StateWorldModel, keys: Any) -> None:
+    """Hook of ``load_state_dict`` (a function of the module, so that models can be pickled)."""
+    model._know_time_scale()
 
 
 def transitions(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
