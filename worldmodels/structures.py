@@ -167,12 +167,9 @@ MODELS: dict[str, type[ModelConfig]] = {
 }
 """Structures by name; a new one is a config here and a file in ``worldmodels/dynamics``."""
 
-_NARROW = {"hidden": 32}
 _WIDE = {"hidden": 128}
 _POSITIONS_ONLY = {"velocity_input": False}
 SYSTEM_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
-    "oscillator": {"port_hamiltonian": _NARROW},
-    "pendulum": {"port_hamiltonian": _NARROW},
     "spaceship": {
         "newtonian": {**_POSITIONS_ONLY, "integrator": "yoshida4"},
         "port_hamiltonian": {"integrator": "yoshida4"},
@@ -186,6 +183,6 @@ SYSTEM_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
 }
 """Where a structure's defaults differ by system.
 
-A potential of one coordinate needs a narrow network, and shows the error of a coarse integrator;
-gravity in many coordinates needs a wide one, and gains more from cheap steps than from exact ones.
+Gravity in many coordinates needs a wide network, and gains more from cheap steps than from exact ones.
+Between bodies without drag, accelerations are shown positions only, so that the flow can be split.
 """
