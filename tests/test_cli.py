@@ -207,13 +207,19 @@ def test_help_imports_nothing_heavy(script):
 
 
 def test_help_is_quick():
-    """Half a second, and as much again for a busy machine: the best of five."""
+    """Half a second; counted in processor time, and doubled, because other tests run beside."""
+    resource = pytest.importorskip("resource")
+
+    def spent() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
     seconds = []
-    for _ in range(5):
-        began = time.perf_counter()
+    for _ in range(3):
+        began = spent()
         command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--help"]
         subprocess.run(command, capture_output=True, check=True, timeout=60)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(spent() - began)
     assert min(seconds) < 1.0
 
 
