@@ -49,7 +49,8 @@ class EnsembleWorldModel(WorldModel):
     def fit_normaliser(self, dataset: Any) -> None:
         """Set the scales of all members. Raises as ``StateWorldModel.fit_normaliser``."""
         self._first.fit_normaliser(dataset)
-        for model in self.models[1:]:
+        others: Any = self.models[1:]
+        for model in others:
             for own, first in zip(model.buffers(), self._first.buffers(), strict=True):
                 own.copy_(first)
             model._know_time_scale()

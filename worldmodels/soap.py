@@ -56,7 +56,8 @@ class SOAP(torch.optim.Optimizer):
         return loss
 
     def _update(self, p: Tensor, group: dict[str, Any]) -> None:
-        matrix = p.grad.flatten(1) if p.ndim > 1 else p.grad  # type: ignore[union-attr]
+        gradient: Any = p.grad
+        matrix: Tensor = gradient.flatten(1) if p.ndim > 1 else gradient
         state = self.state[p]
         if not state:
             state.update(_start(matrix, group["max_size"]))

@@ -147,8 +147,8 @@ class StateWorldModel(WorldModel):
         params = batch.params.repeat_interleave(steps, 0)
         latent = self.encode(starts.unsqueeze(1), params)
         latent = self.step(latent, batch.actions.flatten(0, 1))
-        errors = self._error(latent.z, batch.states[:, 1:].flatten(0, 1))
-        return errors.unflatten(0, (count, steps))
+        error = self._error(latent.z, batch.states[:, 1:].flatten(0, 1))
+        return error.unflatten(0, (count, steps))
 
     def _shooting_errors(self, batch: Batch) -> Tensor:
         """(B, T): a rollout from the true state at 0, gradients through it."""

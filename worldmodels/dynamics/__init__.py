@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from typing import Any
 
 from worldmodels.config import ModelConfig
 from worldmodels.interface import STRUCTURES, Dynamics, Medium
@@ -16,7 +17,8 @@ def build_dynamics(config: ModelConfig, medium: Medium) -> Dynamics:
             f"structure {config.name!r} has no file in worldmodels/dynamics: "
             f"expected one of {', '.join(STRUCTURES)}"
         )
-    return STRUCTURES[config.name](config, medium)  # type: ignore[call-arg]
+    structure: Any = STRUCTURES[config.name]
+    return structure(config, medium)
 
 
 for _module in sorted(module.name for module in pkgutil.iter_modules(__path__)):

@@ -20,14 +20,11 @@ class Jump(Dynamics):
     def __init__(self, config: JumpConfig, medium: Medium) -> None:
         super().__init__(medium)
         self.config = config
+        self.any_dt = config.dt_input
         self.action = ActionEmbedding(medium, config.action_embedding)
         size = embedded_size(medium.features, medium.angles) + config.action_embedding
         size += medium.condition_size + int(config.dt_input)
         self.f = Network(config, medium, size, medium.features)
-
-    @property
-    def any_dt(self) -> bool:
-        return self.config.dt_input
 
     def step(self, latent: Latent, action: Tensor, dt: Tensor | float) -> Latent:
         z = latent.z

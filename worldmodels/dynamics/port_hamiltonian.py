@@ -17,6 +17,7 @@ from worldmodels.fields import (
     along,
     embed,
     embedded_size,
+    nonnegative,
     tile,
 )
 from worldmodels.flow import flow, split_flow
@@ -78,7 +79,7 @@ class PortHamiltonian(Dynamics):
     def __init__(self, config: PortHamiltonianConfig, medium: Medium) -> None:
         super().__init__(medium)
         self.config = config
-        self.half = half = medium.features // 2
+        self.pairs = half = medium.features // 2
         told = medium.condition_size
         self.action = ActionEmbedding(medium, config.action_embedding)
         self.mass = Mass(config.mass, half, told)
@@ -89,7 +90,7 @@ class PortHamiltonian(Dynamics):
         else:
             self.hamiltonian = Energy(config, medium, 2 * half, medium.angles)
         if config.damping:
-            self.raw_damping = Coefficients(torch.full((half,), -3.0), told, 16)
+            self.raw_damping = Coefficients(torch.full((half,), 0.05), told, 16)
         if config.input_map == "constant":
             start = torch.randn(half * config.action_embedding) / config.action_embedding
             self.input_matrix = Coefficients(start, told, 16)
@@ -99,7 +100,7 @@ class PortHamiltonian(Dynamics):
 
     def dissipation(self, condition: Tensor | None = None) -> Tensor | None:
         """Diagonal of R >= 0 on the momenta: (F/2,), (B, F/2) where told parameters, or None."""
-        return F.softplus(self.raw_damping(condition)) if self.config.damping else None
+        return nonnegative(self.raw_damping(condition)) if self.config.damping else None
 
     def energy(self, latent: Latent) -> Tensor:
         """H of a latent, (B,), up to scale and offset."""
@@ -176,7 +177,7 @@ class PortHamiltonian(Dynamics):
     ) -> Callable[[Tensor], Tensor]:
         """q -> G(q) u, shaped as ``q``; ``control`` (B, E)."""
         if self.config.input_map == "constant":
-            matrix = self.input_matrix(condition).unflatten(-1, (self.half, -1))
+            matrix = self.input_matrix(condition).unflatten(-1, (self.pairs, -1))
             fed = along((matrix @ control.unsqueeze(-1)).squeeze(-1), like)
             return lambda q: fed
 
@@ -184,7 +185,7 @@ class PortHamiltonian(Dynamics):
             inputs = embed(q, self.medium.angles)
             if condition is not None:
                 inputs = torch.cat((inputs, tile(condition, q)), 1)
-            entries = self.input_network(inputs).unflatten(1, (self.half, -1))
+            entries = self.input_network(inputs).unflatten(1, (self.pairs, -1))
             return (entries * along(control.unsqueeze(1), entries[:, 0])).sum(2)
 
         return fed_at
