@@ -158,7 +158,8 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
         if self._plain and not outside:
             features = state if self._wrap else self._task.features(state)
             return np.array(features, np.float32), result[size], terminated, outside, info
-        return self._task.observe(state, self._params), result[size], terminated, outside, info
+        reward = result[size] if result[size] == result[size] else 0.0
+        return self._task.observe(state, self._params), reward, terminated, outside, info
 
     def _info(self, energy: float, outside: bool, events: tuple[Any, ...]) -> dict[str, Any]:
         info = {

@@ -145,7 +145,7 @@ class System(ABC):
         """
 
     def max_step(self, state: Any, p: Any) -> Any:
-        """Equations: longest accurate sub-step [s]; a number unless `adaptive`."""
+        """Equations: longest accurate sub-step [s]; of the parameters alone unless `adaptive`."""
         return MAX_STEP_SIZE
 
     def exact_step(self, state: Any, u: Any, p: Any, h: Any) -> Any:
@@ -216,7 +216,7 @@ class System(ABC):
             from physgym.reference import solve
 
             return like(state, solve(self, s, u, params, dt))
-        program, count = self.program(integrator, substeps, dt=dt)
+        program, count = self.program(integrator, substeps, dt=dt, params=params)
         constants = program.prepare(params, 0.0 if program.adaptive else dt / count)
         return like(state, program.transition(s, u, constants, dt, count)[: self.state_size])
 
@@ -226,12 +226,17 @@ class System(ABC):
         substeps: int | None = None,
         reward: str = "none",
         dt: float | None = None,
+        params: Any = None,
     ) -> tuple[Program, int]:
-        """The compiled step (see `physgym.program`) and its number of sub-steps for `dt`."""
+        """The compiled step (see `physgym.program`) and its number of sub-steps for `dt`: as many
+        as the accuracy needs at `params` (floats or rows, of which the worst counts).
+        """
         check_substeps(substeps)
         adaptive = self.adaptive and substeps is None
         if substeps is None and not adaptive and integrator != "exact":
-            substeps = substeps_for(self.dt if dt is None else dt, self.max_step(None, None))
+            limit = self.max_step(None, self.Params() if params is None else params)
+            shortest = limit if isinstance(limit, float) else float(limit.min())
+            substeps = substeps_for(self.dt if dt is None else dt, shortest)
         return _program(self, integrator, adaptive, reward), substeps or 1
 
     def energy(self, state: Any, params: Any) -> Any:

@@ -5,6 +5,7 @@ vector envs.
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -79,7 +80,7 @@ class Task:
         self.count = 1
         if self.integrator != "dop853":
             self.program, self.count = self.system.program(
-                self.integrator, substeps, self.reward, self.dt
+                self.integrator, substeps, self.reward, self.dt, self._corners()
             )
         self.limit = self._largest()
         self.action_space = self._action_space()
@@ -93,6 +94,23 @@ class Task:
         return self
 
     # -- spaces ------------------------------------------------------------------------------------
+
+    def _corners(self) -> Any:
+        """Parameters as rows: all combinations of the ends of their ranges."""
+        pairs = zip(self.base._fields, self.base, strict=True)
+        ends = [self.ranges.get(name, (value,)) for name, value in pairs]
+        return self.base._make(np.array(list(itertools.product(*ends))).T)
+
+    def _check_accuracy(self, params: Any) -> None:
+        """ValueError for parameters that need many more sub-steps than this env was made with."""
+        if self.program is None or self.program.adaptive or self.substeps is not None:
+            return
+        _, needed = self.system.program(self.integrator, None, "none", self.dt, params)
+        if needed > 1.5 * self.count + 1:
+            raise ValueError(
+                f"params {params._asdict()} need {needed} sub-steps, but this env was made with "
+                f"{self.count}: pass them (or a range that holds them) to make(), or substeps="
+            )
 
     def _largest(self) -> Any:
         """Parameters at the top of their ranges, for bounds."""
@@ -184,7 +202,9 @@ class Task:
                     "no room"
                 )
         params = self.system.sample_params(rng, ranges, self.base)
-        params = self.system.check_params(options.get("params"), params)
+        if options.get("params"):
+            params = self.system.check_params(options["params"], params)
+            self._check_accuracy(params)
         if options.get("state") is not None:
             return self.system.check_state(options["state"], params), params
         return self.system.sample_state(rng, params, self.start), params
@@ -218,7 +238,7 @@ class Task:
     def _clipped(self, vector: np.ndarray) -> np.ndarray:
         space: Any = self.observation_space
         box = space["state"] if self.obs_mode == "state_pixels" else space
-        return np.clip(vector, box.low, box.high)
+        return np.clip(np.nan_to_num(vector, nan=0.0), box.low, box.high)
 
     def observe_rows(self, states: np.ndarray, params: np.ndarray) -> Any:
         """Observations of states (N, D) with parameters (N, P), batched."""

@@ -180,6 +180,8 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         if isinstance(rewards, float):
             rewards = self._array(np.full(self.num_envs, rewards))
         self._outside = self.blank(np.bool_) if isinstance(outside, bool) else outside
+        if bool(self._outside.any()):
+            rewards[rewards != rewards] = 0.0  # a state that is not a number earns nothing
         self._events = list(result[size + 3 :])
         self._control = control
         terminated = self.blank(np.bool_)
@@ -204,7 +206,7 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
             out[:, i] = wrap(x) if i in angles else x
         if self._outside.any():
             space: Any = self.single_observation_space
-            np.clip(out, space.low, space.high, out=out)
+            np.clip(np.nan_to_num(out, nan=0.0), space.low, space.high, out=out)
         return out
 
     def _observe_tensors(self, state: Any, rows: Any) -> Any:
@@ -221,7 +223,7 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
             columns += list(self._params if rows is None else self._params[:, rows])
         space: Any = self.single_observation_space
         low, high = (torch.as_tensor(b, device=self.device) for b in (space.low, space.high))
-        return torch.stack(columns, dim=-1).float().clamp(low, high)
+        return torch.stack(columns, dim=-1).float().nan_to_num(nan=0.0).clamp(low, high)
 
     def facts(self) -> dict[str, Any]:
         """Fresh state, energy, params, out_of_bounds and events of all rows."""

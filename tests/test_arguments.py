@@ -126,3 +126,51 @@ def test_e15_unknown_names_come_with_a_suggestion() -> None:
         get_system("qqqq")
     with pytest.raises(TypeError):
         gym.make(IDS["pendulum"], no_such_argument=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("pendulum", {"length": 0.1}),
+        ("pendulum", {"length": 0.02, "torque_limit": 0.1}),
+        ("pendulum", {"gravity": 1000.0}),
+        ("pendulum", {"mass": 0.01}),
+    ],
+)
+def test_parameters_far_from_the_defaults_take_the_sub_steps_they_need(name, params) -> None:
+    system = SYSTEMS[name]
+    values = system.check_params(params)
+    state, control = (2.0, 3.0), system.control((1.0,), values)
+    mine = np.array(system.step(state, control, values))
+    truth = np.array(system.step(state, control, values, integrator="dop853"))
+    assert np.max(np.abs(mine - truth) / np.maximum(1.0, np.abs(truth))) < 1e-5
+
+
+def test_reset_refuses_parameters_that_the_env_is_too_coarse_for() -> None:
+    env = gym.make("PhysGym/Pendulum-v0")
+    with pytest.raises(ValueError, match="sub-steps"):
+        env.reset(options={"params": {"length": 0.05}})
+    env.reset(seed=0, options={"params": {"length": 0.7}})
+    made_for_it = gym.make("PhysGym/Pendulum-v0", params={"length": 0.05})
+    made_for_it.reset(seed=0, options={"params": {"length": 0.05}})
+
+
+def test_a_state_that_is_not_a_number_ends_the_episode_inside_the_space() -> None:
+    arguments = {"params": {"mass": 1e-7, "damping": 5.0}, "integrator": "rk4", "substeps": 1}
+    env = gym.make("PhysGym/Oscillator-v0", **arguments)
+    envs = gym.make_vec(
+        "PhysGym/Oscillator-v0", num_envs=2, vectorization_mode="vector_entry_point", **arguments
+    )
+    env.reset(seed=0)
+    envs.reset(seed=0)
+    for _ in range(40):
+        observation, reward, _, truncated, info = env.step(2)
+        rows, rewards, _, _, _ = envs.step(np.array([2, 2]))
+        assert env.observation_space.contains(observation)
+        assert envs.observation_space.contains(rows)
+        assert np.isfinite(reward)
+        assert np.isfinite(rewards).all()
+        if truncated:
+            break
+    assert truncated
+    assert info["out_of_bounds"]

@@ -42,7 +42,7 @@ def direct_step(
         return (*q, *v)
 
     if not system.adaptive:
-        count = 1 if integrator == "exact" else math.ceil(dt / system.max_step(None, None) - 1e-9)
+        count = 1 if integrator == "exact" else math.ceil(dt / system.max_step(None, params) - 1e-9)
         for _ in range(count):
             state = one(state, dt / count)
         return state

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from physgym.elementwise import minimum, sqrt
 from physgym.primitives import Arrow, Disc, Polyline, Primitive, Segment
 from physgym.system import System, register
 
@@ -118,7 +119,8 @@ class Oscillator(System):
 
     def max_step(self, state: Any, p: Any) -> Any:
         """Equations: a sub-step for the integrators that are not exact."""
-        return 0.0125
+        rate = sqrt(p.stiffness / p.mass) + p.damping / p.mass
+        return minimum(0.0125, 0.063 / (rate + 1e-6))
 
     def exact_step(self, state: Any, u: Any, p: Any, h: Any) -> Any:
         """Equations: the flow exp(A h) of the forced system, A = [[0, 1], [-k/m, -c/m]].

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from physgym.elementwise import cos, maximum, minimum, sin, wrap
+from physgym.elementwise import cos, maximum, minimum, sin, sqrt, wrap
 from physgym.primitives import Arc, Disc, Primitive, Segment
 from physgym.system import System, register
 
@@ -133,8 +133,12 @@ class Pendulum(System):
         return (math.pi, 50.0)
 
     def max_step(self, state: Any, p: Any) -> Any:
-        """Equations: 3 sub-steps of RK4 in 0.05 s, which leave 7e-8 a step."""
-        return 0.05 / 3.0
+        """Equations: 3 sub-steps of RK4 in 0.05 s, which leave 7e-8 a step; more than that for
+        parameters beyond the default ranges that swing, turn or slow down faster.
+        """
+        inertia = p.mass * p.length * p.length
+        rate = sqrt(p.gravity / p.length + p.torque_limit / inertia) + 0.5 * p.damping / inertia
+        return minimum(0.05 / 3.0, 0.0795 / (rate + 1e-6))
 
     def sample_state(
         self, rng: np.random.Generator, params: Any, start: str | None = None

@@ -281,14 +281,14 @@ class ThreeBody(System):
         return (20.0,) * 12
 
     def max_step(self, state: Any, p: Any) -> Any:
-        """Equations: 0.025 of the shortest free-fall time of a pair."""
+        """Equations: 0.021 of the shortest free-fall time of a pair."""
         masses = (p.mass_0, p.mass_1, p.mass_2)
         fastest: Any = None
         for (i, j), r2 in zip(_PAIRS, self._squares(state), strict=True):
             square = r2 + p.softening * p.softening
             time2 = square * sqrt(square) / (p.g * (masses[i] + masses[j]))
             fastest = time2 if fastest is None else minimum(fastest, time2)
-        return 0.025 * sqrt(fastest)
+        return 0.021 * sqrt(fastest)
 
     def sample_state(
         self, rng: np.random.Generator, params: Any, start: str | None = None
