@@ -43,6 +43,14 @@ def activate_with_slope(name: str, x: Tensor) -> tuple[Tensor, Tensor]:
     raise ValueError(f"activation={name!r} is not known: expected tanh, softplus, silu or sin")
 
 
+def nonnegative(raw: Tensor) -> Tensor:
+    """``raw`` cut off at 0, its gradient let through: what is truly 0 is learned as exactly 0.
+
+    (A softplus only creeps towards 0, and the damping that is left spoils a conserved energy.)
+    """
+    return raw + (raw.clamp(min=0.0) - raw).detach()
+
+
 def along(values: Tensor, like: Tensor) -> Tensor:
     """``values`` (B, F) or (F,) shaped to broadcast over ``like`` (B, F) or (B, F, H, W)."""
     return values.reshape(*values.shape, *[1] * (like.ndim - 2))

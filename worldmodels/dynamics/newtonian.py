@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from worldmodels.config import SYMPLECTIC, NewtonianConfig
@@ -14,6 +13,7 @@ from worldmodels.fields import (
     along,
     embed,
     embedded_size,
+    nonnegative,
     tile,
 )
 from worldmodels.flow import flow, split_flow
@@ -38,11 +38,11 @@ class Newtonian(Dynamics):
         seen = medium.features if config.velocity_input else half
         size = embedded_size(seen, medium.angles) + config.action_embedding + medium.condition_size
         self.f = Network(config, medium, size, half)
-        self.raw_damping = Coefficients(torch.full((half,), -3.0), medium.condition_size, 16)
+        self.raw_damping = Coefficients(torch.full((half,), 0.05), medium.condition_size, 16)
 
     def damping(self, condition: Tensor | None = None) -> Tensor:
         """gamma >= 0: (F/2,), or (B, F/2) where the model is told parameters."""
-        return F.softplus(self.raw_damping(condition))
+        return nonnegative(self.raw_damping(condition))
 
     def step(self, latent: Latent, action: Tensor, dt: Tensor | float) -> Latent:
         constant = [tile(self.action(action), latent.z)]
