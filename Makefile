@@ -54,4 +54,5 @@ $(READY): pyproject.toml constraints.txt
 
 $(BENCH_READY): $(READY)
 	@$(INSTALL) -e '.[bench]'
+	@$(INSTALL) --no-deps gymnax
 	@touch $@
