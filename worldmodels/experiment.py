@@ -6,6 +6,7 @@ leaves a run folder from which everything else (evaluation, envs, agents) starts
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,11 +118,10 @@ def train(
                 {**to_dict(config), "dataset_hash": dataset.hash},
                 name=f"{config.env_name}-{config.model_name}-s{config.seed}",
                 run_id=run.record.get("wandb_id") if resume else None,
-                listener=lambda row: bar.reach(row["epoch"]),
             )
             run.update(status="running", wandb_id=logger.run_id)
             try:
-                result = _fit(config, dataset, run, logger, resume)
+                result = _fit(config, dataset, run, logger, resume, bar.reach)
                 status = "done"
             except (KeyboardInterrupt, SystemExit):
                 status = "interrupted"
@@ -133,14 +133,19 @@ def train(
 
 
 def _fit(
-    config: TrainConfig, dataset: Dataset, run: RunFolder, logger: Logger, resume: bool
+    config: TrainConfig,
+    dataset: Dataset,
+    run: RunFolder,
+    logger: Logger,
+    resume: bool,
+    on_step: Callable[[float], None],
 ) -> dict[str, Any]:
     """`fit` between the record of what goes in and of what comes out."""
     from worldmodels.training import fit
 
     origin = {"sha256": dataset.hash, "episodes": len(dataset), "dt": dataset.dt}
     logger.artifact(f"buffer-{config.env_name}", "dataset", dataset.path, origin, used=True)
-    result = fit(config, dataset, run, logger, resume=resume)
+    result = fit(config, dataset, run, logger, resume=resume, on_step=on_step)
     best = run.checkpoints / "best"
     if best.is_dir():
         name = f"model-{config.env_name}-{config.model_name}"

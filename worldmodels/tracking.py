@@ -46,7 +46,6 @@ class Logger:
             counted as `env_steps`, all others' as `epoch`.
         name: the run's name at wandb; None: the run folder's.
         run_id: id of an earlier run at wandb, to continue it. The id in use is `.run_id`.
-        listener: called with every row that is logged.
     """
 
     def __init__(
@@ -58,14 +57,12 @@ class Logger:
         *,
         name: str | None = None,
         run_id: str | None = None,
-        listener: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.path = Path(run_dir) / METRICS
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.step_name = "env_steps" if job_type == "agent" else "epoch"
         self._drop(lambda row: False)
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed by finish)
-        self._listener = listener
         self._wandb: Any = None
         self._run: Any = None
         config = config or LogConfig()
@@ -82,8 +79,6 @@ class Logger:
         row = {self.step_name: int(step), **{key: _plain(value) for key, value in values.items()}}
         self._file.write(json.dumps(row, allow_nan=False) + "\n")
         self._file.flush()
-        if self._listener is not None:
-            self._listener(row)
         # One NaN would stay the minimum of its metric at wandb for ever: nothing is sent for it.
         self._send(lambda run: run.log({k: v for k, v in row.items() if v is not None}))
 

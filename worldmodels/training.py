@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,10 +231,16 @@ class Trainer:
 
 
 def fit(
-    config: TrainConfig, dataset: Any, run: RunFolderLike, logger: LoggerLike, resume: bool = False
+    config: TrainConfig,
+    dataset: Any,
+    run: RunFolderLike,
+    logger: LoggerLike,
+    resume: bool = False,
+    on_step: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
     """Train as ``config`` says on ``dataset``; checkpoints go to ``run.checkpoints``.
 
+    ``on_step`` is told after every step how many epochs are done, fractions included.
     Returns ``epochs``, ``steps``, ``best_nmse``, ``best_epoch``, ``skipped`` and the last epoch's values.
     On SIGINT or SIGTERM the step in hand is finished and the state saved; then KeyboardInterrupt or
     SystemExit(143) is raised. Raises ``TrainingError`` where losses stay not finite; the best and last
@@ -246,7 +252,7 @@ def fit(
             trainer.resume()
         else:
             trainer.save("last")
-        values = _loop(trainer, interruption)
+        values = _loop(trainer, interruption, on_step)
     progress = trainer.progress
     return {
         "epochs": progress.step // trainer.steps_per_epoch,
@@ -258,11 +264,15 @@ def fit(
     }
 
 
-def _loop(trainer: Trainer, interruption: Interruption) -> dict[str, float]:
+def _loop(
+    trainer: Trainer, interruption: Interruption, on_step: Callable[[float], None] | None
+) -> dict[str, float]:
     values: dict[str, float] = {}
     progress = trainer.progress
     while progress.step < trainer.total:
         trainer.descend()
+        if on_step is not None:
+            on_step(progress.step / trainer.steps_per_epoch)
         if progress.step % trainer.steps_per_epoch == 0:
             values = trainer.end_epoch()
             late = time.monotonic() - trainer.saved_at >= trainer.config.save_seconds
