@@ -45,9 +45,12 @@ class Quiet:
         """Nothing to forget."""
 
 
-def config_of(task: str, model: str, seed: int, epochs: int | None) -> TrainConfig:
+def config_of(
+    task: str, model: str, seed: int, epochs: int | None, data_seed: int = 0
+) -> TrainConfig:
     """The defaults of ``task``, which is a system, or one of ``CONSERVED``."""
     config = replace(default_config(CONSERVED.get(task, task), model), seed=seed)
+    config = replace(config, data=replace(config.data, seed=data_seed))
     if task in CONSERVED:
         config = replace(config, data=replace(config.data, policy="zero"))
     if task == "free_oscillator":
@@ -129,13 +132,15 @@ def finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def floor_rows(task: str, datasets: str) -> Iterator[dict[str, Any]]:
+def floor_rows(task: str, datasets: str, data_seed: int) -> Iterator[dict[str, Any]]:
     """Rows of the predictors that were not trained, and of the oracle."""
     import physgym
     from worldmodels.data import dataset_for
     from worldmodels.floors import floors_of, oracle
 
-    dataset = dataset_for(config_of(task, "jump", 0, None), root=datasets, progress=False)
+    dataset = dataset_for(
+        config_of(task, "jump", 0, None, data_seed), root=datasets, progress=False
+    )
     system = physgym.get_system(dataset.env_name)
     rows = {**floors_of(dataset.subset("train"), system.angles), "oracle": oracle(system)}
     for name, predict in rows.items():
@@ -194,6 +199,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--systems", nargs="+", choices=tasks, default=list(tasks))
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--data-seed", type=int, default=1, help="of buffers and their splits")
     parser.add_argument("--epochs", type=int, default=None, help="other than the defaults")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one core each")
     parser.add_argument("--datasets", default="datasets", help="folder of collected buffers")
@@ -214,7 +220,7 @@ def main() -> None:
             for model in arguments.models:
                 if task in CONSERVED and model not in ("jump", "newtonian", "port_hamiltonian"):
                     continue
-                config = config_of(task, model, seed, arguments.epochs)
+                config = config_of(task, model, seed, arguments.epochs, arguments.data_seed)
                 if (task, model, seed, config_hash(to_dict(config))) not in known:
                     wanted.append((task, config))
 
@@ -225,7 +231,7 @@ def main() -> None:
         write_json(arguments.out, {"summary": summary(rows), "rows": rows})
 
     for task in arguments.systems:  # collects each buffer once, before runs share it
-        for row in floor_rows(task, arguments.datasets):
+        for row in floor_rows(task, arguments.datasets, arguments.data_seed):
             keep(row)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.jobs, mp_context=context) as pool:
