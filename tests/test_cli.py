@@ -114,7 +114,8 @@ def test_a_saved_config_comes_back(model, tmp_path):
     assert (changed.epochs, changed.model.hidden, changed.optim.lr) == (7, 5, 1e-8)
 
 
-def test_another_name_resets_its_own_options_alone(tmp_path):
+def test_another_name_resets_what_depends_on_it(tmp_path):
+    """Another model: its options. Another env: its options, and the model's, whose defaults follow it."""
     argv = ("--env", "pendulum", "--env.params", "mass", 2, "--model.hidden", 5, "--optim.lr", 1e-4)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(to_dict(parse(*argv))))
@@ -122,7 +123,8 @@ def test_another_name_resets_its_own_options_alone(tmp_path):
     assert other.model == MODELS["lstm"]()
     assert (other.env.params, other.optim.lr) == ({"mass": 2.0}, 1e-4)
     other = parse("--config", path, "--env", "spaceship")
-    assert (other.env.params, other.model.hidden) == (None, 5)
+    assert (other.env.params, other.optim.lr) == (None, 1e-4)
+    assert other.model == default_config("spaceship", "jump").model
 
 
 # -- errors ---------------------------------------------------------------------------------------

@@ -30,9 +30,11 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """
     path = Path(path)
     path = path / METRICS if path.is_dir() else path
-    if not path.exists():
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):  # a run that is only just beginning
         return []
-    return [row for _, row in _whole_rows(path.read_bytes())]
+    return [row for _, row in _whole_rows(content)]
 
 
 class Logger:
