@@ -8,6 +8,7 @@ slow moment of the machine hits both.
 
 from __future__ import annotations
 
+import itertools
 import time
 import warnings
 from collections.abc import Callable
@@ -60,9 +61,9 @@ def vector(env_id: str, num_envs: int, **arguments: Any) -> Callable[[], Any]:
         env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **arguments
     )
     envs.action_space.seed(0)
-    actions = envs.action_space.sample()
+    actions = itertools.cycle([envs.action_space.sample() for _ in range(32)])
     envs.reset(seed=0)
-    return lambda: envs.step(actions)
+    return lambda: envs.step(next(actions))
 
 
 def sync(env_id: str, num_envs: int) -> Callable[[], Any]:
@@ -79,8 +80,9 @@ def envpool_pendulum(num_envs: int) -> Callable[[], Any]:
 
     envs = envpool.make("Pendulum-v1", env_type="gymnasium", num_envs=num_envs)
     envs.reset()
-    actions = np.random.default_rng(0).uniform(-1, 1, (num_envs, 1)).astype(np.float32)
-    return lambda: envs.step(actions)
+    random = np.random.default_rng(0).uniform(-1, 1, (32, num_envs, 1)).astype(np.float32)
+    actions = itertools.cycle(random)
+    return lambda: envs.step(next(actions))
 
 
 def gymnax_pendulum(num_envs: int) -> Callable[[], Any]:
@@ -94,11 +96,12 @@ def gymnax_pendulum(num_envs: int) -> Callable[[], Any]:
     keys = jax.random.split(jax.random.PRNGKey(0), num_envs)
     _, state = jax.jit(jax.vmap(env.reset, (0, None)))(keys, params)
     advance = jax.jit(jax.vmap(env.step, (0, 0, 0, None)))
-    actions = jax.numpy.zeros((num_envs, 1))
+    random = np.random.default_rng(0).uniform(-1, 1, (32, num_envs, 1)).astype(np.float32)
+    actions = itertools.cycle([jax.device_put(a) for a in random])
 
     def step() -> None:
         nonlocal state
-        observations, state, *_ = advance(keys, state, actions, params)
+        observations, state, *_ = advance(keys, state, next(actions), params)
         jax.block_until_ready(observations)
 
     return step

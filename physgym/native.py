@@ -13,18 +13,19 @@ import ctypes.util
 import functools
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from physgym.program import MAX_SUBSTEPS, Program
-from physgym.tracing import FIXED, HELD, MOVING, Expression, needed
+from physgym.emitter import assembly
+from physgym.program import Program
 
 ROWS_PER_THREAD = 2048
 """Batches are split over the cores in pieces of at least this many rows."""
-_COMPARISONS = {"lt": "<", "le": "<="}
+LANES = 4
+"""Rows side by side in a vector register, where all rows take the same sub-steps."""
 
 
 def available() -> bool:
@@ -38,185 +39,27 @@ def available() -> bool:
     return True
 
 
-class _Emitter:
-    """Writes the function: a loop over rows around a loop over sub-steps."""
+class _Compiled(NamedTuple):
+    """The compiled functions of a program, over single rows and over rows side by side."""
 
-    def __init__(self, program: Program) -> None:
-        from llvmlite import ir
+    rows: Callable[..., None]
+    lanes: Callable[..., None] | None
+    engine: Any
+    """What must stay alive beside them."""
 
-        self.ir, self.program = ir, program
-        self.double, self.int = ir.DoubleType(), ir.IntType(64)
-        pointer = self.double.as_pointer()
-        self.module = ir.Module(name="physgym")
-        # first row, last row, stride; state; control stride, control; constants, their stride and
-        # step a row; results
-        kinds = [
-            self.int,
-            self.int,
-            self.int,
-            pointer,
-            self.int,
-            pointer,
-            pointer,
-            self.int,
-            self.int,
-            pointer,
-        ]
-        signature = ir.FunctionType(ir.VoidType(), [*kinds, self.double, self.int])
-        self.function = ir.Function(self.module, signature, name="rows")
-        self.values: dict[int, Any] = {}
-        self.externals: dict[str, Any] = {}
-
-    def text(self) -> str:
-        """The module's LLVM assembly."""
-        ir = self.ir
-        entry, head, body, after = (
-            self.function.append_basic_block(n) for n in ("entry", "head", "body", "after")
-        )
-        b = self.builder = ir.IRBuilder(entry)
-        first, last, stride = self.function.args[:3]
-        row = b.alloca(self.int)
-        self.cells = [b.alloca(self.double) for _ in self.program.state]
-        self.remaining, self.count = b.alloca(self.double), b.alloca(self.int)
-        b.store(first, row)
-        b.branch(head)
-        b.position_at_end(head)
-        b.cbranch(b.icmp_signed("<", b.load(row), last), body, after)
-        b.position_at_end(body)
-        self._row(b.load(row), stride)
-        self.builder.store(self.builder.add(self.builder.load(row), self.int(1)), row)
-        self.builder.branch(head)
-        self.builder.position_at_end(after)
-        self.builder.ret_void()
-        return str(self.module)
-
-    def _load(self, pointer: Any, i: int, stride: Any, row: Any) -> Any:
-        b = self.builder
-        return b.load(b.gep(pointer, [b.add(b.mul(self.int(i), stride), row)]))
-
-    def _row(self, row: Any, stride: Any) -> None:
-        _, _, _, state, u_stride, control, constants, c_stride, c_step, out, dt, substeps = (
-            self.function.args
-        )
-        b, program = self.builder, self.program
-        for cell, i in zip(self.cells, range(program.state_size), strict=True):
-            b.store(self._load(state, i, stride, row), cell)
-        for i, u in enumerate(program.control):
-            self.values[u.order] = self._load(control, i, u_stride, row)
-        for i, c in enumerate(program.constants):
-            self.values[c.order] = self._load(constants, i, c_stride, b.mul(row, c_step))
-        self._emit((*program.advanced, *program.rule, *program.outcome), HELD)
-        b.store(dt if program.adaptive else self.double(0.0), self.remaining)
-        b.store(self.int(0), self.count)
-        self._loop(substeps)
-        b = self.builder
-        for e, cell in zip(program.final, self.cells, strict=True):
-            self.values[e.order] = b.load(cell)
-        self._emit(program.outcome, MOVING)
-        results = [*program.final, *program.outcome]
-        for i, x in enumerate(results):
-            value = self._number(x)
-            if i == program.state_size + 2 and program.adaptive:
-                value = b.or_(value, b.fcmp_ordered(">", b.load(self.remaining), self.double(0.0)))
-            if value.type == self.ir.IntType(1):
-                value = b.uitofp(value, self.double)
-            b.store(value, b.gep(out, [b.add(b.mul(self.int(i), stride), row)]))
-
-    def _loop(self, substeps: Any) -> None:
-        b, program = self.builder, self.program
-        head, body, after = (
-            self.function.append_basic_block(n) for n in ("substeps", "substep", "done")
-        )
-        b.branch(head)
-        b.position_at_end(head)
-        zero = self.double(0.0)
-        if program.adaptive:
-            b.cbranch(b.fcmp_ordered(">", b.load(self.remaining), zero), body, after)
-        else:
-            b.cbranch(b.icmp_signed("<", b.load(self.count), substeps), body, after)
-        b.position_at_end(body)
-        for s, cell in zip(program.state, self.cells, strict=True):
-            self.values[s.order] = b.load(cell)
-        if program.adaptive:
-            self._pace(after)
-        b = self.builder
-        self._emit(program.advanced, MOVING)
-        for x, cell in zip(program.advanced, self.cells, strict=True):
-            b.store(self._number(x), cell)
-        b.store(b.add(b.load(self.count), self.int(1)), self.count)
-        b.branch(head)
-        b.position_at_end(after)
-
-    def _pace(self, after: Any) -> None:
-        """Stop at a collision or when sub-steps run out; else take the size of the next one from
-        the rule.
-        """
-        b, program = self.builder, self.program
-        self._emit(program.rule, MOVING)
-        if program.rule[1] is not False:
-            hit, free = (self.function.append_basic_block(n) for n in ("hit", "free"))
-            b.cbranch(self._number(program.rule[1]), hit, free)
-            b.position_at_end(hit)
-            b.store(self.double(0.0), self.remaining)
-            b.branch(after)
-            b.position_at_end(free)
-        go = self.function.append_basic_block("go")
-        b.cbranch(b.icmp_signed("==", b.load(self.count), self.int(MAX_SUBSTEPS)), after, go)
-        b.position_at_end(go)
-        remaining = b.load(self.remaining)
-        pieces = self._call("llvm.ceil.f64", b.fdiv(remaining, self._number(program.rule[0])))
-        h = b.fdiv(remaining, pieces)
-        b.store(b.fsub(remaining, h), self.remaining)
-        self.values[program.step_size.order] = h
-
-    def _number(self, x: Any) -> Any:
-        if isinstance(x, Expression):
-            return self.values[x.order]
-        return self.ir.IntType(1)(int(x)) if isinstance(x, bool) else self.double(float(x))
-
-    def _emit(self, outputs: Sequence[Any], level: int) -> None:
-        for node in needed(outputs, self.values):
-            if FIXED < node.level <= level and node.op != "symbol":
-                self.values[node.order] = self._operation(node)
-
-    def _operation(self, node: Expression) -> Any:
-        b, args = self.builder, [self._number(a) for a in node.args]
-        arithmetic = {
-            "add": b.fadd,
-            "sub": b.fsub,
-            "mul": b.fmul,
-            "div": b.fdiv,
-            "and": b.and_,
-            "or": b.or_,
-        }
-        if node.op in arithmetic:
-            return arithmetic[node.op](*args)
-        if node.op in _COMPARISONS:
-            return b.fcmp_ordered(_COMPARISONS[node.op], *args)
-        if node.op in ("minimum", "maximum"):
-            return b.select(b.fcmp_ordered("<" if node.op == "minimum" else ">", *args), *args)
-        if node.op == "where":
-            return b.select(*args)
-        if node.op == "neg":
-            return b.fneg(*args)
-        names = {
-            "abs": "llvm.fabs.f64",
-            "sqrt": "llvm.sqrt.f64",
-            "rint": "llvm.rint.f64",
-            "ceil": "llvm.ceil.f64",
-        }
-        return self._call(names.get(node.op, f"physgym_{node.op}"), *args)
-
-    def _call(self, name: str, *args: Any) -> Any:
-        if name not in self.externals:
-            kind = self.ir.FunctionType(self.double, [self.double])
-            self.externals[name] = self.ir.Function(self.module, kind, name=name)
-        return self.builder.call(self.externals[name], args)
+    def over(self, first: int, last: int, shared: tuple[Any, ...]) -> None:
+        """Step the rows from `first` to `last`."""
+        middle = first
+        if self.lanes is not None:
+            middle = last - (last - first) % LANES
+            self.lanes(ctypes.c_int64(first), ctypes.c_int64(middle), *shared)
+        if middle < last:
+            self.rows(ctypes.c_int64(middle), ctypes.c_int64(last), *shared)
 
 
 @functools.cache
-def _compile(program: Program) -> tuple[Callable[..., None], Any]:
-    """The compiled function of `program`, and what must stay alive beside it."""
+def _compile(program: Program) -> _Compiled:
+    """The machine code of `program`."""
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
@@ -226,7 +69,7 @@ def _compile(program: Program) -> tuple[Callable[..., None], Any]:
         llvm.add_symbol(
             f"physgym_{name}", ctypes.cast(getattr(library, name), ctypes.c_void_p).value
         )
-    module = llvm.parse_assembly(_Emitter(program).text())
+    module = llvm.parse_assembly(assembly(program, LANES))
     module.verify()
     machine = llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=2
@@ -236,7 +79,10 @@ def _compile(program: Program) -> tuple[Callable[..., None], Any]:
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
     # Without argtypes, ctypes passes the ready-made instances of its callers straight on.
-    return ctypes.CFUNCTYPE(None)(engine.get_function_address("rows")), engine
+    kind = ctypes.CFUNCTYPE(None)
+    rows = kind(engine.get_function_address("rows"))
+    lanes = None if program.adaptive else kind(engine.get_function_address("lanes"))
+    return _Compiled(rows, lanes, engine)
 
 
 class NativeStep:
@@ -245,7 +91,7 @@ class NativeStep:
     """
 
     def __init__(self, program: Program) -> None:
-        self._function, self._engine = _compile(program)
+        self._function = _compile(program).rows
         self._outputs = program.state_size + len(program.outcome)
         self._state = (ctypes.c_double * program.state_size)()
         self._control = (ctypes.c_double * len(program.control))()
@@ -284,7 +130,7 @@ class NativeRows:
     """
 
     def __init__(self, program: Program) -> None:
-        self._function, self._engine = _compile(program)
+        self._compiled = _compile(program)
         self._size, self._outputs = program.state_size, program.state_size + len(program.outcome)
         self._constants: Any = None
         self._fixed = np.zeros((1, 1))
@@ -311,7 +157,7 @@ class NativeRows:
             *(_pointer(self._fixed), ctypes.c_int64(width), ctypes.c_int64(int(width > 1))),
             *(_pointer(out), ctypes.c_double(dt), ctypes.c_int64(substeps)),
         )
-        _spread(self._function, count, shared)
+        _spread(self._compiled, count, shared)
         flags = out[self._size + 2 :] != 0.0
         return (*out[: self._size + 2], *flags)
 
@@ -320,21 +166,16 @@ def _pointer(array: np.ndarray) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)
 
 
-def _spread(function: Callable[..., None], count: int, shared: tuple[Any, ...]) -> None:
-    """Call `function` on all rows, in pieces on several threads where there are many (ctypes frees
-    the GIL).
-    """
+def _spread(compiled: _Compiled, count: int, shared: tuple[Any, ...]) -> None:
+    """Step all rows, in pieces on several threads where there are many (ctypes frees the GIL)."""
     pieces = min(_cores(), count // ROWS_PER_THREAD)
     if pieces < 2:
-        function(ctypes.c_int64(0), ctypes.c_int64(count), *shared)
+        compiled.over(0, count, shared)
         return
     edges = [count * i // pieces for i in range(pieces + 1)]
     pool = _pool(os.getpid())
-    waiting = [
-        pool.submit(function, ctypes.c_int64(a), ctypes.c_int64(b), *shared)
-        for a, b in itertools.pairwise(edges[1:])
-    ]
-    function(ctypes.c_int64(0), ctypes.c_int64(edges[1]), *shared)
+    waiting = [pool.submit(compiled.over, a, b, shared) for a, b in itertools.pairwise(edges[1:])]
+    compiled.over(0, edges[1], shared)
     for piece in waiting:
         piece.result()
 

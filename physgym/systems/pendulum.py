@@ -87,10 +87,10 @@ class Pendulum(System):
     keys = {"a": 0, "d": 2}
 
     def acceleration(self, q: Any, u: Any, p: Any) -> Any:
-        """Equations: (tau - m g L sin(theta)) / (m L^2)."""
+        """Equations: (tau - m g L sin(theta)) / (m L^2); sines are quickest of a wrapped angle."""
         (theta,), (tau,) = q, u
         inertia = p.mass * p.length * p.length
-        return (tau / inertia - p.mass * p.gravity * p.length / inertia * sin(theta),)
+        return (tau / inertia - p.mass * p.gravity * p.length / inertia * sin(wrap(theta)),)
 
     def damping_rate(self, p: Any) -> Any:
         """Equations: c / (m L^2)."""
