@@ -210,7 +210,8 @@ def default_config(env_name: str = "oscillator", model_name: str = "jump") -> Tr
         )
     options = SYSTEM_OPTIONS.get(env_name, {}).get(model_name, {})
     model = MODELS[model_name](**options)
-    return TrainConfig(env_name=env_name, model_name=model_name, model=model)
+    epochs = 30 if model_name == "lstm" else 60  # its windows cost several steps each
+    return TrainConfig(env_name=env_name, model_name=model_name, model=model, epochs=epochs)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

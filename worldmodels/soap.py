@@ -29,7 +29,7 @@ class SOAP(torch.optim.Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         every: int = 10,
-        max_size: int = 1024,
+        max_size: int = 256,
     ) -> None:
         defaults = {
             "lr": lr,

@@ -76,7 +76,7 @@ class JumpConfig(ModelConfig):
 class LSTMConfig(ModelConfig):
     """(h, c)' = cell(z, a); z' = z + g(h), with the memory carried in the latent."""
 
-    hidden: int = 128
+    hidden: int = 64
     """Size of the memory, and width of the readout."""
     layers: int = 1
     """Hidden layers of the readout g."""
