@@ -35,7 +35,7 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
         reward: "dense" (in [0, 1]), "sparse" (1 where the error is below half its scale),
             "quadratic" (minus the squared error in units of its scale) or "none".
         dt: control step [s]; sub-steps keep the accuracy whatever it is.
-        integrator: "euler", "semi_implicit_euler", "leapfrog", "rk4", "yoshida4", "dop853", or
+        integrator: "euler", "semi_implicit_euler", "leapfrog", "rk4", "yoshida4", "suzuki4", "dop853", or
             "exact" where there is one.
         substeps: None for as many as the accuracy needs, or a number of equal ones.
         start: kind of start state; only three_body has several.

@@ -15,14 +15,22 @@ from typing import Any
 Components = tuple[Any, ...]
 Field = Callable[[Components], Components]
 
-ORDERS = {"euler": 1, "semi_implicit_euler": 1, "leapfrog": 2, "rk4": 4, "yoshida4": 4}
+ORDERS = {
+    "euler": 1,
+    "semi_implicit_euler": 1,
+    "leapfrog": 2,
+    "rk4": 4,
+    "yoshida4": 4,
+    "suzuki4": 4,
+}
 """Order of convergence of each method, which tests hold by halving the step."""
-SPLIT = ("semi_implicit_euler", "leapfrog", "yoshida4")
+SPLIT = ("semi_implicit_euler", "leapfrog", "yoshida4", "suzuki4")
 """The methods that need dq/dt to depend on v alone, and dv/dt on q (and linear damping)."""
 
 _CBRT2 = 2.0 ** (1.0 / 3.0)
 _W1 = 1.0 / (2.0 - _CBRT2)
 _W0 = 1.0 - 2.0 * _W1
+_S = 1.0 / (4.0 - 4.0 ** (1.0 / 3.0))
 
 
 def axpy(h: Any, x: Components, y: Components) -> Components:
@@ -103,11 +111,25 @@ def yoshida4(
     return q, v
 
 
+def suzuki4(
+    force: Field, velocity: Field, q: Components, v: Components, h: Any, damping: Any = None
+) -> tuple[Components, Components]:
+    """Five leapfrog steps (order 4; Suzuki 1990, doi:10.1016/0375-9601(90)90962-N).
+
+    Two thirds more forces than yoshida4, for an error that is about a hundred times smaller: what a
+    learned force is worth can otherwise not be seen at the step lengths of control.
+    """
+    for weight in (_S, _S, 1.0 - 4.0 * _S, _S, _S):
+        q, v = leapfrog(force, velocity, q, v, weight * h, damping)
+    return q, v
+
+
 FLOWS = {"euler": euler, "rk4": rk4}
 """Methods for any first-order system: (derivative, state, h) -> state."""
 SPLITTINGS = {
     "semi_implicit_euler": semi_implicit_euler,
     "leapfrog": leapfrog,
     "yoshida4": yoshida4,
+    "suzuki4": suzuki4,
 }
 """Methods for second-order systems: (force, velocity, q, v, h, damping) -> (q, v)."""

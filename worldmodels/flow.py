@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +12,6 @@ from worldmodels.config import ADAPTIVE, FlowConfig
 from worldmodels.interface import DivergenceError
 
 VectorField = Callable[[Tensor], Tensor]
-_S = 1.0 / (4.0 - 4.0 ** (1.0 / 3.0))
 
 
 def time_step(dt: Tensor | float, like: Tensor) -> Tensor | float:
@@ -53,35 +51,13 @@ def split_flow(
     q, p = z.chunk(2, 1)
     remembered = _remember_last(force)
     rates = None if damping is None else (damping,)
-    method = _splitting(config.integrator)
+    method = integrators.SPLITTINGS[config.integrator]
     position, momentum = (q,), (p,)
     for _ in range(config.substeps):
         position, momentum = method(
             remembered, lambda s: (velocity(s[0]),), position, momentum, h, rates
         )
     return torch.cat((position[0], momentum[0]), 1)
-
-
-def _splitting(name: str) -> Callable[..., Any]:
-    return suzuki4 if name == "suzuki4" else integrators.SPLITTINGS[name]
-
-
-def suzuki4(
-    force: integrators.Field,
-    velocity: integrators.Field,
-    q: integrators.Components,
-    v: integrators.Components,
-    h: Any,
-    damping: Any = None,
-) -> tuple[integrators.Components, integrators.Components]:
-    """Five leapfrog steps (order 4; Suzuki 1990, doi:10.1016/0375-9601(90)90962-N).
-
-    Half as many forces again as yoshida4, for an error that is about a hundred times smaller: what a
-    learned force is worth can otherwise not be seen at the step lengths of control.
-    """
-    for weight in (_S, _S, 1.0 - 4.0 * _S, _S, _S):
-        q, v = integrators.leapfrog(force, velocity, q, v, weight * h, damping)
-    return q, v
 
 
 def _remember_last(force: VectorField) -> Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]:

@@ -10,8 +10,7 @@ from worldmodels.schema import require, require_count, require_number
 Activation = Literal["tanh", "softplus", "silu", "sin"]
 Objective = Literal["matching", "shooting"]
 Condition = Literal["none", "params"]
-SPLIT = ("semi_implicit_euler", "leapfrog", "yoshida4")
-SYMPLECTIC = (*SPLIT, "suzuki4")
+SPLIT = ("semi_implicit_euler", "leapfrog", "yoshida4", "suzuki4")
 FIXED_STEP = ("euler", "rk4", *SPLIT)
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun", "fehlberg2")
 
@@ -125,7 +124,7 @@ class NewtonianConfig(FlowConfig):
 
     def integrators(self) -> tuple[str, ...]:
         """Splittings only where forces do not see velocities."""
-        return (*(() if self.velocity_input else SYMPLECTIC), "euler", "rk4", *ADAPTIVE)
+        return (*(() if self.velocity_input else SPLIT), "euler", "rk4", *ADAPTIVE)
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ class PortHamiltonianConfig(FlowConfig):
     def integrators(self) -> tuple[str, ...]:
         """Methods of this Hamiltonian: explicit splittings need it separable, and damping linear."""
         linear = self.kinetic == "quadratic" and self.mass != "full"
-        split = SYMPLECTIC if self.separable and (linear or not self.damping) else ()
+        split = SPLIT if self.separable and (linear or not self.damping) else ()
         return (*split, "euler", "rk4", "implicit_midpoint", *ADAPTIVE)
 
 

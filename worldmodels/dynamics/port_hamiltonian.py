@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldmodels.config import SYMPLECTIC, PortHamiltonianConfig
+from worldmodels.config import SPLIT, PortHamiltonianConfig
 from worldmodels.fields import (
     ActionEmbedding,
     Coefficients,
@@ -130,7 +130,7 @@ class PortHamiltonian(Dynamics):
         fed = self._input(self.action(action), condition, z)
         dissipation = self.dissipation(condition)
         rates = None if dissipation is None else along(dissipation, z)
-        if self.config.integrator in SYMPLECTIC:
+        if self.config.integrator in SPLIT:
             z = self._split(z, fed, rates, mass, condition, dt)
         else:
 
