@@ -1,8 +1,9 @@
-"""The systems, one file each; importing this package registers them all."""
+"""The systems, one file each; importing this package imports, and so registers, every file in it."""
 
-from physgym.systems.oscillator import Oscillator
-from physgym.systems.pendulum import Pendulum
-from physgym.systems.spaceship import Spaceship
-from physgym.systems.three_body import ThreeBody
+from __future__ import annotations
 
-__all__ = ["Oscillator", "Pendulum", "Spaceship", "ThreeBody"]
+import importlib
+import pkgutil
+
+for _file in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_file.name}")
