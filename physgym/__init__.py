@@ -7,13 +7,35 @@ torch and OpenCV are imported when asked for.
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 import gymnasium as _gymnasium
 
 from physgym import systems
 from physgym.system import INTEGRATORS, REWARDS, SYSTEMS, System, get_system
 
-__all__ = ["INTEGRATORS", "REWARDS", "SYSTEMS", "System", "get_system", "systems"]
+__all__ = [
+    "INTEGRATORS",
+    "REWARDS",
+    "SYSTEMS",
+    "PhysicsEnv",
+    "PhysicsVectorEnv",
+    "System",
+    "get_system",
+    "systems",
+]
 __version__ = "0.1.0"
+_LAZY = {"PhysicsEnv": "physgym.env", "PhysicsVectorEnv": "physgym.vector"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load the environment classes, and the modules they stand in, on first use."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    if f"physgym.{name}" in _LAZY.values():
+        return importlib.import_module(f"physgym.{name}")
+    raise AttributeError(f"module 'physgym' has no attribute {name!r}")
 
 
 def _register_envs() -> None:

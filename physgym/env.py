@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium.error import Error, InvalidAction, ResetNeeded
 
-from physgym.task import Task
+from physgym.task import Task, check_names
 
 RENDER_MODES = ["human", "rgb_array"]
 RENDER_SIZE = 480
@@ -63,6 +63,7 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
                 f"render_mode={render_mode!r} is unknown; choose one of "
                 f"{', '.join(RENDER_MODES)} or None"
             )
+        check_names(arguments)
         self._task = Task(system, **arguments)
         self.render_mode = render_mode
         self.metadata = {

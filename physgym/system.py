@@ -206,12 +206,19 @@ class System(ABC):
         """Advance `state` by `dt` [s] (default: the system's) under a held `control`;
         differentiable on tensors.
 
-        `substeps=None` takes as many as the system's accuracy needs; a number takes just those, of
-        equal size. Raises ValueError on an unknown integrator or a bad dt or substeps.
+        `params` is a `Params` (None: the defaults; a dict: what differs from them). `substeps=None`
+        takes as many as the system's accuracy needs; a number takes just those, of equal size.
+        Raises ValueError on an unknown integrator, a bad dt or substeps, or a state or control of
+        another size.
         """
         dt = check_dt(self.dt if dt is None else dt)
         integrator = self.check_integrator(integrator)
+        if params is None or isinstance(params, Mapping):
+            params = self.check_params(params)
         s, u = components(state), components(control)
+        for name, x, size in (("state", s, self.state_size), ("control", u, self.control_size)):
+            if len(x) != size:
+                raise ValueError(f"{name} has {len(x)} components, but {self.name} has {size}")
         if integrator == "dop853":
             from physgym.reference import solve
 
@@ -235,7 +242,7 @@ class System(ABC):
         adaptive = self.adaptive and substeps is None
         if substeps is None and not adaptive and integrator != "exact":
             limit = self.max_step(None, self.Params() if params is None else params)
-            shortest = limit if isinstance(limit, float) else float(limit.min())
+            shortest = float(limit.min().detach() if hasattr(limit, "detach") else np.min(limit))
             substeps = substeps_for(self.dt if dt is None else dt, shortest)
         return _program(self, integrator, adaptive, reward), substeps or 1
 
@@ -350,6 +357,8 @@ class System(ABC):
         and range.
         """
         base = self.Params() if base is None else base
+        if overrides is not None and not isinstance(overrides, Mapping):
+            raise ValueError(f"params={overrides!r} must be a dict of {', '.join(base._fields)}")
         overrides = dict(overrides or {})
         unknown = sorted(set(overrides) - set(base._fields))
         if unknown:

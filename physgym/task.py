@@ -5,6 +5,7 @@ vector envs.
 from __future__ import annotations
 
 import difflib
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Mapping
@@ -279,6 +280,16 @@ class Task:
 
         scene = self.system.scene(state, control, params, True)
         return render(scene, self.system.view, size, SCREEN, caption)
+
+
+def check_names(arguments: Mapping[str, Any]) -> None:
+    """TypeError for an argument that no environment takes, with the closest one that it does."""
+    allowed = list(inspect.signature(Task).parameters)[1:]
+    for name in arguments:
+        if name not in allowed:
+            close = difflib.get_close_matches(name, allowed, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise TypeError(f"unknown argument {name!r}; {hint}choose of {', '.join(allowed)}")
 
 
 def _rebuild(arguments: dict[str, Any]) -> Task:

@@ -15,7 +15,7 @@ from gymnasium.vector.utils import batch_space
 from physgym.autoreset import AutoresetVectorEnv
 from physgym.elementwise import wrap
 from physgym.env import RENDER_SIZE
-from physgym.task import Task
+from physgym.task import Task, check_names
 
 BACKENDS = ("numpy", "torch")
 
@@ -69,11 +69,12 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
             raise ValueError(
                 f'render_mode={render_mode!r} must be "rgb_array" or None for a vector env'
             )
+        check_names(arguments)
         self._task = Task(system, **arguments)
         self._torch: Any = _import_torch() if backend == "torch" else None
         if self._torch and self._task.integrator == "dop853":
             raise ValueError('integrator="dop853" is SciPy\'s and works with backend="numpy" only')
-        self.device = self._torch.device(device or "cpu") if self._torch else None
+        self.device = _checked_device(self._torch, device or "cpu") if self._torch else None
         metadata = {**self.metadata, "render_fps": max(1, round(1.0 / self._task.dt))}
         super().__init__(num_envs, max_episode_steps, autoreset_mode, metadata)
         self.render_mode = render_mode
@@ -324,6 +325,21 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         self.__dict__.update(state)
         self._torch = _import_torch() if self.device is not None else None
         self._bind()
+
+
+def _checked_device(torch: Any, device: Any) -> Any:
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(
+            f'device={device!r} is unknown to torch; give "cpu", "cuda" or "cuda:0"'
+        ) from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f'device={device!r}: this torch sees no CUDA device; use device="cpu", or install a '
+            "CUDA build of torch on a machine with an NVIDIA GPU"
+        )
+    return found
 
 
 def _import_torch() -> Any:

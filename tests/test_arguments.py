@@ -174,3 +174,33 @@ def test_a_state_that_is_not_a_number_ends_the_episode_inside_the_space() -> Non
             break
     assert truncated
     assert info["out_of_bounds"]
+
+
+def test_unknown_arguments_are_named_with_the_closest_one() -> None:
+    with pytest.raises(TypeError, match="did you mean 'obs_mode'"):
+        gym.make(IDS["pendulum"], obsmode="state")
+    with pytest.raises(TypeError, match="did you mean 'randomize'"):
+        PhysicsVectorEnv("pendulum", 2, randomise=True)
+    with pytest.raises(ValueError, match="must be a dict"):
+        gym.make(IDS["pendulum"], params=[1])
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda"])
+def test_devices_that_are_not_there_are_named(device: str) -> None:
+    torch = pytest.importorskip("torch")
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(ValueError, match=f"device='{device}'"):
+        PhysicsVectorEnv("pendulum", 2, backend="torch", device=device)
+
+
+def test_step_takes_parameters_by_name_and_says_what_has_a_wrong_size() -> None:
+    system = get_system("pendulum")
+    default = system.step((1.0, 0.0), (0.0,), system.Params())
+    assert system.step((1.0, 0.0), (0.0,), None) == default
+    heavy = system.step((1.0, 0.0), (1.0,), {"mass": 2.0})
+    assert heavy == system.step((1.0, 0.0), (1.0,), system.Params(mass=2.0))
+    with pytest.raises(ValueError, match="state has 3 components"):
+        system.step((1.0, 0.0, 0.0), (0.0,), None)
+    with pytest.raises(ValueError, match="control has 2 components"):
+        system.step((1.0, 0.0), (0.0, 0.0), None)

@@ -177,7 +177,7 @@ class ThreeBody(System):
 
     ## Arguments
     Parameters (`params=`; range of `randomize=True`): g 1, mass_0, mass_1, mass_2 1 (0.95-1.05),
-    softening 0, thrust 0.5 (0.4-0.6). The common arguments stand in `physgym.env.PhysicsEnv`.
+    softening 0, thrust 0.5 (0.4-0.6). The common arguments: `help(physgym.PhysicsEnv)`.
 
     ## Version History
     * v0: first version
