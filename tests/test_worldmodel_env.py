@@ -217,6 +217,20 @@ def test_copies_go_on_as_the_original(clone: Any) -> None:
             assert_same(env.step(action), twin.step(action))
 
 
+@pytest.mark.parametrize("mode", ["discrete", "continuous"])
+def test_bad_actions_are_named_as_by_the_truth(mode: str) -> None:
+    truth = gym.make("PhysGym/Spaceship-v0", action_mode=mode).unwrapped
+    learned = WorldModelEnv(Perfect(make_spec("spaceship", action_mode=mode)))
+    truth.reset(seed=0), learned.reset(seed=0)
+    for bad in (7_000, -1, 10**30, None, "a", 1.5, [1], np.zeros((1, 1)), np.bool_(True), {}):
+        messages = []
+        for env in (truth, learned):
+            with pytest.raises(InvalidAction) as caught:
+                env.step(bad)
+            messages.append(str(caught.value))
+        assert messages[0] == messages[1] and repr(bad) in messages[0]
+
+
 def test_bad_actions_change_nothing() -> None:
     discrete, twin = (WorldModelEnv(Perfect(make_spec("oscillator"))) for _ in range(2))
     with pytest.raises(ResetNeeded):

@@ -12,12 +12,12 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.error import Error, InvalidAction, ResetNeeded
+from gymnasium.error import Error, ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from physgym.env import RENDER_MODES
 from worldmodels.interface import Spec, WorldModel
-from worldmodels.task import find_system
+from worldmodels.task import find_system, parse_action
 from worldmodels.vector_env import WorldModelVectorEnv, resolve_model
 
 __all__ = ["WorldModelEnv", "WorldModelVectorEnv", "make_env", "make_truth", "resolve_model"]
@@ -95,7 +95,8 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
         """Predict what `action` does in one control step."""
         if self._over:
             raise ResetNeeded("Call reset() before step(): there is no running episode.")
-        observations, rewards, terminated, truncated, info = self._rows.step(self._batch(action))
+        row = parse_action(self._rows.task, action)
+        observations, rewards, terminated, truncated, info = self._rows.step(row)
         self._over = bool(terminated[0] or truncated[0])
         if self.render_mode == "human":
             self._show()
@@ -106,18 +107,6 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
             bool(truncated[0]),
             _first_info(info),
         )
-
-    def _batch(self, action: Any) -> np.ndarray:
-        try:
-            array = np.asarray(action)[None]
-        except ValueError:
-            raise InvalidAction(f"action {action!r} is no action of {self.action_space}") from None
-        discrete = isinstance(self.action_space, gymnasium.spaces.Discrete)
-        if discrete and isinstance(action, (int, np.bool_)):
-            # A plain integer may be too large for NumPy's, and bool counts as one.
-            in_range = 0 <= action < self.action_space.n  # type: ignore[attr-defined]
-            return np.array([int(action) if in_range else -1])
-        return array
 
     def render(self) -> np.ndarray | None:
         """A picture (480, 480, 3) uint8 of the predicted state, with the action visible."""

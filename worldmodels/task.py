@@ -131,6 +131,35 @@ def parse_actions(
     return array.astype(np.int64)
 
 
+def parse_action(task: Task, action: Any) -> np.ndarray:
+    """One action of a single env as a row (1,) int64 or (1, A) float64, not clipped yet.
+
+    Raises:
+        gymnasium.error.InvalidAction: naming the action, as the true env does.
+    """
+    if task.discrete:
+        count, number = len(task.system.discrete_actions), action
+        if isinstance(action, np.ndarray) and action.shape == () and action.dtype.kind in "iu":
+            number = int(action)
+        if isinstance(number, (int, np.integer)) and 0 <= int(number) < count:
+            return np.array([int(number)])
+        raise InvalidAction(
+            f"action {action!r} is not one of the {count} discrete actions: "
+            f"give an integer from 0 to {count - 1}"
+        )
+    size = task.system.action_size
+    try:
+        array = np.asarray(action, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = np.empty(0)
+    if array.shape != (size,) or not np.isfinite(array).all():
+        raise InvalidAction(
+            f"action {action!r} must be {size} finite number(s), shape ({size},), in [-1, 1] "
+            "(beyond it, clipped)"
+        )
+    return array[None]
+
+
 def controls_of(task: Task, actions: np.ndarray, params: Any) -> tuple[np.ndarray, ...]:
     """Components (N,) of the physical control that parsed actions stand for."""
     levels = task.system.discrete_actions[actions] if task.discrete else actions
