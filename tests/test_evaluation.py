@@ -14,6 +14,7 @@ from model_doubles import Perfect, Still, make_spec
 
 import physgym
 from worldmodels import evaluation, plots, problems, reports
+from worldmodels.conditions import check_shared, describe, mismatch
 from worldmodels.contenders import floor_entries, model_entry, oracle_entry, oracles_of
 from worldmodels.data import CollectConfig, Dataset, collect, load_dataset
 from worldmodels.evaluation import Entry
@@ -193,6 +194,32 @@ def test_a_model_of_another_env_is_refused(datasets: dict[str, Dataset]) -> None
     model.config = SimpleNamespace(name="jump")  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="'pendulum'.*'oscillator'"):
         reports.compare({"a": model}, datasets["oscillator"])
+
+
+def test_other_physics_is_named() -> None:
+    plain, same = make_spec("pendulum"), make_spec("pendulum", params={"mass": 1.0})
+    damped = make_spec("pendulum", params={"damping": 0.3})
+    check_shared({"a": plain, "b": same})
+    with pytest.raises(ValueError, match=r"env.params.damping is .* for a, and 0.3 for b;.*--data"):
+        check_shared({"a": plain, "b": damped})
+    with pytest.raises(ValueError, match="env.randomize is {} for a"):
+        check_shared({"a": plain, "b": make_spec("pendulum", randomize=True)})
+    with pytest.raises(ValueError, match="env.dt is 0.05 for a, and 0.02 for b; comp"):
+        check_shared({"a": plain, "b": make_spec("pendulum", dt=0.02)})
+    assert mismatch({"a": plain, "b": same}, plain) == ""
+    line = mismatch({"a": plain, "b": damped}, plain)
+    assert "b with env.params.damping 0.3" in line and "\n" not in line and "a with" not in line
+    assert describe(plain) == "discrete actions, dt 0.05 s, default parameters"
+    assert describe(damped).endswith("damping 0.3")
+    assert describe(make_spec("pendulum", randomize=True)).endswith("drawn in every episode")
+
+
+def test_reports_say_what_they_are_of(report: dict[str, Any], tmp_path: Path) -> None:
+    text = reports.write_report(report, tmp_path)[1].read_text()
+    assert reports.header(report) in text and report["dataset"]["conditions"] in text
+    assert report["dataset"]["path"] in reports.header(report)
+    for word in ("finite", "valid", "energy", "power", "oracle"):
+        assert word in reports.legend(report)
 
 
 def test_a_structure_has_one_colour() -> None:

@@ -287,3 +287,12 @@ def test_state_models_are_what_build_makes() -> None:
     assert isinstance(made("jump"), StateWorldModel)
     with pytest.raises(ValueError, match="does not build"):
         build(SPECS["oscillator"], "lstm", MODELS["jump"]())
+
+
+def test_a_misspelt_default_is_refused_with_the_closest_match() -> None:
+    with pytest.raises(ValueError, match="'pendulumm'.*did you mean 'pendulum'"):
+        default_config("pendulumm", "jump")
+    with pytest.raises(ValueError, match="'jmup'.*did you mean 'jump'"):
+        default_config("pendulum", "jmup")
+    by_id = default_config("PhysGym/Spaceship-v0", "newtonian")
+    assert by_id.model == default_config("spaceship", "newtonian").model

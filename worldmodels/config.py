@@ -199,14 +199,20 @@ class TrainConfig:
 def default_config(env_name: str = "oscillator", model_name: str = "jump") -> TrainConfig:
     """What ``scripts/train.py`` starts from for this system and structure.
 
-    Raises ``ValueError`` for an unknown structure; names of systems are checked by physgym.
+    Raises ``ValueError`` for an unknown structure or system, with the closest match.
     """
+    from physgym import get_system
+
     if model_name not in MODELS:
         raise ValueError(
             f"model {model_name!r} is not known: expected one of {', '.join(MODELS)}"
             + suggestion(model_name, MODELS)
         )
-    options = SYSTEM_OPTIONS.get(env_name, {}).get(model_name, {})
+    try:
+        system = get_system(env_name)
+    except KeyError as error:
+        raise ValueError(error.args[0]) from None
+    options = SYSTEM_OPTIONS.get(system.name, {}).get(model_name, {})
     model = MODELS[model_name](**options)
     epochs = 30 if model_name == "lstm" else 60  # its windows cost several steps each
     return TrainConfig(env_name=env_name, model_name=model_name, model=model, epochs=epochs)

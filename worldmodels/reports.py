@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels import evaluation, plots, problems
+from worldmodels.conditions import describe
 from worldmodels.contenders import floor_entries, model_entry, oracles_of
 from worldmodels.storage import atomic_write
 
@@ -21,12 +22,14 @@ def compare(
     dt_values: Sequence[float] = (),
     count: int = 256,
     advance: Callable[[], object] = lambda: None,
+    origin: str = "",
 ) -> dict[str, Any]:
     """Score ``models`` by row name, the floors and the oracles on the test split of ``dataset``.
 
-    ``count``: rollouts at most. Returns a report of JSON types (see ``evaluation.evaluate``), with
-    ``step_lengths`` where ``dt_values`` are given. Raises ``ValueError`` where a model is of
-    another env, action kind or dt than the dataset, or episodes are shorter than the horizon.
+    ``count``: rollouts at most; ``origin``: whose buffer it is, for the header. Returns a report of
+    JSON types (see ``evaluation.evaluate``), with ``step_lengths`` where ``dt_values`` are given.
+    Raises ``ValueError`` where a model is of another env, action kind or dt than the dataset, or
+    episodes are shorter than the horizon.
     """
     for name, model in models.items():
         _check_match(name, model.spec, dataset)
@@ -37,11 +40,33 @@ def compare(
     entries |= floor_entries(train)
     entries |= oracles_of(models)
     report = evaluation.evaluate(entries, tasks, scale, advance=advance)
-    report["dataset"] = {"path": str(dataset.path), "sha256": dataset.hash}
+    report["dataset"] = {
+        "path": str(dataset.path),
+        "sha256": dataset.hash,
+        "origin": origin or str(dataset.path),
+        "conditions": describe(dataset),
+    }
     if dt_values:
         study = evaluation.over_step_lengths(entries, tasks, scale, dt_values, advance)
         report["step_lengths"] = study
     return report
+
+
+def header(report: Mapping[str, Any]) -> str:
+    """One line: the system, its arguments, and whose buffer the rollouts are from."""
+    data = report["dataset"]
+    return f"{report['env']} ({data['conditions']}); buffer: {data['origin']}"
+
+
+def legend(report: Mapping[str, Any]) -> str:
+    """What the columns of ``table`` mean, for a reader who has nothing else."""
+    return (
+        "finite: share of rollouts; valid: seconds until the error first exceeds "
+        f"{report['valid_threshold']:g}; energy: error of the energy over its spread, after the "
+        "last step; power: energy a step from nowhere, in that unit (truth: "
+        f"{number(report['true_power_residual'])}); oracle: the true equations through a model's "
+        "integrator; copy, velocity, linear: floors"
+    )
 
 
 def table(
@@ -124,6 +149,8 @@ def number(value: float | None, form: str = "{:.1e}") -> str:
 def _markdown(report: Mapping[str, Any]) -> list[str]:
     lines = [
         f"# {report['env']}",
+        "",
+        f"{header(report)}.",
         "",
         f"{report['problems']} open-loop rollouts of {report['steps']} steps of {report['dt']:g} s "
         "on the test split. Normalised squared error after n steps: median (quartiles); finite: "

@@ -1,0 +1,88 @@
+"""The physics that a run or a buffer is about, to tell apart what cannot be compared.
+
+A source, below, is anything with `env_name`, `env_kwargs` and `dt`: a model's spec or a dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import physgym
+
+SHAPE = ("dt", "action_mode")
+"""Conditions that no choice of a buffer can bridge."""
+
+
+def conditions(source: Any) -> dict[str, Any]:
+    """Arguments of a source's true env as JSON types, defaults filled in.
+
+    Each parameter has an entry of its own, "params.mass"; "randomize" holds ranges by name.
+    Raises what ``physgym.get_system`` and its checks raise.
+    """
+    system, given = physgym.get_system(source.env_name), source.env_kwargs
+    randomize = given.get("randomize") or {}
+    ranges = system.ranges if randomize is True else randomize
+    params = system.check_params(given.get("params"))._asdict()
+    return {
+        "dt": float(source.dt),
+        "action_mode": given.get("action_mode") or "discrete",
+        "randomize": {name: [float(end) for end in pair] for name, pair in ranges.items()},
+        "integrator": system.check_integrator(given.get("integrator")),
+        "start": given.get("start") or system.starts[0],
+        **{f"params.{name}": float(value) for name, value in params.items()},
+    }
+
+
+def difference(own: Any, other: Any) -> tuple[str, Any, Any] | None:
+    """The first condition that two sources do not share, with both values; None: they share all."""
+    first, second = conditions(own), conditions(other)
+    drawn = {f"params.{name}" for name in first["randomize"]}
+    for name, value in first.items():
+        if value != second[name] and name not in drawn:
+            return name, value, second[name]
+    return None
+
+
+def check_shared(specs: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` where the specs, by row name, are not all of the same physics."""
+    (first, own), *others = specs.items()
+    for name, spec in others:
+        if found := difference(own, spec):
+            argument, one, two = found
+            choice = "" if argument in SHAPE else ", or say on which buffer with --dataset"
+            raise ValueError(
+                f"the runs learned other physics: env.{argument} is {one} for {first}, and {two} "
+                f"for {name}; compare one at a time{choice}"
+            )
+
+
+def mismatch(specs: Mapping[str, Any], dataset: Any) -> str:
+    """One line that names the models that learned other physics than the dataset's, or ""."""
+    found = {name: difference(spec, dataset) for name, spec in specs.items()}
+    parts = [
+        f"{name} with env.{what[0]} {what[1]} (the dataset: {what[2]})"
+        for name, what in found.items()
+        if what
+    ]
+    return f"compared on physics that they did not learn: {', '.join(parts)}" if parts else ""
+
+
+def describe(source: Any) -> str:
+    """A source in words: actions, dt, and what else is not the system's default."""
+    system, values = physgym.get_system(source.env_name), conditions(source)
+    usual: dict[str, Any] = {
+        f"params.{name}": float(value) for name, value in system.Params()._asdict().items()
+    }
+    usual |= {"integrator": system.default_integrator, "start": system.starts[0]}
+    drawn = list(values["randomize"])
+    words = [f"{values['action_mode']} actions", f"dt {values['dt']:g} s"]
+    other = [
+        f"{name.removeprefix('params.')} {values[name]}"
+        for name, value in usual.items()
+        if values[name] != value and name.removeprefix("params.") not in drawn
+    ]
+    words += other or ([] if drawn else ["default parameters"])
+    if drawn:
+        words.append(f"{', '.join(drawn)} drawn in every episode")
+    return ", ".join(words)
