@@ -12,6 +12,7 @@ import json
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,10 +73,12 @@ def main() -> None:
 
     models = load_models(config)
     dataset = find_test_data(config)
+    check_physics(config, models, dataset)
+    origin = f"--dataset {config.dataset}" if config.dataset else f"that of {config.runs[0]}"
     total = len(models) + 5
     with progress("evaluating", total * (1 + len(config.dt_values))) as advance:
         report = compare(
-            models, dataset, config.horizon, config.dt_values, config.problems, advance
+            models, dataset, config.horizon, config.dt_values, config.problems, advance, origin
         )
     folder = config.out or default_folder(config)
     files = write_report(report, folder)
@@ -104,6 +107,17 @@ def load_models(config: EvaluateConfig) -> dict[str, Any]:
             for name, model, run in zip(names, loaded, config.runs, strict=True)
         ]
     return dict(zip(names, loaded, strict=True))
+
+
+def check_physics(config: EvaluateConfig, models: Mapping[str, Any], dataset: Dataset) -> None:
+    """Refuse runs that learned other physics than the first, or warn where a dataset is named."""
+    from worldmodels.conditions import check_shared, mismatch
+
+    specs = {name: model.spec for name, model in models.items()}
+    if config.dataset is None:
+        check_shared(specs)
+    elif line := mismatch(specs, dataset):
+        warnings.warn(line, stacklevel=1)
 
 
 def seed_of(run: Path) -> str:
@@ -142,18 +156,19 @@ def default_folder(config: EvaluateConfig) -> Path:
 
 def show(report: Mapping[str, Any]) -> None:
     """Print the report's tables."""
-    from worldmodels.reports import step_length_table, table
+    from worldmodels.reports import header, legend, step_length_table, table
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
     wide = width >= 130
     title = (
-        f"{report['env']}: {report['problems']} rollouts of {report['steps']} steps of "
+        f"{header(report)}\n{report['problems']} rollouts of {report['steps']} steps of "
         f"{report['dt']:g} s; normalised squared error after n steps, median"
         + (" (quartiles)" if wide else "")
     )
     head, rows = table(report, wide, "\n")
     kept = len(head) if width >= 100 else len(head) - 2
     print_table(title, head[:kept], [row[:kept] for row in rows])
+    print(legend(report))
     if "step_lengths" in report:
         study = report["step_lengths"]
         title = (

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import evaluate
@@ -158,6 +159,21 @@ def test_evaluate_script_compares_runs(
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["step_lengths"]["rows"]["jump"]["0.1"] is None
     assert report["step_lengths"]["rows"]["newtonian"]["0.1"]["count"] > 0
+
+
+def test_runs_of_other_physics_are_compared_only_on_a_named_buffer(
+    runs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def model(**kwargs: Any) -> Any:
+        return SimpleNamespace(spec=make_spec("pendulum", **kwargs))
+
+    models = {"a": model(), "b": model(params={"length": 0.9})}
+    config = evaluate.EvaluateConfig((runs["jump"],))
+    dataset = evaluate.find_test_data(config)
+    with pytest.raises(ValueError, match=r"length is 1.0 for a, and 0.9 for b.*--dataset"):
+        evaluate.check_physics(config, models, dataset)
+    with pytest.warns(UserWarning, match=r"b with env.params.length 0.9 \(the dataset: 1.0\)"):
+        evaluate.check_physics(replace(config, dataset="it"), models, dataset)
 
 
 def test_evaluation_of_one_run_lies_inside_it(runs: dict[str, Path]) -> None:
