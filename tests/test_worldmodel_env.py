@@ -217,6 +217,17 @@ def test_copies_go_on_as_the_original(clone: Any) -> None:
             assert_same(env.step(action), twin.step(action))
 
 
+def test_the_spec_knows_the_limit_and_the_threshold(folder: Path) -> None:
+    env = gym.make("WorldModels/Learned-v0", checkpoint=str(folder))
+    truth = make_truth(str(folder))
+    for learned in (env, env.unwrapped, gym.make(env.spec), pickle.loads(pickle.dumps(env))):
+        assert learned.spec.max_episode_steps == truth.spec.max_episode_steps
+        assert learned.spec.reward_threshold == truth.spec.reward_threshold
+    short = gym.make("WorldModels/Learned-v0", checkpoint=str(folder), max_episode_steps=5)
+    assert short.spec.max_episode_steps == 5
+    assert gym.spec("WorldModels/Learned-v0").max_episode_steps is None, "that is the checkpoint's"
+
+
 @pytest.mark.parametrize("mode", ["discrete", "continuous"])
 def test_bad_actions_are_named_as_by_the_truth(mode: str) -> None:
     truth = gym.make("PhysGym/Spaceship-v0", action_mode=mode).unwrapped

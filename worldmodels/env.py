@@ -12,11 +12,13 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import Error, ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from physgym.env import RENDER_MODES
 from worldmodels.interface import Spec, WorldModel
+from worldmodels.registration import completed
 from worldmodels.task import find_system, parse_action
 from worldmodels.vector_env import WorldModelVectorEnv, resolve_model
 
@@ -61,6 +63,7 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
         self.metadata = {"render_modes": list(RENDER_MODES), "render_fps": fps}
         self.observation_space = self._rows.single_observation_space
         self.action_space = self._rows.single_action_space
+        self._spec: EnvSpec | None = None
         self._window: Any = None
         self._over = True
 
@@ -68,6 +71,16 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
     def model(self) -> WorldModel:
         """The world model."""
         return self._rows.model
+
+    @property  # type: ignore[override]
+    def spec(self) -> EnvSpec | None:
+        """What `gymnasium.make` was asked for, with the time limit and the reward threshold."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        rows = self._rows
+        self._spec = completed(spec, rows.max_episode_steps, rows.task.system.reward_threshold)
 
     @property
     def dt(self) -> float:
