@@ -1,21 +1,39 @@
 """What every script shares: errors as one line, progress, tables.
 
-Scripts are run as `python scripts/NAME.py`, which puts this folder on the path:
-`from cli import main_guard`.
+Scripts are run as `python scripts/NAME.py`, which puts this folder on the path. They `import cli`
+before any package, so that one that is not installed ends them with a line that says what to do.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
 OUR_PACKAGES = ("physgym", "worldmodels", "scripts", "cli")
+NEEDED = ("gymnasium", "numpy", "physgym", "pydantic", "rich", "tyro")
+"""Packages that every script needs before it can say anything itself."""
+ACTIVATE = "activate the environment (. .venv/bin/activate) or install (pip install -e .)"
+
+
+def require_packages() -> None:
+    """End the process with one line and status 2 where a package of `NEEDED` is not installed."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        what = f"{', '.join(missing)} not installed for {sys.executable}"
+        print(f"error: {what}: {ACTIVATE}", file=sys.stderr)
+        sys.exit(USAGE_ERROR)
+
+
+require_packages()
 
 
 class UsageError(ValueError):
@@ -63,9 +81,45 @@ def main_guard(main: Callable[[], int | None]) -> NoReturn:
     except Exception as error:
         if os.environ.get("PHYSGYM_DEBUG") or not is_user_error(error):
             raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        missing = type(error) is ModuleNotFoundError  # Gymnasium's own says what to install
+        hint = f": {ACTIVATE}" if missing else ""
+        print(f"error: {one_line(error)}{hint}", file=sys.stderr)
         status = USAGE_ERROR
     sys.exit(status)
+
+
+def command(script: str) -> str:
+    """How to run `script` of this folder from here, with the interpreter that runs now."""
+    found = shutil.which("python")
+    if found and Path(found).absolute() == Path(sys.executable).absolute():
+        python = "python"
+    else:
+        python = _from_here(Path(sys.executable))
+    return f"{python} {_from_here(Path(__file__).with_name(f'{script}.py'))}"
+
+
+def _from_here(path: Path) -> str:
+    """`path` relative to the working folder where it lies inside, or absolute."""
+    path, here = Path(os.path.abspath(path)), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def check_writable(path: Path, folder: bool = False) -> None:
+    """Raise UsageError unless the file (or `folder`) `path` can be written; makes nothing.
+
+    To be called before the work whose result would be lost.
+    """
+    reason, existing = None, path.absolute()
+    if path.exists() and path.is_dir() != folder:
+        reason = "it is a file" if folder else f"it is a folder; name a file in it, {path}/NAME"
+    while not existing.exists():
+        existing = existing.parent
+    if existing != path.absolute() and not existing.is_dir():
+        reason = f"{existing} is not a folder"
+    elif not os.access(existing, os.W_OK):
+        reason = "permission denied"
+    if reason:
+        raise UsageError(f"cannot write to --out {path}: {reason}; choose another one")
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+import cli
 import tyro
-from cli import main_guard
 
 from worldmodels.data.config import CollectConfig
 
@@ -44,4 +44,4 @@ def collect(
 
 
 if __name__ == "__main__":
-    main_guard(lambda: tyro.cli(collect))
+    cli.main_guard(lambda: tyro.cli(collect))

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cli
 import numpy as np
 import tyro
-from cli import main_guard, print_table, progress
 from evaluate import show
 
 import physgym
@@ -61,6 +61,7 @@ def main() -> None:
 
     torch.set_num_threads(1)  # so small a network only waits for a second thread
     out = config.out or Path("outputs") / time.strftime("demo-%Y-%m-%d-%H-%M-%S")
+    cli.check_writable(out, folder=True)
     say("1/5", f"collecting {config.episodes} episodes of random actions")
     dataset = collect_buffer(config, out)
     say("2/5", f"training {' and '.join(MODELS)} on them")
@@ -77,7 +78,8 @@ def main() -> None:
         print(f"  {path}")
     for name in MODELS:
         print(f"  {out / name}  (a run: evaluate.py, visualize.py and train_agent.py take it)")
-    print(f"Next: python scripts/visualize.py --run {out / FILMED} --policy random --out x.gif")
+    options = f"--run {out / FILMED} --policy random --out x.gif"
+    print(f"Next: {cli.command('visualize')} {options}")
 
 
 def say(step: str, text: str) -> None:
@@ -119,7 +121,7 @@ def compare_models(models: dict[str, Any], dataset: Dataset, out: Path) -> None:
     from worldmodels.reports import compare, write_report
 
     dt_values = [0.5 * dataset.dt, dataset.dt, 2 * dataset.dt]
-    with progress("comparing", 4 * (len(models) + 4)) as advance:
+    with cli.progress("comparing", 4 * (len(models) + 4)) as advance:
         report = compare(models, dataset, 100, dt_values, advance=advance)
     write_report(report, out / "evaluation")
     show(report)
@@ -136,7 +138,7 @@ def run_agents(config: DemoConfig, model: Any) -> None:
         "in the truth": lambda: make_truth(model.spec, num_envs=config.agents),
     }
     rows, steps = [], model.spec.max_episode_steps
-    with progress("playing", len(makers) * len(AGENTS) * steps) as advance:
+    with cli.progress("playing", len(makers) * len(AGENTS) * steps) as advance:
         for name in AGENTS:
             returns = []
             for make in makers.values():
@@ -146,7 +148,7 @@ def run_agents(config: DemoConfig, model: Any) -> None:
                 env.close()
             rows.append([name, *returns])
     title = f"mean return of {config.agents} episodes (at most {steps})"
-    print_table(title, ["agent", *makers], rows)
+    cli.print_table(title, ["agent", *makers], rows)
 
 
 def policy_of(model: Any, name: str, seed: int) -> Policy:
@@ -194,11 +196,11 @@ def film_beside_truth(config: DemoConfig, model: Any, out: Path) -> None:
     spec = model.spec
     recording = record(spec.env_name, spec.env_kwargs, "random", seed=config.seed)
     learned = predict(model, recording)
-    with progress("drawing and writing", 4 * len(learned)) as advance:
+    with cli.progress("drawing and writing", 4 * len(learned)) as advance:
         frames = film_beside(recording, learned, 240, advance)
         for suffix in ("mp4", "gif"):
             write_video(frames, out / f"beside.{suffix}", 1 / recording.dt, advance)
 
 
 if __name__ == "__main__":
-    main_guard(main)
+    cli.main_guard(main)

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import cli
 import tyro
-from cli import UsageError, main_guard, print_table, progress
 
 from worldmodels.config import LogConfig
 
@@ -53,14 +53,16 @@ class EvaluateConfig:
     def check(self) -> None:
         """Raises UsageError for a value that cannot be."""
         if not self.runs:
-            raise UsageError(
+            raise cli.UsageError(
                 "name at least one run folder: python scripts/evaluate.py RUN [RUN ...]"
             )
         for name in ("horizon", "problems"):
             if getattr(self, name) < 1:
-                raise UsageError(f"--{name} {getattr(self, name)} is not valid: expected 1 or more")
+                raise cli.UsageError(
+                    f"--{name} {getattr(self, name)} is not valid: expected 1 or more"
+                )
         if any(not 0 < dt < 100 for dt in self.dt_values):
-            raise UsageError(
+            raise cli.UsageError(
                 f"--dt-values {self.dt_values} are not valid: expected seconds above 0"
             )
 
@@ -72,15 +74,16 @@ def main() -> None:
     from worldmodels.reports import compare, write_report
 
     models = load_models(config)
+    folder = config.out or default_folder(config)
+    cli.check_writable(folder, folder=True)
     dataset = find_test_data(config)
     check_physics(config, models, dataset)
     origin = f"--dataset {config.dataset}" if config.dataset else f"that of {config.runs[0]}"
     total = len(models) + 5
-    with progress("evaluating", total * (1 + len(config.dt_values))) as advance:
+    with cli.progress("evaluating", total * (1 + len(config.dt_values))) as advance:
         report = compare(
             models, dataset, config.horizon, config.dt_values, config.problems, advance, origin
         )
-    folder = config.out or default_folder(config)
     files = write_report(report, folder)
     show(report)
     if config.video or config.log.wandb != "disabled":
@@ -96,7 +99,7 @@ def load_models(config: EvaluateConfig) -> dict[str, Any]:
     loaded = [worldmodels.load(str(run), config.checkpoint) for run in config.runs]
     envs = sorted({model.spec.env_name for model in loaded})
     if len(envs) > 1:
-        raise UsageError(
+        raise cli.UsageError(
             f"the runs are of different envs: {', '.join(envs)}; compare one at a time"
         )
     names = [model.config.name for model in loaded]
@@ -138,10 +141,10 @@ def find_test_data(config: EvaluateConfig) -> Dataset:
     run = RunFolder.open(config.runs[0])
     recorded = run.record.get("dataset")
     if not recorded:
-        raise UsageError(f"{run.path} does not say what it learned from: name a --dataset")
+        raise cli.UsageError(f"{run.path} does not say what it learned from: name a --dataset")
     dataset = load_dataset(recorded["path"])
     if dataset.hash != recorded["sha256"]:
-        raise UsageError(
+        raise cli.UsageError(
             f"{recorded['path']} has changed since {run.path} learned from it: name a --dataset"
         )
     return dataset
@@ -167,7 +170,7 @@ def show(report: Mapping[str, Any]) -> None:
     )
     head, rows = table(report, wide, "\n")
     kept = len(head) if width >= 100 else len(head) - 2
-    print_table(title, head[:kept], [row[:kept] for row in rows])
+    cli.print_table(title, head[:kept], [row[:kept] for row in rows])
     print(legend(report))
     if "step_lengths" in report:
         study = report["step_lengths"]
@@ -175,7 +178,7 @@ def show(report: Mapping[str, Any]) -> None:
             f"other step lengths: error after {study['seconds']:g} s, actions held "
             f"{study['hold']:g} s"
         )
-        print_table(title, *step_length_table(report, wide))
+        cli.print_table(title, *step_length_table(report, wide))
 
 
 def film(model: Any, path: Path) -> Path:
@@ -185,7 +188,7 @@ def film(model: Any, path: Path) -> Path:
 
     recording = record(model.spec.env_name, model.spec.env_kwargs, "random")
     learned = predict(model, recording)
-    with progress("filming", 3 * len(learned)) as advance:
+    with cli.progress("filming", 3 * len(learned)) as advance:
         frames = film_beside(recording, learned, 240, advance)
         return write_video(frames, path, 1 / recording.dt, advance)
 
@@ -227,4 +230,4 @@ def _flat(report: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 if __name__ == "__main__":
-    main_guard(main)
+    cli.main_guard(main)

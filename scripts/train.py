@@ -10,14 +10,18 @@ import sys
 import time
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import cli
 import tyro
-from cli import UsageError, main_guard
 
 import physgym
 from worldmodels.config import MODELS, EnvConfig, TrainConfig, default_config, from_dict
 from worldmodels.storage import parse_json
+
+if TYPE_CHECKING:
+    from worldmodels.data import Dataset
+    from worldmodels.runs import RunFolder
 
 EXAMPLE = "python scripts/train.py --env pendulum --model port_hamiltonian --model.hidden 128"
 
@@ -50,10 +54,18 @@ def parse(argv: list[str]) -> Arguments:
         peek.add_argument(name)
     named, _ = peek.parse_known_args(argv)
     if named.config and named.resume:
-        raise UsageError("--config starts a new run and --resume continues one: give one of them")
-    base = _base(named.resume or named.config)
-    if named.env:
-        env_name = physgym.get_system(named.env).name
+        raise cli.UsageError(
+            "--config starts a new run and --resume continues one: give one of them"
+        )
+    if named.resume and not Path(named.resume).exists():
+        raise cli.UsageError(f"no such run: {named.resume}; give the folder that training printed")
+    env_name = physgym.get_system(named.env).name if named.env else None
+    source = named.resume or named.config
+    if source is None:  # epochs, too, differ by structure
+        base = default_config(env_name or "oscillator", named.model or "jump")
+    else:
+        base = _base(source)
+    if env_name:
         argv = ["--env", env_name, *_without(argv, "--env")]
         if env_name != base.env_name:
             model = default_config(env_name, base.model_name).model
@@ -72,16 +84,14 @@ def parse(argv: list[str]) -> Arguments:
     )
 
 
-def _base(source: str | None) -> TrainConfig:
-    """The saved configuration at `source` (a run or its config.json), or the defaults."""
-    if source is None:
-        return default_config()
+def _base(source: str) -> TrainConfig:
+    """The saved configuration at `source`: a run or its config.json."""
     path = Path(source)
     path = path / "config.json" if path.is_dir() else path
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"cannot read the config {str(path)!r}: {error.strerror}") from error
+        raise cli.UsageError(f"cannot read the config {str(path)!r}: {error.strerror}") from error
     return replace(from_dict(parse_json(raw, str(path))), out=None)
 
 
@@ -110,6 +120,34 @@ def to_config(arguments: Arguments) -> TrainConfig:
     return TrainConfig(**{f.name: getattr(arguments, f.name) for f in fields(TrainConfig)})
 
 
+def _nothing_to_do(run: RunFolder, epochs: int) -> str:
+    """What to tell who resumes a run that has its `epochs` already; empty where it has not."""
+    from worldmodels.checkpoint import CONFIG
+    from worldmodels.storage import StorageError, read_sealed
+
+    try:
+        done = int(read_sealed(run.checkpoints / "last" / CONFIG)["epoch"])
+    except (StorageError, OSError, KeyError):
+        return ""  # loading the checkpoint says what is wrong with it, or takes the one before
+    if done < epochs:
+        return ""
+    of = f"{done} of {epochs} epochs" if done == epochs else f"{done} epochs, --epochs is {epochs}"
+    return f"{run.path} already has {of}: nothing to do; give --epochs above {done}"
+
+
+def _warn_of_empty_splits(dataset: Dataset) -> None:
+    empty = [name for name in ("val", "test") if not len(dataset.splits.get(name, ()))]
+    if empty:
+        lost = {"val": "the best epoch is chosen on the training episodes"}
+        lost["test"] = "evaluate.py will need another --dataset"
+        print(
+            f"warning: {dataset.path} has no {' and no '.join(empty)} episodes, of {len(dataset)} "
+            f"in all: {'; '.join(lost[name] for name in empty)}; --data.episodes 10 or more",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
 def main() -> int | None:
     """Parse, train, and say where everything lies."""
     arguments = parse(sys.argv[1:])
@@ -124,15 +162,19 @@ def main() -> int | None:
     if resume:
         run = RunFolder.open(arguments.resume)
         config = experiment.reopen(run, config)
+        if done := _nothing_to_do(run, config.epochs):
+            print(done)
+            return
         run.update(resumed=[*run.record.get("resumed", []), sys.argv])
     dataset = dataset_for(config)
+    _warn_of_empty_splits(dataset)
     if not resume:
         run = experiment.start(config, sys.argv)
     print(f"dataset {dataset.path}\nrun     {run.path}", flush=True)
     try:
         result = experiment.train(config, dataset, run, resume=resume)
     except (KeyboardInterrupt, SystemExit):
-        print(f"saved; to go on: python scripts/train.py --resume {run.path}", file=sys.stderr)
+        print(f"saved; to go on: {cli.command('train')} --resume {run.path}", file=sys.stderr)
         raise
     _report(run.path, result, time.perf_counter() - began)
 
@@ -144,8 +186,10 @@ def _report(path: Path, result: dict[str, Any], seconds: float) -> None:
         if name.startswith("eval/nmse_"):
             steps = name.removeprefix("eval/nmse_")
             print(f"  normalised MSE after {steps} steps, last epoch: {value:.3g}")
-    print(f"trained in {seconds:.0f} s; next: python scripts/evaluate.py {path}")
+    if any(path.glob("wandb/offline-run-*")):
+        print(f"to look at it in the terminal: wandb leet {path / 'wandb'}")
+    print(f"trained in {seconds:.0f} s; next: {cli.command('evaluate')} {path}")
 
 
 if __name__ == "__main__":
-    main_guard(main)
+    cli.main_guard(main)

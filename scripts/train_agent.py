@@ -8,14 +8,15 @@ Needs the extra `agents` (Stable-Baselines3): pip install 'physgym[agents]'.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import cli
 import tyro
-from cli import UsageError, main_guard, print_table, progress
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
@@ -46,25 +47,63 @@ class Arguments:
     compare: bool = False
     """With --run: train a second agent in the truth, on the same budget."""
     out: Path | None = None
-    """Where to write the numbers, as JSON, and the agent beside them (.zip)."""
+    """File for the numbers, as JSON, and the agent beside it (.zip); None: RUN/agents/, or
+    outputs/<date>/<time>/agent/ where there is no run."""
 
 
 def main() -> None:
     args = tyro.cli(Arguments, description=__doc__)
     if (args.run is None) == (args.env is None):
-        raise UsageError("give either --run RUN (train in a world model) or --env NAME (the truth)")
+        raise cli.UsageError(
+            "give either --run RUN (train in a world model) or --env NAME (the truth)"
+        )
     if args.steps < 1 or args.num_envs < 1 or args.episodes < 1:
-        raise UsageError("--steps, --num-envs and --episodes must be at least 1")
+        raise cli.UsageError("--steps, --num-envs and --episodes must be at least 1")
+    out = args.out or _default_out(args)
+    cli.check_writable(out)
+    _check_agent(args)
     places = _places(args)
     rows = []
     for place in [name for name in places if name == "model" or args.compare or not args.run]:
         agent, seconds = _train(args, place, places[place])
+        out.parent.mkdir(parents=True, exist_ok=True)
+        saved = out.with_name(f"{out.stem}-{place}.zip")
+        agent.save(saved)
+        print(f"agent   {saved}", flush=True)
         earned = {name: _evaluate(args, agent, make) for name, make in places.items()}
         rows.append({"trained in": place, "seconds": seconds, **earned})
-        if args.out:
-            args.out.parent.mkdir(parents=True, exist_ok=True)
-            agent.save(args.out.with_name(f"{args.out.stem}-{place}.zip"))
     _report(args, rows, list(places))
+    _write(args, rows, list(places), out)
+    print(f"numbers {out}")
+
+
+def _default_out(args: Arguments) -> Path:
+    """A new name in the run's folder, or in a dated one where the agent belongs to no run."""
+    run = args.run.absolute() if args.run else None
+    folder = Path("outputs") / time.strftime("%Y-%m-%d/%H-%M-%S") / "agent"
+    if args.run and run and run.parent.name == "checkpoints":
+        folder = args.run.parent.parent / "agents"
+    elif args.run and (args.run / "checkpoints").is_dir():
+        folder = args.run / "agents"
+    name = f"{args.agent}-seed{args.seed}"
+    names = (name if count == 1 else f"{name}-{count}" for count in itertools.count(1))
+    return next(folder / f"{name}.json" for name in names if not any(folder.glob(f"{name}[.-]*")))
+
+
+def _check_agent(args: Arguments) -> None:
+    """Raise ValueError for an agent that cannot serve the run's actions; loads nothing heavy."""
+    from worldmodels.agents import check_actions
+    from worldmodels.checkpoint import CONFIG, find_checkpoint
+    from worldmodels.storage import StorageError, read_sealed
+
+    if args.run is None:
+        return  # the true env is made with the actions that the agent needs
+    folder = find_checkpoint(args.run)
+    try:
+        spec = read_sealed(folder / CONFIG)["spec"]
+    except (StorageError, KeyError):
+        return  # loading says what is wrong with it, or falls back to the checkpoint before
+    check_actions(args.agent, spec["action_kind"] == "discrete")
 
 
 def _places(args: Arguments) -> dict[str, Any]:
@@ -98,7 +137,7 @@ def _train(args: Arguments, place: str, make: Any) -> tuple[Any, float]:
 
     env: VectorEnv = make(args.num_envs)
     begun, done = time.perf_counter(), 0
-    with progress(f"training {args.agent} in the {place}", args.steps) as advance:
+    with cli.progress(f"training {args.agent} in the {place}", args.steps) as advance:
 
         def report(steps: int) -> None:
             nonlocal done
@@ -125,24 +164,31 @@ def _report(args: Arguments, rows: list[dict[str, Any]], places: list[str]) -> N
         [args.agent, row["trained in"], args.steps, row["seconds"], *(str(row[p]) for p in places)]
         for row in rows
     ]
-    print_table(f"{args.agent}, {args.episodes} episodes, mean +- standard error", columns, cells)
-    if args.out:
-        values = {
-            "agent": args.agent,
-            "steps": args.steps,
-            "seed": args.seed,
-            "run": None if args.run is None else str(args.run),
-            "env": args.env,
-            "rows": [
-                {
-                    k: v._replace(returns=v.returns.tolist())._asdict() if k in places else v
-                    for k, v in row.items()
-                }
-                for row in rows
-            ],
-        }
-        args.out.write_text(json.dumps(values, indent=2) + "\n")
+    cli.print_table(
+        f"{args.agent}, {args.episodes} episodes, mean +- standard error", columns, cells
+    )
+
+
+def _write(args: Arguments, rows: list[dict[str, Any]], places: list[str], out: Path) -> None:
+    """Write the numbers of `rows` as JSON."""
+    values = {
+        "agent": args.agent,
+        "steps": args.steps,
+        "seed": args.seed,
+        "run": None if args.run is None else str(args.run),
+        "env": args.env,
+        "rows": [{k: _plain(v) if k in places else v for k, v in row.items()} for row in rows],
+    }
+    out.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def _plain(returns: Returns) -> dict[str, Any]:
+    """`returns` in JSON types."""
+    values = {**returns._asdict(), "returns": returns.returns.tolist()}
+    if len(returns.returns) < 2:
+        values["standard_error"] = None
+    return values
 
 
 if __name__ == "__main__":
-    main_guard(main)
+    cli.main_guard(main)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import cli
 import numpy as np
 import tyro
-from cli import UsageError, main_guard, progress
 
 import physgym
 
@@ -44,13 +44,15 @@ class VisualizeConfig:
     def check(self) -> None:
         """Raises UsageError for a value that cannot be."""
         if self.steps is not None and self.steps < 1:
-            raise UsageError(f"--steps {self.steps} is not valid: expected 1 or more")
+            raise cli.UsageError(f"--steps {self.steps} is not valid: expected 1 or more")
         if self.size is not None and not 16 <= self.size <= 4096:
-            raise UsageError(f"--size {self.size} is not valid: expected 16 to 4096 pixels")
+            raise cli.UsageError(f"--size {self.size} is not valid: expected 16 to 4096 pixels")
         if not 0 < self.speed <= 1000:
-            raise UsageError(f"--speed {self.speed} is not valid: expected a number above 0")
+            raise cli.UsageError(f"--speed {self.speed} is not valid: expected a number above 0")
         if self.out is not None and self.out.suffix.lower() not in (".mp4", ".gif"):
-            raise UsageError(f"--out {self.out} is not valid: expected a name in .mp4 or .gif")
+            raise cli.UsageError(f"--out {self.out} is not valid: expected a name in .mp4 or .gif")
+        if self.out is not None:
+            cli.check_writable(self.out)
 
 
 def main() -> None:
@@ -63,7 +65,7 @@ def main() -> None:
     from worldmodels.video import write_video
 
     frames, fps = (beside if config.run else alone)(config)
-    with progress("writing", len(frames)) as advance:
+    with cli.progress("writing", len(frames)) as advance:
         path = write_video(frames, config.out, fps * config.speed, advance)
     print(f"{path}: {len(frames)} frames, {len(frames) / fps / config.speed:.1f} s")
 
@@ -90,7 +92,7 @@ def alone(config: VisualizeConfig) -> tuple[np.ndarray, float]:
 
     shown = record(config.env or "pendulum", {}, config.policy, config.steps, config.seed)
     lines = captions(shown, shown.states)
-    with progress("drawing", len(lines)) as advance:
+    with cli.progress("drawing", len(lines)) as advance:
         size = config.size or 480
         drawn = film(shown.system, shown.states, shown.controls, shown.params, size, lines, advance)
     return drawn, 1 / shown.dt
@@ -104,13 +106,15 @@ def beside(config: VisualizeConfig) -> tuple[np.ndarray, float]:
     model = worldmodels.load(str(config.run))
     spec = model.spec
     if config.env and physgym.get_system(config.env).name != spec.env_name:
-        raise UsageError(f"--env {config.env} is not the env of the run, which is {spec.env_name}")
+        raise cli.UsageError(
+            f"--env {config.env} is not the env of the run, which is {spec.env_name}"
+        )
     recording = record(spec.env_name, spec.env_kwargs, config.policy, config.steps, config.seed)
     learned = predict(model, recording)
-    with progress("drawing", 2 * len(learned)) as advance:
+    with cli.progress("drawing", 2 * len(learned)) as advance:
         film = film_beside(recording, learned, config.size or 360, advance)
     return film, 1 / recording.dt
 
 
 if __name__ == "__main__":
-    main_guard(main)
+    cli.main_guard(main)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,21 @@ def test_an_agent_trains_and_acts_reproducibly(agent: str) -> None:
         model = agents.train_agent(sync(), agent, steps=96, seed=1, batch_size=16, **small)
         outcomes.append(agents.evaluate_agent(agents.greedy(model), sync(), seed=9).returns)
     np.testing.assert_array_equal(*outcomes)
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 17, 32, 33, 1009])
+def test_ppo_learns_from_batches_of_equal_size(num_envs: int) -> None:
+    rollout, most = 64 * num_envs, agents.AGENTS["ppo"]["batch_size"]
+    share = agents._even_share(rollout, most)
+    assert rollout % share == 0
+    assert 64 <= share <= most
+    assert agents._even_share(1031, 1024) == 1031, "not batches of one"
+
+
+def test_one_episode_has_no_standard_error() -> None:
+    envs = SyncVectorEnv(MAKERS[:1], autoreset_mode=AutoresetMode.SAME_STEP)
+    result = agents.evaluate_agent(lambda obs: np.zeros(len(obs), dtype=int), envs)
+    assert str(result).endswith("+- n/a (1 episode)")
 
 
 def test_bad_requests_say_what_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,11 +210,34 @@ def test_the_script_reports_both_places(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "agent-model.zip").exists()
 
 
-def test_the_script_says_in_a_line_what_is_wrong(run: Path) -> None:
-    done = script("--run", str(run), "--agent", "sac")
+def test_the_script_keeps_the_agent_without_being_asked(run: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    shutil.copytree(run, whole / "checkpoints" / "best")
+    few = ("--steps", "1", "--num-envs", "1", "--episodes", "1")
+    for name in ("ppo-seed0", "ppo-seed0-2"):
+        done = script("--run", str(whole), *few)
+        assert done.returncode == 0, done.stderr
+        assert not done.stderr, "a warning"
+        assert str(whole / "agents" / f"{name}-model.zip") in done.stdout
+        rows = json.loads((whole / "agents" / f"{name}.json").read_text())["rows"]
+        assert rows[0]["truth"]["standard_error"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--agent", "sac"], "continuous"),
+        (["--out", "README.md/agent.json"], "README.md is not a folder"),
+        (["--out", "docs"], "name a file in it"),
+    ],
+)
+def test_the_script_says_in_a_line_what_is_wrong(
+    run: Path, arguments: list[str], message: str
+) -> None:
+    done = script("--run", str(run), *arguments)
     assert done.returncode == 2, done
-    assert "continuous" in done.stderr.strip().splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import train as train_script
 
 import physgym
 from worldmodels import experiment
+from worldmodels.checkpoint import CheckpointError, find_checkpoint
 from worldmodels.config import MODELS, TrainConfig, default_config, to_dict
 from worldmodels.data import dataset_for
 from worldmodels.runs import RunError, RunFolder
@@ -148,7 +150,7 @@ WRONG = {
     "--model velocity --model.integrator leapfrog": "model.integrator='leapfrog'",
     "--config": "--config",
     "--config missing.json": "cannot read the config 'missing.json'",
-    "--resume missing": "missing",
+    "--resume missing": "no such run: missing",
     "--config a --resume b": "give one of them",
     "--resume .": "config.json",
 }
@@ -207,6 +209,44 @@ def test_help_imports_nothing_heavy(script):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_without_its_packages_a_script_says_what_to_do(script, tmp_path):
+    """Run by an interpreter that has none of them: a plain `python` outside the environment."""
+    argv = [sys.executable, "-S", "-E", str(ROOT / "scripts" / f"{script}.py")]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(r"error: .*tyro not installed for .*activate .*\n", done.stderr)
+
+
+def test_commands_are_named_as_they_can_be_run_from_here(tmp_path, monkeypatch):
+    (tmp_path / ".venv").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "python"))
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "scripts" / "cli.py"))
+    assert cli.command("train") == os.path.join(".venv", "python scripts", "train.py")
+    monkeypatch.setenv("PATH", str(tmp_path / ".venv"))
+    for name in ("python", "python.exe"):
+        (tmp_path / ".venv" / name).write_text("")
+        (tmp_path / ".venv" / name).chmod(0o755)
+    assert cli.command("train") == os.path.join("python scripts", "train.py")
+
+
+def test_what_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    Path("folder").mkdir()
+    for path, folder in (("new/x.gif", False), ("file", False), ("new", True), ("folder", True)):
+        cli.check_writable(Path(path), folder)
+    wrong = {("file/x.gif", False): "file is not a folder", ("folder", False): "folder/NAME"}
+    for (path, folder), reason in {**wrong, ("file", True): "it is a file"}.items():
+        with pytest.raises(cli.UsageError, match=f"cannot write to --out {path}: .*{reason}"):
+            cli.check_writable(Path(path), folder)
+    assert sorted(os.listdir()) == ["file", "folder"], "it made something"
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(cli.UsageError, match="permission denied"):
+        cli.check_writable(Path("new"))
 
 
 def test_help_is_quick():
@@ -410,13 +450,17 @@ def test_wandb_changes_no_number(trained):
     assert done.returncode == 0, done.stderr
     _same(trained / "run", trained / "logged")
     assert list((trained / "logged").glob("wandb/offline-run-*/*.wandb"))
+    assert f"wandb leet {Path('logged', 'wandb')}\n" in done.stdout
     assert RunFolder.open(trained / "logged").record["wandb_id"]
 
 
 def test_a_finished_run_resumes_to_nothing(trained):
     before = _weights(trained / "run")
-    done = _train(trained, "--resume", "run")
-    assert done.returncode == 0, done.stderr
+    for epochs, said in ((4, "already has 4 of 4 epochs"), (2, "already has 4 epochs")):
+        done = _train(trained, "--resume", "run", "--epochs", epochs)
+        assert done.returncode == 0, done.stderr
+        assert said in done.stdout
+        assert "give --epochs above 4" in done.stdout
     assert _weights(trained / "run") == before
     assert len(read_metrics(trained / "run")) == 4
 
@@ -457,10 +501,27 @@ def test_a_device_that_is_not_there(tmp_path, device, reason):
 
 def test_a_run_has_one_writer(trained):
     with RunLock(trained / "run"):
-        done = _train(trained, "--resume", "run")
+        done = _train(trained, "--resume", "run", "--epochs", 5)
     assert done.returncode == 2
     assert f"process {os.getpid()}" in done.stderr
     assert RunFolder.open(trained / "run").record["status"] == "done"
+
+
+def test_a_split_that_is_empty_is_said(trained, capsys):
+    dataset = dataset_for(parse("--config", trained / "run"), trained / "datasets", progress=False)
+    train_script._warn_of_empty_splits(dataset)
+    assert not capsys.readouterr().err
+    train_script._warn_of_empty_splits(replace(dataset, splits={"train": dataset.splits["train"]}))
+    assert "no val and no test episodes" in capsys.readouterr().err
+
+
+def test_runs_are_found_by_who_looks_for_one(trained, monkeypatch):
+    (trained / "a.txt").write_text("")
+    wrong = {".": r"holds the runs .*\brun\b.*: name one", "a.txt": "is a file", "rum": "mean run"}
+    monkeypatch.chdir(trained)
+    for name, said in wrong.items():
+        with pytest.raises(CheckpointError, match=said):
+            find_checkpoint(name)
 
 
 def test_another_dataset_is_not_resumed_on(trained, tmp_path):

@@ -358,12 +358,12 @@ def test_progress_is_silent_at_first_then_plain_lines(
         assert capsys.readouterr().err == ""
         now[0] += 1.1
         bar.part(20.5)
-        assert capsys.readouterr().err == "collecting: 30/100\n"
+        assert capsys.readouterr().err == "collecting: 30/100, about 4 s left\n"
         bar.part(30)
         assert capsys.readouterr().err == ""
         now[0] += 11
         bar.reach(60)
-        assert capsys.readouterr().err == "collecting: 60/100\n"
+        assert capsys.readouterr().err == "collecting: 60/100, about 10 s left\n"
     with Progress("hidden", 100, shown=False) as bar:
         now[0] += 100
         bar.reach(10)

@@ -47,14 +47,16 @@ class Returns(NamedTuple):
     mean: float
     """Mean return."""
     standard_error: float
-    """Standard error of the mean."""
+    """Standard error of the mean; NaN for one episode, which has none."""
     returns: np.ndarray
     """(episodes,) float64."""
     diverged: int
     """Episodes that a learned model ended because it diverged."""
 
     def __str__(self) -> str:
-        text = f"{self.mean:.1f} +- {self.standard_error:.1f} ({len(self.returns)} episodes"
+        count = len(self.returns)
+        spread = f"{self.standard_error:.1f}" if count > 1 else "n/a"
+        text = f"{self.mean:.1f} +- {spread} ({count} episode{'s' if count > 1 else ''}"
         return text + (f", {self.diverged} diverged)" if self.diverged else ")")
 
 
@@ -95,9 +97,26 @@ def train_agent(
         ValueError: an unknown agent, or one that cannot serve the env's action space.
         gymnasium.error.DependencyNotInstalled: Stable-Baselines3 is not installed.
     """
+    check_actions(agent, isinstance(vector_env.single_action_space, gymnasium.spaces.Discrete))
+    sb3 = _stable_baselines3()
+    pixels = isinstance(vector_env.single_observation_space, gymnasium.spaces.Dict)
+    shape = vector_env.single_observation_space.shape or ()
+    policy = "MultiInputPolicy" if pixels else "CnnPolicy" if len(shape) == 3 else "MlpPolicy"
+    venv = sb3.common.vec_env.VecMonitor(to_sb3_vecenv(vector_env))
+    chosen = {**AGENTS[agent], **settings}
+    if agent == "ppo" and "batch_size" not in settings:
+        rollout = chosen["n_steps"] * vector_env.num_envs
+        chosen["batch_size"] = _even_share(rollout, chosen["batch_size"])
+    kind = getattr(sb3, agent.upper())
+    model = kind(policy, venv, seed=seed, device="cpu", verbose=0, **chosen)
+    callback = None if progress is None else _progress_callback(progress)
+    return model.learn(total_timesteps=steps, callback=callback)
+
+
+def check_actions(agent: str, discrete: bool) -> None:
+    """Raise ValueError unless `agent` exists and can choose such actions; imports nothing."""
     if agent not in AGENTS:
         raise ValueError(f"agent={agent!r} is none of {', '.join(AGENTS)}.")
-    discrete = isinstance(vector_env.single_action_space, gymnasium.spaces.Discrete)
     if agent == "dqn" and not discrete:
         raise ValueError(
             "dqn needs discrete actions, this env has continuous ones: use ppo or sac."
@@ -106,16 +125,12 @@ def train_agent(
         raise ValueError(
             "sac needs continuous actions, this env has discrete ones: use ppo or dqn."
         )
-    sb3 = _stable_baselines3()
-    pixels = isinstance(vector_env.single_observation_space, gymnasium.spaces.Dict)
-    shape = vector_env.single_observation_space.shape or ()
-    policy = "MultiInputPolicy" if pixels else "CnnPolicy" if len(shape) == 3 else "MlpPolicy"
-    venv = sb3.common.vec_env.VecMonitor(to_sb3_vecenv(vector_env))
-    chosen = {**AGENTS[agent], **settings}
-    kind = getattr(sb3, agent.upper())
-    model = kind(policy, venv, seed=seed, device="cpu", verbose=0, **chosen)
-    callback = None if progress is None else _progress_callback(progress)
-    return model.learn(total_timesteps=steps, callback=callback)
+
+
+def _even_share(total: int, most: int) -> int:
+    """The largest divisor of `total` up to `most`; `total` itself where that would be tiny."""
+    share = max(size for size in range(1, min(total, most) + 1) if total % size == 0)
+    return share if 16 * share >= min(total, most) else total
 
 
 def evaluate_agent(
@@ -140,7 +155,7 @@ def evaluate_agent(
             flags = final.infos.get("diverged", np.zeros(vector_env.num_envs, dtype=np.bool_))
             diverged += int((flags & ended).sum())
         playing &= ~ended
-    spread = returns.std(ddof=1) if len(returns) > 1 else 0.0
+    spread = returns.std(ddof=1) if len(returns) > 1 else np.nan
     return Returns(float(returns.mean()), float(spread / np.sqrt(len(returns))), returns, diverged)
 
 

@@ -154,10 +154,22 @@ def find_checkpoint(run: str | os.PathLike[str], which: str = "best") -> Path:
 
 def _what_is_there(path: Path) -> str:
     if path.is_dir():
+        if runs := _runs_in(path):
+            return f"it holds the runs {', '.join(runs)}: name one of them"
         return "expected checkpoints/best or checkpoints/last there: was the run ended before one?"
+    if path.exists():
+        return "it is a file, and a run is a folder"
     names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, names, n=3)
     return f"did you mean {', '.join(close)}?" if close else "there is no such folder"
+
+
+def _runs_in(path: Path, most: int = 5) -> list[str]:
+    """Runs below `path`, down to `<date>/<time>/<model>`: the last of them by name."""
+    for depth in ("*", "*/*", "*/*/*"):
+        if found := sorted(path.glob(f"{depth}/checkpoints")):
+            return [folder.parent.relative_to(path).as_posix() for folder in found[-most:]]
+    return []
 
 
 def _document(config: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:

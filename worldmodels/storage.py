@@ -91,7 +91,7 @@ def remove_orphans(folder: Path) -> None:
 
 def previous_of(folder: Path) -> Path:
     """Where `publish_folder` keeps the generation before the present one."""
-    return folder.with_name(folder.name + ".previous")
+    return folder.parent / f"{folder.name}.previous"
 
 
 def publish_folder(folder: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:

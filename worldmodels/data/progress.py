@@ -13,12 +13,14 @@ LINE_SECONDS = 10.0
 
 class Progress:
     """Counts `total` things done under `title`; a context manager. On a terminal a bar that goes
-    away at the end; elsewhere a line now and then. Nothing at all if done within a second."""
+    away at the end; elsewhere a line now and then; both with the time left. Nothing at all if done
+    within a second."""
 
     def __init__(self, title: str, total: int, shown: bool = True) -> None:
         self._title, self._total, self._shown = title, total, shown
         self._base = self._done = 0.0
         self._next = time.monotonic() + QUIET_SECONDS
+        self._first: tuple[float, float] | None = None
         self._bar: Any = None
         self._task: Any = None
 
@@ -30,14 +32,18 @@ class Progress:
     def part(self, done: float) -> None:
         """Report that `done` more than at the last `reach` are as good as done."""
         self._done = self._base + done
+        self._first = self._first or (time.monotonic(), self._done)
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done)
         elif self._shown and time.monotonic() >= self._next and self._done < self._total:
+            if self._done <= self._first[1]:  # the next report says how long it takes
+                return
             self._show()
 
     def _show(self) -> None:
         if not sys.stderr.isatty():
-            print(f"{self._title}: {int(self._done)}/{self._total}", file=sys.stderr, flush=True)
+            counted = f"{self._title}: {int(self._done)}/{self._total}{self._left()}"
+            print(counted, file=sys.stderr, flush=True)
             self._next = time.monotonic() + LINE_SECONDS
             return
         from rich.console import Console
@@ -46,6 +52,14 @@ class Progress:
         self._bar = Bar(console=Console(stderr=True), transient=True)
         self._task = self._bar.add_task(self._title, total=self._total, completed=self._done)
         self._bar.start()
+
+    def _left(self) -> str:
+        """About how long it still takes, at the pace since the first report."""
+        began, base = self._first or (0.0, 0.0)
+        pace = (time.monotonic() - began) / (self._done - base)
+        seconds = pace * (self._total - self._done)
+        left = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+        return f", about {left} left"
 
     def __enter__(self) -> Progress:
         return self
