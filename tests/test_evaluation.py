@@ -235,6 +235,23 @@ def test_a_structure_has_one_colour() -> None:
     assert len({style["color"] for style in chosen.values()}) == 3
 
 
+def test_lines_on_one_another_are_all_seen() -> None:
+    rows = {name: {"kind": "model", "model": name} for name in plots.MODEL_COLORS}
+    drawn = plots.stacked(plots.styles(rows), rows)
+    widths = [style["linewidth"] for style in drawn.values()]
+    assert widths == sorted(widths, reverse=True) and widths[0] > widths[1]
+    orders = [style["zorder"] for style in drawn.values()]
+    assert orders == sorted(orders)
+    dashes = [style["linestyle"] for style in drawn.values()]
+    assert dashes[0] == "-" and len(set(dashes)) == len(dashes)
+
+
+def test_a_row_that_shows_no_line_says_why() -> None:
+    for values, text in {0.0: "a: exact", 1e-20: "a: below 1e-16", 1e-3: "a"}.items():
+        assert plots._label("a", np.full(3, values)) == text
+    assert plots._label("a", np.full(3, np.nan)) == "a: not finite"
+
+
 def test_every_structure_has_its_own_colour() -> None:
     from worldmodels.config import MODELS
 

@@ -23,6 +23,8 @@ ORACLE = {"color": "#555555", "linewidth": 1.4}
 FLOOR_COLOR = "#8a8a8a"
 FLOOR_DASHES = ((0, (6, 2)), (0, (4, 2, 1, 2)), (0, (2, 2)), (0, (8, 2, 1, 2, 1, 2)))
 SPARE_COLORS = ("#D55E00", "#7F3C8D", "#117A65", "#4B4B9B")
+TINY = 1e-16
+"""Errors up to here are those of rounding, and are not drawn."""
 MARKERS = "osD^vPX*"
 STYLE: dict[Any, Any] = {
     "figure.dpi": 120,
@@ -69,6 +71,19 @@ def styles(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     return chosen
 
 
+def stacked(
+    chosen: Mapping[str, Mapping[str, Any]], rows: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """``styles`` for lines that may lie on one another: each later model is thinner, and dashed."""
+    models = [name for name, row in rows.items() if row["kind"] == "model"]
+    drawn = {name: dict(style) for name, style in chosen.items()}
+    for index, name in enumerate(models):
+        drawn[name] |= {"linewidth": max(3.2 - 0.8 * index, 1.2), "zorder": 3 + 0.01 * index}
+        if index:
+            drawn[name]["linestyle"] = (2 * index, (3, 2 + index))
+    return drawn
+
+
 def error_over_horizon(report: Mapping[str, Any], path: str | Path) -> Path:
     """Draw the median normalised error over time, with the quartiles of models as bands."""
     rows, dt = report["rows"], report["dt"]
@@ -76,7 +91,7 @@ def error_over_horizon(report: Mapping[str, Any], path: str | Path) -> Path:
     with _figure(path, (7.6, 4.4)) as axes:
         for name, style in styles(rows).items():
             curve = {key: _array(values) for key, values in rows[name]["nmse_curve"].items()}
-            axes.plot(time, curve["median"], label=name, **style)
+            axes.plot(time, curve["median"], label=_label(name, curve["median"]), **style)
             if rows[name]["kind"] == "model":
                 axes.fill_between(
                     time, curve["q25"], curve["q75"], color=style["color"], alpha=0.18, linewidth=0
@@ -98,10 +113,10 @@ def energy_over_time(report: Mapping[str, Any], path: str | Path, example: int =
     rows = {k: row for k, row in report["rows"].items() if row["kind"] != "oracle"}
     with _figure(path, (7.6, 6.4), 2) as (above, below):
         above.plot(time, truth, label="truth", **TRUTH)
-        for name, style in styles(rows).items():
+        for name, style in stacked(styles(rows), rows).items():
             above.plot(time, _array(rows[name]["energy"][example]), label=name, **style)
             median = _array(rows[name]["energy_curve"]["median"])
-            below.plot(time[1:], np.maximum(median, 1e-16), **style)
+            below.plot(time[1:], np.maximum(median, TINY), **style)
         reach = max(float(np.ptp(truth)), 0.05 * report["energy_scale"])
         above.set_ylim(truth.min() - 0.3 * reach, truth.max() + 0.3 * reach)
         above.set_ylabel("energy [J]")
@@ -131,7 +146,7 @@ def error_over_step_length(report: Mapping[str, Any], path: str | Path) -> Path:
             bars = np.nan_to_num(np.stack([below, values["q75"] - values["median"]]))
             at = np.array([dt for dt, _ in known])
             axes.errorbar(
-                at, values["median"], yerr=bars, capsize=2, label=name,
+                at, values["median"], yerr=bars, capsize=2, label=_label(name, values["median"]),
                 marker=MARKERS[index % len(MARKERS)], markersize=5, **style,
             )  # fmt: skip
         axes.axvline(report["dt"], color="#bbbbbb", linewidth=6, alpha=0.5, zorder=0)
@@ -165,6 +180,16 @@ def _legend(axes: Any) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
 
 
+def _label(name: str, values: np.ndarray) -> str:
+    """Name of a row in the legend, with the reason where no line is to be seen."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return f"{name}: not finite"
+    if known.max() <= 0.0:
+        return f"{name}: exact"
+    return f"{name}: below {TINY:g}" if known.max() <= TINY else name
+
+
 def _array(values: Any) -> np.ndarray:
     """Numbers of a report; None (not finite) as NaN, which is not drawn."""
     return np.array([np.nan if value is None else value for value in values], np.float64)
@@ -173,7 +198,7 @@ def _array(values: Any) -> np.ndarray:
 def _log_limits(rows: Mapping[str, Mapping[str, Any]], name: str) -> tuple[float, float]:
     """Limits that show all models and floors, and of the oracle what is above 1e-16."""
     values = np.concatenate([_array(row[name]["median"]) for row in rows.values()])
-    values = values[np.isfinite(values) & (values > 1e-16)]
+    values = values[np.isfinite(values) & (values > TINY)]
     if not len(values):
-        return 1e-16, 10.0
-    return max(float(values.min()) / 3, 1e-16), float(min(max(values.max() * 3, 1.0), 1e4))
+        return TINY, 10.0
+    return max(float(values.min()) / 3, TINY), float(min(max(values.max() * 3, 1.0), 1e4))
