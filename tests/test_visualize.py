@@ -111,10 +111,17 @@ def test_panels_are_the_films_and_their_difference() -> None:
 
 
 @pytest.mark.parametrize("name", physgym.SYSTEMS)
-def test_every_system_is_filmed_with_its_model(name: str) -> None:
+def test_every_system_is_filmed_with_its_model(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     recording = record(name, {}, "random", steps=6)
     learned = predict(Perfect(make_spec(name)), recording)
+    written: list[str] = []
+    monkeypatch.setattr(video, "write_text", lambda panel, text, *_, **__: written.append(text))
     frames = film_beside(recording, learned, 64)
+    assert sum("less than a pixel" in text for text in written) == 7, "a black panel says why"
+    far = learned + 0.3 * recording.system.view
+    written.clear()
+    film_beside(recording, far, 64)
+    assert not any("less than a pixel" in text for text in written)
     assert len(frames) == 7 and frames.dtype == np.uint8
     learned[3:] = np.nan
     empty = film(recording.system, learned, recording.controls, recording.params, 64)
