@@ -72,7 +72,7 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
         """The world model."""
         return self._rows.model
 
-    @property  # type: ignore[override]
+    @property
     def spec(self) -> EnvSpec | None:
         """What `gymnasium.make` was asked for, with the time limit and the reward threshold."""
         return self._spec
