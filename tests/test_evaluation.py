@@ -199,6 +199,9 @@ def test_a_model_of_another_env_is_refused(datasets: dict[str, Dataset]) -> None
 def test_other_physics_is_named() -> None:
     plain, same = make_spec("pendulum"), make_spec("pendulum", params={"mass": 1.0})
     damped = make_spec("pendulum", params={"damping": 0.3})
+    both = make_spec("pendulum", params={"damping": 0.3, "length": 0.9})
+    with pytest.raises(ValueError, match=r"length is 1.0 .*; env.params.damping is .* 0.3 for b;"):
+        check_shared({"a": plain, "b": both})
     check_shared({"a": plain, "b": same})
     with pytest.raises(ValueError, match=r"env.params.damping is .* for a, and 0.3 for b;.*--data"):
         check_shared({"a": plain, "b": damped})
@@ -238,18 +241,17 @@ def test_a_structure_has_one_colour() -> None:
 def test_lines_on_one_another_are_all_seen() -> None:
     rows = {name: {"kind": "model", "model": name} for name in plots.MODEL_COLORS}
     drawn = plots.stacked(plots.styles(rows), rows)
-    widths = [style["linewidth"] for style in drawn.values()]
+    widths, orders, dashes = (
+        [style[key] for style in drawn.values()] for key in ("linewidth", "zorder", "linestyle")
+    )
     assert widths == sorted(widths, reverse=True) and widths[0] > widths[1]
-    orders = [style["zorder"] for style in drawn.values()]
     assert orders == sorted(orders)
-    dashes = [style["linestyle"] for style in drawn.values()]
     assert dashes[0] == "-" and len(set(dashes)) == len(dashes)
 
 
 def test_a_row_that_shows_no_line_says_why() -> None:
-    for values, text in {0.0: "a: exact", 1e-20: "a: below 1e-16", 1e-3: "a"}.items():
-        assert plots._label("a", np.full(3, values)) == text
-    assert plots._label("a", np.full(3, np.nan)) == "a: not finite"
+    cases = {0.0: "a: exact", 1e-20: "a: below 1e-16", 1e-3: "a", math.nan: "a: not finite"}
+    assert [plots._label("a", np.full(3, value)) for value in cases] == list(cases.values())
 
 
 def test_every_structure_has_its_own_colour() -> None:

@@ -34,36 +34,38 @@ def conditions(source: Any) -> dict[str, Any]:
     }
 
 
-def difference(own: Any, other: Any) -> tuple[str, Any, Any] | None:
-    """The first condition that two sources do not share, with both values; None: they share all."""
+def differences(own: Any, other: Any) -> dict[str, tuple[Any, Any]]:
+    """Conditions that two sources do not share, with both values."""
     first, second = conditions(own), conditions(other)
     drawn = {f"params.{name}" for name in first["randomize"]}
-    for name, value in first.items():
-        if value != second[name] and name not in drawn:
-            return name, value, second[name]
-    return None
+    return {
+        name: (value, second[name])
+        for name, value in first.items()
+        if value != second[name] and name not in drawn
+    }
 
 
 def check_shared(specs: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` where the specs, by row name, are not all of the same physics."""
     (first, own), *others = specs.items()
     for name, spec in others:
-        if found := difference(own, spec):
-            argument, one, two = found
-            choice = "" if argument in SHAPE else ", or say on which buffer with --dataset"
+        if found := differences(own, spec):
+            values = "; ".join(
+                f"env.{argument} is {one} for {first}, and {two} for {name}"
+                for argument, (one, two) in found.items()
+            )
+            choice = "" if found.keys() & set(SHAPE) else ", or say on which buffer with --dataset"
             raise ValueError(
-                f"the runs learned other physics: env.{argument} is {one} for {first}, and {two} "
-                f"for {name}; compare one at a time{choice}"
+                f"the runs learned other physics: {values}; compare one at a time{choice}"
             )
 
 
 def mismatch(specs: Mapping[str, Any], dataset: Any) -> str:
     """One line that names the models that learned other physics than the dataset's, or ""."""
-    found = {name: difference(spec, dataset) for name, spec in specs.items()}
     parts = [
-        f"{name} with env.{what[0]} {what[1]} (the dataset: {what[2]})"
-        for name, what in found.items()
-        if what
+        f"{name} with env.{argument} {own} (the dataset: {given})"
+        for name, spec in specs.items()
+        for argument, (own, given) in differences(spec, dataset).items()
     ]
     return f"compared on physics that they did not learn: {', '.join(parts)}" if parts else ""
 
