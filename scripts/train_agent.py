@@ -164,9 +164,7 @@ def _report(args: Arguments, rows: list[dict[str, Any]], places: list[str]) -> N
         [args.agent, row["trained in"], args.steps, row["seconds"], *(str(row[p]) for p in places)]
         for row in rows
     ]
-    cli.print_table(
-        f"{args.agent}, {args.episodes} episodes, mean +- standard error", columns, cells
-    )
+    cli.print_table(f"{args.agent}: mean return +- standard error", columns, cells)
 
 
 def _write(args: Arguments, rows: list[dict[str, Any]], places: list[str], out: Path) -> None:
