@@ -40,15 +40,16 @@ def parse_seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> list[
     if seed is None:
         return [None] * num_envs
     if isinstance(seed, Iterable) and not isinstance(seed, str):
-        seeds = [None if one is None else _parse_seed(one) for one in seed]
+        seeds = [None if one is None else parse_seed(one) for one in seed]
         if len(seeds) != num_envs:
             raise ValueError(f"{len(seeds)} seeds for num_envs={num_envs}: give one for each env.")
         return list(seeds)
-    first = _parse_seed(seed)
+    first = parse_seed(seed)
     return [first + row for row in range(num_envs)]
 
 
-def _parse_seed(seed: Any) -> int:
+def parse_seed(seed: Any) -> int:
+    """`seed` as a Python int; gymnasium.error.Error unless it is a whole number >= 0."""
     try:
         value = operator.index(seed)
     except TypeError:

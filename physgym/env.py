@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import gymnasium
 import numpy as np
 from gymnasium.error import Error, InvalidAction, ResetNeeded
 
+from physgym.autoreset import parse_seed
 from physgym.task import Task, check_names
 
 RENDER_MODES = ["human", "rgb_array"]
@@ -118,12 +118,7 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Start an episode; `options` may hold "state", "params" and "randomize"."""
-        if seed is not None:
-            try:
-                seed = operator.index(seed)
-            except TypeError:
-                raise Error(f"seed={seed!r} is not an integer: give an integer >= 0.") from None
-        super().reset(seed=seed)
+        super().reset(seed=None if seed is None else parse_seed(seed))
         state, params = self._task.sample(self.np_random, options or {})
         if params != self._params:
             self._adopt(params)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -308,7 +307,7 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
                 if control is None or not self.elapsed[i]
                 else tuple(float(c[i]) for c in control)
             )
-            caption = f"t = {operator.index(int(self.elapsed[i])) * task.dt:5.2f} s"
+            caption = f"t = {int(self.elapsed[i]) * task.dt:5.2f} s"
             pictures.append(
                 task.portrait(tuple(state), push, task.system.Params(*row), RENDER_SIZE, caption)
             )

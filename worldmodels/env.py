@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import Error, ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from physgym.autoreset import parse_seed
 from physgym.env import RENDER_MODES
 from worldmodels.interface import Spec, WorldModel
 from worldmodels.registration import completed
@@ -91,12 +91,7 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Start an episode; `options` may hold "state", "params" and "randomize"."""
-        if seed is not None:
-            try:
-                seed = operator.index(seed)
-            except TypeError:
-                raise Error(f"seed={seed!r} is not an integer: give an integer >= 0.") from None
-        super().reset(seed=seed)
+        super().reset(seed=None if seed is None else parse_seed(seed))
         self._rows.use_generator(0, self.np_random)
         observations, info = self._rows.reset(options=options)
         self._over = False
