@@ -10,13 +10,21 @@ import sys
 import time
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cli
 import tyro
 
 import physgym
-from worldmodels.config import MODELS, EnvConfig, TrainConfig, default_config, from_dict
+from worldmodels.config import (
+    KINDS,
+    PREDICTORS,
+    EnvConfig,
+    TrainConfig,
+    VisualConfig,
+    default_config,
+    from_dict,
+)
 from worldmodels.storage import parse_json
 
 if TYPE_CHECKING:
@@ -26,7 +34,22 @@ if TYPE_CHECKING:
 EXAMPLE = "python scripts/train.py --env pendulum --model port_hamiltonian --model.hidden 128"
 
 EnvName = tyro.extras.literal_type_from_choices(physgym.SYSTEMS)
-ModelName = tyro.extras.literal_type_from_choices(MODELS)
+ModelName = tyro.extras.literal_type_from_choices(KINDS)
+PredictorName = tyro.extras.literal_type_from_choices(PREDICTORS)
+
+
+@dataclass(frozen=True)
+class VisualArguments(VisualConfig):
+    """The options of a visual model, the most used without a prefix."""
+
+    predictor: Annotated[PredictorName, tyro.conf.arg(name="predictor", prefix_name=False)] = (
+        "spatial_jump"
+    )
+    """Medium of the latent and structure that steps it; both decide the defaults of the others."""
+    size: Annotated[
+        Literal["tiny", "small", "base"], tyro.conf.arg(name="size", prefix_name=False)
+    ] = "small"
+    """tiny for tests, small for 2 CPU cores, base for a GPU: decides the defaults of the others."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +73,7 @@ def parse(argv: list[str]) -> Arguments:
     Raises UsageError, or ValueError for an unknown env or model, with a suggestion.
     """
     peek = argparse.ArgumentParser("train.py", add_help=False, allow_abbrev=False)
-    for name in ("--env", "--model", "--config", "--resume"):
+    for name in ("--env", "--model", "--predictor", "--size", "--config", "--resume"):
         peek.add_argument(name)
     named, _ = peek.parse_known_args(argv)
     if named.config and named.resume:
@@ -62,17 +85,28 @@ def parse(argv: list[str]) -> Arguments:
     env_name = physgym.get_system(named.env).name if named.env else None
     source = named.resume or named.config
     if source is None:  # epochs, too, differ by structure
-        base = default_config(env_name or "oscillator", named.model or "jump")
+        base = _default(env_name or "oscillator", named.model or "jump", named)
     else:
         base = _base(source)
     if env_name:
         argv = ["--env", env_name, *_without(argv, "--env")]
         if env_name != base.env_name:
-            model = default_config(env_name, base.model_name).model
+            model = base.model
+            if not isinstance(model, VisualConfig):
+                model = default_config(env_name, base.model_name).model
             base = replace(base, env_name=env_name, env=EnvConfig(), model=model)
     if named.model and named.model != base.model_name:
-        model = default_config(base.env_name, named.model).model
-        base = replace(base, model_name=named.model, model=model)
+        other = _default(base.env_name, named.model, named)
+        base = replace(other, env=base.env, data=base.data, log=base.log, dataset=base.dataset)
+    elif isinstance(base.model, VisualConfig) and _other_visual(base.model, named):
+        predictor, size = named.predictor or base.model.predictor, named.size or base.model.size
+        other = default_config(base.env_name, "visual", predictor, size)
+        base = replace(other, env=base.env, data=base.data, log=base.log, dataset=base.dataset)
+    if isinstance(base.model, VisualConfig):
+        model = {f.name: getattr(base.model, f.name) for f in fields(base.model)}
+        base = replace(base, model=VisualArguments(**model))
+    elif named.predictor or named.size:
+        raise cli.UsageError("--predictor and --size are options of --model visual")
     values = {f.name: getattr(base, f.name) for f in fields(TrainConfig)}
     return tyro.cli(
         Arguments,
@@ -82,6 +116,19 @@ def parse(argv: list[str]) -> Arguments:
         description=f"{__doc__}\n{_describe(base.env_name)}\n\nExample: {EXAMPLE}",
         config=(tyro.conf.AvoidSubcommands,),
     )
+
+
+def _default(env_name: str, model_name: str, named: argparse.Namespace) -> TrainConfig:
+    """The defaults of a model, and of the predictor and size that are named for a visual one."""
+    given = {k: v for k in ("predictor", "size") if (v := getattr(named, k)) is not None}
+    if model_name != "visual":
+        return default_config(env_name, model_name)
+    return default_config(env_name, model_name, **given)
+
+
+def _other_visual(model: VisualConfig, named: argparse.Namespace) -> bool:
+    """Whether another predictor or size is named than that of ``model``."""
+    return named.predictor not in (None, model.predictor) or named.size not in (None, model.size)
 
 
 def _base(source: str) -> TrainConfig:
@@ -117,7 +164,11 @@ def _describe(env_name: str) -> str:
 
 def to_config(arguments: Arguments) -> TrainConfig:
     """The training configuration in the arguments."""
-    return TrainConfig(**{f.name: getattr(arguments, f.name) for f in fields(TrainConfig)})
+    values = {f.name: getattr(arguments, f.name) for f in fields(TrainConfig)}
+    if isinstance(arguments.model, VisualConfig):
+        model = {f.name: getattr(arguments.model, f.name) for f in fields(VisualConfig)}
+        values["model"] = VisualConfig(**model)
+    return TrainConfig(**values)
 
 
 def _nothing_to_do(run: RunFolder, epochs: int) -> str:
@@ -172,11 +223,16 @@ def main() -> int | None:
         run = experiment.start(config, sys.argv)
     print(f"dataset {dataset.path}\nrun     {run.path}", flush=True)
     try:
-        result = experiment.train(config, dataset, run, resume=resume)
+        result = experiment.train(config, dataset, run, resume=resume, announce=announce)
     except (KeyboardInterrupt, SystemExit):
         print(f"saved; to go on: {cli.command('train')} --resume {run.path}", file=sys.stderr)
         raise
     _report(run.path, result, time.perf_counter() - began)
+
+
+def announce(lines: str) -> None:
+    """Print at once, also into a pipe."""
+    print(lines, flush=True)
 
 
 def _report(path: Path, result: dict[str, Any], seconds: float) -> None:

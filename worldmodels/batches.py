@@ -61,7 +61,10 @@ class Windows:
             self._order = torch.randperm(len(self.starts), generator=generator)
             self._pass = number
         chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
-        episode, start = self.starts[chosen].to(self.device).unbind(1)
+        return self.at(*self.starts[chosen].to(self.device).unbind(1))
+
+    def at(self, episode: Tensor, start: Tensor) -> Batch:
+        """The windows of episodes (B,) from the steps ``start`` (B,) on."""
         times = start[:, None] + torch.arange(self.length + 1, device=self.device)
         row = episode[:, None]
         mask = times[:, :-1] < self.lengths[row]
@@ -69,6 +72,15 @@ class Windows:
         times = times.clamp(max=self.actions.shape[1])
         actions = self.actions[row, times[:, :-1].clamp(max=self.actions.shape[1] - 1)]
         return Batch(self.states[row, times], actions, self.params[episode], mask)
+
+
+def shortened(batch: Batch, steps: int) -> Batch:
+    """The first ``steps`` transitions of every window."""
+    cut: dict[str, Tensor] = {}
+    for name, value in batch._asdict().items():
+        if value is not None and name != "params":
+            cut[name] = value[:, : steps + (name in ("states", "frames"))]
+    return batch._replace(**cut)
 
 
 class Validation:

@@ -7,7 +7,7 @@ The docstring under a field is its help text.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from worldmodels.schema import (
@@ -33,11 +33,20 @@ from worldmodels.structures import (
     PortHamiltonianConfig,
     VelocityConfig,
 )
+from worldmodels.visual_config import (
+    PREDICTORS,
+    Size,
+    VisualConfig,
+    visual_config,
+    visual_from_dict,
+)
 
 __all__ = [
     "ADAPTIVE",
     "FIXED_STEP",
+    "KINDS",
     "MODELS",
+    "PREDICTORS",
     "SPLIT",
     "SYSTEM_OPTIONS",
     "DataConfig",
@@ -53,12 +62,16 @@ __all__ = [
     "PortHamiltonianConfig",
     "TrainConfig",
     "VelocityConfig",
+    "VisualConfig",
     "config_hash",
     "default_config",
     "from_dict",
     "model_from_dict",
     "to_dict",
 ]
+
+KINDS: dict[str, type[ModelConfig] | type[VisualConfig]] = {**MODELS, "visual": VisualConfig}
+"""Models by the name on the command line: a structure over states, or the visual model."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +118,8 @@ class OptimConfig:
     """Batches in an epoch; 0: one pass over the training split."""
     weight_decay: float = 0.0
     """Decoupled weight decay."""
+    accumulate: int = 1
+    """Batches whose gradients make one step: larger batches in the same memory."""
     grad_clip: float = 1.0
     """Largest norm of the gradient; 0: not clipped."""
     schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
@@ -116,6 +131,7 @@ class OptimConfig:
         require_number("optim.lr", self.lr, 1e-12, 10.0)
         require_count("optim.batch_size", self.batch_size, 1, 1_000_000)
         require_count("optim.steps_per_epoch", self.steps_per_epoch, 0, 10_000_000)
+        require_count("optim.accumulate", self.accumulate, 1, 10_000)
         require_number("optim.weight_decay", self.weight_decay, 0.0, 10.0)
         require_number("optim.grad_clip", self.grad_clip, 0.0)
         require_count("optim.max_bad_steps", self.max_bad_steps, 1, 1_000_000)
@@ -131,10 +147,13 @@ class DataConfig:
     """What acts in the true env."""
     seed: int = 0
     """Seed of the buffer: episodes, actions and split."""
+    image_size: int = 64
+    """Width and height of the pictures that a visual model learns from."""
 
     def __post_init__(self) -> None:
         require_count("data.episodes", self.episodes, 1, 10_000_000)
         require_count("data.seed", self.seed, 0, 2**63 - 1)
+        require_count("data.image_size", self.image_size, 1, 4096)
 
 
 @dataclass(frozen=True)
@@ -156,11 +175,11 @@ class TrainConfig:
     env_name: str = "oscillator"
     """System to learn: a name of ``physgym.SYSTEMS`` or an env id."""
     model_name: str = "jump"
-    """Structure: a name of ``worldmodels.config.MODELS``."""
+    """Structure over states, or visual: a name of ``worldmodels.config.KINDS``."""
     env: EnvConfig = field(default_factory=EnvConfig)
     """Arguments of the true env."""
-    model: ModelConfig = field(default_factory=JumpConfig)
-    """The structure's own options."""
+    model: ModelConfig | VisualConfig = field(default_factory=JumpConfig)
+    """The model's own options."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimiser."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -172,9 +191,15 @@ class TrainConfig:
     seed: int = 0
     """Seed of weights and batches."""
     device: str = "cpu"
-    """cpu, cuda or cuda:N."""
+    """cpu, cuda, cuda:N, mps, or auto: the first of cuda, mps and cpu that is there."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What a visual model's convolutions of pictures run in; auto: bfloat16 where the hardware has it."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile the parts of a visual model; auto: on CUDA."""
     out: str | None = None
     """Run folder; None: outputs/<date>/<time>/<model>."""
+    pretrained: str | None = None
+    """Run whose weights to start from, wherever names and shapes fit."""
     dataset: str | None = None
     """Collected buffer to train on, a name or a path; None: collect (once) as data says."""
     save_seconds: float = 10.0
@@ -183,9 +208,9 @@ class TrainConfig:
     """Length of the validation rollouts that choose the best checkpoint."""
 
     def __post_init__(self) -> None:
-        allowed = ", ".join(MODELS)
-        require("model_name", self.model_name, self.model_name in MODELS, f"one of {allowed}")
-        expected = MODELS[self.model_name]
+        allowed = ", ".join(KINDS)
+        require("model_name", self.model_name, self.model_name in KINDS, f"one of {allowed}")
+        expected = KINDS[self.model_name]
         valid = isinstance(self.model, expected)
         require(
             "model", type(self.model).__name__, valid, f"{expected.__name__} as model_name says"
@@ -196,26 +221,53 @@ class TrainConfig:
         require_number("save_seconds", self.save_seconds, 0.0)
 
 
-def default_config(env_name: str = "oscillator", model_name: str = "jump") -> TrainConfig:
-    """What ``scripts/train.py`` starts from for this system and structure.
+def default_config(
+    env_name: str = "oscillator",
+    model_name: str = "jump",
+    predictor: str = "spatial_jump",
+    size: Size = "small",
+) -> TrainConfig:
+    """What ``scripts/train.py`` starts from for this system and model.
 
-    Raises ``ValueError`` for an unknown structure or system, with the closest match.
+    ``predictor`` and ``size`` are those of a visual model. Raises ``ValueError`` for an unknown model,
+    predictor or system, with the closest match.
     """
     from physgym import get_system
 
-    if model_name not in MODELS:
+    if model_name not in KINDS:
         raise ValueError(
-            f"model {model_name!r} is not known: expected one of {', '.join(MODELS)}"
-            + suggestion(model_name, MODELS)
+            f"model {model_name!r} is not known: expected one of {', '.join(KINDS)}"
+            + suggestion(model_name, KINDS)
         )
     try:
         system = get_system(env_name)
     except KeyError as error:
         raise ValueError(error.args[0]) from None
+    if model_name == "visual":
+        visual = visual_config(predictor, size)
+        return TrainConfig(
+            env_name=env_name,
+            model_name=model_name,
+            model=visual,
+            optim=VISUAL_OPTIM[size],
+            epochs=VISUAL_EPOCHS[size],
+            validation_steps=60,
+            device="auto",
+        )
     options = SYSTEM_OPTIONS.get(system.name, {}).get(model_name, {})
     model = MODELS[model_name](**options)
     epochs = 30 if model_name == "lstm" else 60  # its windows cost several steps each
     return TrainConfig(env_name=env_name, model_name=model_name, model=model, epochs=epochs)
+
+
+VISUAL_OPTIM: dict[Size, OptimConfig] = {
+    "tiny": OptimConfig(name="adam", lr=2e-3, batch_size=8, steps_per_epoch=5, grad_clip=10.0),
+    "small": OptimConfig(name="adam", lr=2e-3, batch_size=32, steps_per_epoch=100, grad_clip=10.0),
+    "base": OptimConfig(name="adam", lr=1e-3, batch_size=64, steps_per_epoch=500, grad_clip=10.0),
+}
+"""Optimiser of visual models by size."""
+VISUAL_EPOCHS: dict[Size, int] = {"tiny": 2, "small": 60, "base": 100}
+"""Epochs of visual models by size."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -228,10 +280,19 @@ def from_dict(values: dict[str, Any]) -> TrainConfig:
     model_name = values.get("model_name", "jump")
     if not isinstance(model_name, str):
         raise ValueError(f"model_name={model_name!r} is not valid: expected a name")
-    base = default_config(str(values.get("env_name", "oscillator")), model_name)
+    env_name, model = str(values.get("env_name", "oscillator")), values.get("model", {})
+    if model_name == "visual" and isinstance(model, dict):
+        visual = visual_from_dict(model)
+        base = replace(
+            default_config(env_name, "visual", visual.predictor, visual.size), model=visual
+        )
+    else:
+        base = default_config(env_name, model_name)
     return merge(base, values, "config")
 
 
-def model_from_dict(model_name: str, values: dict[str, Any]) -> ModelConfig:
-    """Config of a structure from plain values. Raises ``ValueError`` as ``from_dict`` does."""
+def model_from_dict(model_name: str, values: dict[str, Any]) -> Any:
+    """Config of a model from plain values. Raises ``ValueError`` as ``from_dict`` does."""
+    if model_name == "visual":
+        return visual_from_dict(values)
     return merge(default_config(model_name=model_name).model, values, "model")

@@ -61,20 +61,13 @@ def reopen(run: RunFolder, changed: TrainConfig | None = None) -> TrainConfig:
 
 
 def check_device(device: str) -> None:
-    """Raise RunError unless `device` ("cpu", "cuda", "cuda:1") is one that this machine has."""
-    import torch
+    """Raise RunError unless `device` ("cpu", "cuda:1", "auto" ...) is one that this machine has."""
+    from worldmodels.devices import DeviceError, resolve_device
 
     try:
-        kind = torch.device(device)
-    except RuntimeError:
-        kind = None
-    if kind is None or kind.type not in ("cpu", "cuda"):
-        raise RunError(f"device={device!r} is not valid: expected cpu, cuda or cuda:N")
-    if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
-        raise RunError(
-            f"device={device!r}: torch {torch.__version__} finds {torch.cuda.device_count()} CUDA "
-            "devices here; use --device cpu, or install a CUDA build of torch"
-        )
+        resolve_device(device)
+    except DeviceError as error:
+        raise RunError(str(error)) from None
 
 
 def train(
@@ -84,6 +77,7 @@ def train(
     *,
     resume: bool = False,
     progress: bool = True,
+    announce: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
     """Train a world model as `config` says.
 
@@ -94,6 +88,7 @@ def train(
         run: the folder to write to; None: `start(config)`, a new one.
         resume: continue from the run's last checkpoint, bit for bit.
         progress: whether to show on stderr how far it is.
+        announce: told in words what was loaded of `config.pretrained`.
 
     Returns:
         The results of `worldmodels.training.fit`, and the folder's path as `"run"`.
@@ -121,7 +116,7 @@ def train(
             )
             run.update(status="running", wandb_id=logger.run_id)
             try:
-                result = _fit(config, dataset, run, logger, resume, bar.reach)
+                result = _fit(config, dataset, run, logger, resume, bar.reach, announce)
                 status = "done"
             except (KeyboardInterrupt, SystemExit):
                 status = "interrupted"
@@ -139,13 +134,14 @@ def _fit(
     logger: Logger,
     resume: bool,
     on_step: Callable[[float], None],
+    announce: Callable[[str], object],
 ) -> dict[str, Any]:
     """`fit` between the record of what goes in and of what comes out."""
     from worldmodels.training import fit
 
     origin = {"sha256": dataset.hash, "episodes": len(dataset), "dt": dataset.dt}
     logger.artifact(f"buffer-{config.env_name}", "dataset", dataset.path, origin, used=True)
-    result = fit(config, dataset, run, logger, resume=resume, on_step=on_step)
+    result = fit(config, dataset, run, logger, resume=resume, on_step=on_step, announce=announce)
     best = run.checkpoints / "best"
     if best.is_dir():
         name = f"model-{config.env_name}-{config.model_name}"

@@ -36,6 +36,8 @@ class Spec:
     """Physical parameters, in the order of a batch's ``params``."""
     max_episode_steps: int = 200
     """Time limit of the env."""
+    image_size: int = 0
+    """Height and width of the pictures that a model of pixels sees; 0: it sees states."""
 
     def __post_init__(self) -> None:
         if self.state_size < 2 or self.state_size % 2:
@@ -74,6 +76,12 @@ class Batch(NamedTuple):
     """(B, P) float32."""
     mask: Tensor
     """(B, T) bool: transition t is of the episode."""
+    frames: Tensor | None = None
+    """(B, T+1, S, S, 3) uint8, where the model sees pixels."""
+    rewards: Tensor | None = None
+    """(B, T) float32, with the frames."""
+    terminated: Tensor | None = None
+    """(B, T) bool, with the frames."""
 
 
 class Latent(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodels.config import ModelConfig, model_from_dict
+from worldmodels.config import ModelConfig, VisualConfig, model_from_dict
 from worldmodels.dynamics import build_dynamics
 from worldmodels.interface import Batch, Latent, Medium, Spec, WorldModel
 
@@ -193,17 +193,19 @@ def _floored(value: Any, floor: float = 1e-9) -> float:
     return float(value) if float(value) > floor else 1.0
 
 
-def build(
-    spec: Spec | Mapping[str, Any], name: str, config: ModelConfig | Mapping[str, Any]
-) -> Any:
-    """World model of a spec, the name of a structure and its config, as objects or as saved.
+def build(spec: Spec | Mapping[str, Any], name: str, config: Any) -> Any:
+    """World model of a spec, the name of a model and its config, as objects or as saved.
 
     Weights are drawn from torch's global generator. Raises ``ValueError`` for values that do not fit.
     """
     spec = spec if isinstance(spec, Spec) else Spec.from_dict(dict(spec))
-    config = config if isinstance(config, ModelConfig) else model_from_dict(name, dict(config))
+    config = model_from_dict(name, dict(config)) if isinstance(config, Mapping) else config
     if config.name != name:
-        raise ValueError(f"a config of {config.name!r} does not build the structure {name!r}")
+        raise ValueError(f"a config of {config.name!r} does not build the model {name!r}")
+    if isinstance(config, VisualConfig):
+        from worldmodels.visual import VisualWorldModel
+
+        return VisualWorldModel(spec, config)
     if config.ensemble > 1:
         from worldmodels.ensemble import EnsembleWorldModel
 

@@ -10,20 +10,23 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from worldmodels import metrics
-from worldmodels.batches import TrainingError, Validation, Windows
+from worldmodels.batches import TrainingError
 from worldmodels.checkpoint import load_checkpoint, resume_checkpoint, save_checkpoint
-from worldmodels.config import OptimConfig, TrainConfig, to_dict
-from worldmodels.interface import Batch, DivergenceError, Spec, WorldModel
+from worldmodels.config import TrainConfig, VisualConfig, to_dict
+from worldmodels.devices import mixed_dtype, quick_matrices, resolve_device
+from worldmodels.feeds import feed_of, noise
+from worldmodels.interface import DivergenceError, Spec, WorldModel
 from worldmodels.interruption import Interruption
-from worldmodels.soap import SOAP
+from worldmodels.optimisers import Optimisers, learning_rate, optimiser
+from worldmodels.pixel_batches import check_pictures
+from worldmodels.pretrained import load_fitting
 from worldmodels.state import build
 
 
@@ -42,8 +45,8 @@ class LoggerLike(Protocol):
     def rewind(self, step: int) -> None: ...
 
 
-def spec_of(dataset: Any) -> Spec:
-    """What a model must know of the env that ``dataset`` came from."""
+def spec_of(dataset: Any, visual: bool = False) -> Spec:
+    """What a model must know of the env that ``dataset`` came from; its pictures if ``visual``."""
     import physgym
 
     system = physgym.get_system(dataset.env_name)
@@ -58,6 +61,7 @@ def spec_of(dataset: Any) -> Spec:
         action_size=len(system.discrete_actions) if discrete else system.action_size,
         param_names=tuple(dataset.params),
         max_episode_steps=int(system.max_episode_steps),
+        image_size=check_pictures(dataset) if visual else 0,
     )
 
 
@@ -65,28 +69,10 @@ def seeded_model(config: TrainConfig, dataset: Any) -> WorldModel:
     """Model of ``config`` with weights drawn from its seed, normalised to ``dataset``'s train split."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = build(spec_of(dataset), config.model_name, config.model)
+        spec = spec_of(dataset, isinstance(config.model, VisualConfig))
+        model = build(spec, config.model_name, config.model)
     model.fit_normaliser(dataset.subset("train"))
     return model
-
-
-def optimiser(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser that ``config`` names, over all parameters of ``model``."""
-    parameters = list(model.parameters())
-    if config.name == "adam":
-        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
-    return SOAP(parameters, lr=config.lr, weight_decay=config.weight_decay)
-
-
-def learning_rate(config: OptimConfig, step: int, total: int) -> float:
-    """Learning rate of ``step`` (from 0) of ``total``: a pure function, so nothing of it is saved."""
-    if config.schedule == "constant":
-        return config.lr
-    warmup = 0.05 * total if config.schedule == "onecycle" else 0.0
-    if step < warmup:
-        return config.lr * (step + 1) / (warmup + 1)
-    done = (step - warmup) / max(total - warmup, 1.0)
-    return config.lr * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
 
 
 @dataclass
@@ -96,10 +82,19 @@ class Progress:
     step: int = 0
     best: float = math.inf
     best_epoch: int = -1
-    loss_sum: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
     loss_count: int = 0
     skipped: int = 0
     bad_in_a_row: int = 0
+
+
+def accelerate(model: Any, config: TrainConfig, device: str) -> None:
+    """Make a visual model quick on ``device``: memory layout, mixed precision, compilation."""
+    if not isinstance(config.model, VisualConfig):
+        return
+    model.freeze()
+    compiled = config.compile == "on" or (config.compile == "auto" and device.startswith("cuda"))
+    model.accelerate(mixed_dtype(config.precision, device), compiled)
 
 
 class Trainer:
@@ -111,28 +106,18 @@ class Trainer:
         self.config = config
         self.run = run
         self.logger = logger
-        self.model = seeded_model(config, dataset).to(config.device)
+        self.device = resolve_device(config.device)
+        self.model = seeded_model(config, dataset).to(self.device)
+        self.fitting = load_fitting(self.model, config.pretrained) if config.pretrained else None
+        self.feed = feed_of(config, dataset, self.device, self.model.spec)
+        accelerate(self.model, config, self.device)
         self.optimiser = optimiser(config.optim, self.model)
-        model = config.model
-        windowed = model.objective == "shooting" or config.model_name == "lstm"
-        train = dataset.subset("train")
-        self.windows = Windows(
-            train,
-            model.rollout_steps if windowed else 1,
-            config.optim.batch_size,
-            config.seed,
-            config.device,
-        )
-        scale = metrics.state_scale(train, self.model.spec.angles)
-        split = "val" if len(dataset.splits.get("val", ())) else "train"
-        self.validation = Validation(
-            dataset.subset(split), self.model.spec, scale, config.validation_steps, config.device
-        )
-        per_epoch = config.optim.steps_per_epoch or self.windows.batches_per_pass
+        per_epoch = config.optim.steps_per_epoch or self.feed.windows.batches_per_pass
         self.steps_per_epoch = per_epoch
         self.total = per_epoch * config.epochs
         self.progress = Progress()
         self.saved_at = time.monotonic()
+        self.frames, self.began = 0, time.monotonic()
 
     def resume(self) -> None:
         """Continue from the last checkpoint."""
@@ -149,35 +134,54 @@ class Trainer:
             group["lr"] = learning_rate(optim, progress.step, self.total)
         self.optimiser.zero_grad(set_to_none=True)
         try:
-            loss, logs = self.model.loss(self._window(progress.step))
-            finite = bool(torch.isfinite(loss))
+            logs, finite = self._gradients(progress.step)
         except DivergenceError:
             finite = False
         if finite:
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), optim.grad_clip or math.inf)
-            finite = bool(torch.isfinite(norm))
+            finite = self._clip(optim.grad_clip or math.inf)
         progress.step += 1
         if not finite:
             self._skip()
             return
         self.optimiser.step()
         progress.bad_in_a_row = 0
-        progress.loss_sum += float(logs["loss"])
         progress.loss_count += 1
+        for name, value in logs.items():
+            progress.sums[name] = progress.sums.get(name, 0.0) + value
 
-    def _window(self, step: int) -> Batch:
-        batch = self.windows.batch(step)
-        if not self.config.model.rollout_growth or self.config.model.objective != "shooting":
-            return batch
-        grown = math.ceil(self.windows.length * min(1.0, 2.0 * (step + 1) / self.total))
-        steps = max(1, grown)
-        return Batch(
-            batch.states[:, : steps + 1],
-            batch.actions[:, :steps],
-            batch.params,
-            batch.mask[:, :steps],
-        )
+    def _gradients(self, step: int) -> tuple[dict[str, float], bool]:
+        """Gradients of one step, a share from each of its batches; logs, and whether all is finite."""
+        parts = self.config.optim.accumulate
+        sums: dict[str, float] = {}
+        for part in range(parts):
+            number = step * parts + part
+            batch = self.feed.batch(number, step, self.total)
+            with noise(self.config.seed, number, self.device):
+                loss, logs = self.model.loss(batch)
+            if not bool(torch.isfinite(loss)):
+                return sums, False
+            (loss / parts).backward()
+            self.frames += batch.mask.numel()
+            for name, value in logs.items():
+                sums[name] = sums.get(name, 0.0) + float(value) / parts
+        return sums, True
+
+    def _clip(self, most: float) -> bool:
+        """Limit the norm of the gradients of each optimiser's parameters; False: not finite."""
+        finite = True
+        separate = self.optimiser.parts.values() if isinstance(self.optimiser, Optimisers) else ()
+        for part in separate or (self.optimiser,):
+            parameters = [p for group in part.param_groups for p in group["params"]]
+            finite &= bool(torch.isfinite(nn.utils.clip_grad_norm_(parameters, most)))
+        return finite
+
+    @property
+    def pace(self) -> float:
+        """Transitions trained on a second, since the last time this was asked."""
+        now = time.monotonic()
+        pace = self.frames / max(now - self.began, 1e-9)
+        self.frames, self.began = 0, now
+        return pace
 
     def _skip(self) -> None:
         progress = self.progress
@@ -194,13 +198,17 @@ class Trainer:
         """Validate, log, and publish the best so far."""
         progress = self.progress
         epoch = progress.step // self.steps_per_epoch
-        scores = self.validation.score(self.model)
-        loss = progress.loss_sum / progress.loss_count if progress.loss_count else math.nan
-        values = {"train/loss": loss, "train/skipped": progress.skipped}
+        pace = self.pace
+        scores = self.feed.validation.score(self.model)
+        count = progress.loss_count
+        values = {f"train/{name}": total / count for name, total in progress.sums.items()}
+        values = {"train/loss": math.nan, **values, "train/skipped": progress.skipped}
         values["train/lr"] = learning_rate(self.config.optim, progress.step - 1, self.total)
+        values["train/samples_per_s"] = pace
         values.update({f"eval/{name}": value for name, value in scores.items()})
         self.logger.log(values, epoch)
-        progress.loss_sum, progress.loss_count = 0.0, 0
+        progress.sums, progress.loss_count = {}, 0
+        self.began = time.monotonic()
         if math.isfinite(scores["nmse"]) and scores["nmse"] < progress.best:
             progress.best, progress.best_epoch = scores["nmse"], epoch
             self.save("best", scores)
@@ -237,17 +245,21 @@ def fit(
     logger: LoggerLike,
     resume: bool = False,
     on_step: Callable[[float], None] | None = None,
+    announce: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
     """Train as ``config`` says on ``dataset``; checkpoints go to ``run.checkpoints``.
 
-    ``on_step`` is told after every step how many epochs are done, fractions included.
+    ``on_step`` is told after every step how many epochs are done, fractions included; ``announce``
+    what was taken from a pretrained run.
     Returns ``epochs``, ``steps``, ``best_nmse``, ``best_epoch``, ``skipped`` and the last epoch's values.
     On SIGINT or SIGTERM the step in hand is finished and the state saved; then KeyboardInterrupt or
     SystemExit(143) is raised. Raises ``TrainingError`` where losses stay not finite; the best and last
     checkpoints on disk are then the last good ones.
     """
-    with _one_thread(config.device), Interruption().watched() as interruption:
+    with _settings(config), Interruption().watched() as interruption:
         trainer = Trainer(config, dataset, run, logger)
+        if trainer.fitting is not None and not resume:
+            announce("\n".join(trainer.fitting.lines()))
         if resume:
             trainer.resume()
         else:
@@ -285,13 +297,19 @@ def _loop(
 
 
 @contextmanager
-def _one_thread(device: str) -> Iterator[None]:
-    """Small networks are fastest on one thread, and results do not depend on the machine's cores."""
+def _settings(config: TrainConfig) -> Iterator[None]:
+    """torch's settings for a run, as they were afterwards.
+
+    Small networks of states are fastest on one thread, and results then do not depend on the machine's
+    cores; pictures take them all.
+    """
+    device = resolve_device(config.device)
     before = torch.get_num_threads()
-    if torch.device(device).type == "cpu":
+    if torch.device(device).type == "cpu" and not isinstance(config.model, VisualConfig):
         torch.set_num_threads(1)
     try:
-        yield
+        with quick_matrices(device):
+            yield
     finally:
         torch.set_num_threads(before)
 

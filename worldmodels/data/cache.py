@@ -48,7 +48,8 @@ def collect_config(config: TrainConfig) -> CollectConfig:
         env = physgym.get_system(config.env_name).name
     except KeyError as error:
         raise DatasetError(str(error.args[0])) from error
-    made = CollectConfig(env=env, **asdict(config.env), **asdict(config.data))
+    pixels = config.model_name == "visual"
+    made = CollectConfig(env=env, pixels=pixels, **asdict(config.env), **asdict(config.data))
     return replace(made, name=f"auto-{made.content_hash()}")
 
 

@@ -1,0 +1,139 @@
+"""The beta-VAE around a predictor: frames to a latent, a latent to positions and momenta, and back to a frame.
+
+After Toth et al. 2019, Hamiltonian Generative Networks (arXiv:1909.13789): the latent is a map, momenta are never
+decoded, and a picture is made of the positions alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worldmodels.visual_config import VisualConfig
+
+
+def halvings(image_size: int, spatial_size: int) -> int:
+    """How often ``image_size`` is halved to become ``spatial_size``. Raises ``ValueError``."""
+    count = round(math.log2(max(image_size, 1) / spatial_size))
+    if count < 1 or spatial_size * 2**count != image_size:
+        allowed = ", ".join(str(spatial_size * 2**k) for k in range(1, 6))
+        raise ValueError(
+            f"image_size={image_size} is not valid for spatial_size={spatial_size}: expected that "
+            f"times a power of 2 ({allowed}, ...); collect with another --image-size"
+        )
+    return count
+
+
+def coordinates(like: Tensor) -> Tensor:
+    """(1, 2, H, W): column and row from -1 to 1, for networks that must know where they look."""
+    height, width = like.shape[-2:]
+    rows = torch.linspace(-1.0, 1.0, height, dtype=like.dtype, device=like.device)
+    columns = torch.linspace(-1.0, 1.0, width, dtype=like.dtype, device=like.device)
+    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"))
+    return grid.unsqueeze(0)
+
+
+def with_coordinates(x: Tensor) -> Tensor:
+    """``x`` (B, C, H, W) with two channels of ``coordinates`` behind."""
+    return torch.cat((x, coordinates(x).expand(x.shape[0], -1, -1, -1)), 1)
+
+
+class Residual(nn.Module):
+    """x + two 3 x 3 convolutions of x."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.silu(self.first(F.silu(x))))
+
+
+class Encoder(nn.Module):
+    """Frames (B, 3 K, S, S) to mean and log-variance, maps (B, C, H, W) or vectors (B, F)."""
+
+    def __init__(self, config: VisualConfig, image_size: int) -> None:
+        super().__init__()
+        count = halvings(image_size, config.spatial_size)
+        widths = [max(config.width // 2 ** (count - 1 - k), 4) for k in range(count)]
+        sizes = [3 * config.encoder_frames + 2, *widths]
+        self.halving = nn.ModuleList(
+            nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip(sizes, sizes[1:], strict=False)
+        )
+        self.deepening = nn.ModuleList(
+            nn.Conv2d(widths[-1] + 2 * (k == 0), widths[-1], 3, padding=1)
+            for k in range(config.depth)
+        )
+        self.flat: nn.Module | None = None
+        if config.spatial:
+            self.out: nn.Module = nn.Conv2d(widths[-1], 2 * config.latent_channels, 1)
+        else:
+            self.flat = nn.Linear(widths[-1] * config.spatial_size**2, 2 * config.flat_size)
+        self._start()
+
+    def _start(self) -> None:
+        """Log-variances begin at -4, so that a fresh sample is mostly its mean."""
+        last: Any = self.out if self.flat is None else self.flat
+        with torch.no_grad():
+            last.bias.chunk(2)[1].fill_(-4.0)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        x = with_coordinates(frames)
+        for module in self.halving:
+            x = F.silu(module(x))
+        for index, module in enumerate(self.deepening):
+            y = F.silu(module(with_coordinates(x) if index == 0 else x))
+            x = y if index == 0 else x + y
+        x = self.out(x) if self.flat is None else self.flat(x.flatten(1))
+        mean, log_variance = x.chunk(2, 1)
+        return mean, log_variance.clamp(-12.0, 4.0)
+
+
+class Transform(nn.Module):
+    """A sample of the VAE to a state of positions and momenta of the same shape: three layers, tanh between."""
+
+    def __init__(self, config: VisualConfig) -> None:
+        super().__init__()
+        features = config.latent_channels if config.spatial else config.flat_size
+        width = config.transform_width if config.spatial else 4 * config.transform_width
+        sizes = (features, width, width, features)
+        self.layers = nn.ModuleList(
+            nn.Conv2d(a, b, 3, padding=1) if config.spatial else nn.Linear(a, b)
+            for a, b in zip(sizes, sizes[1:], strict=False)
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        first, second, third = self.layers
+        return third(torch.tanh(second(torch.tanh(first(z)))))
+
+
+class Decoder(nn.Module):
+    """Positions (B, C/2, H, W) or (B, F/2) to the picture (B, 3, S, S), not clamped."""
+
+    def __init__(self, config: VisualConfig, image_size: int) -> None:
+        super().__init__()
+        count = halvings(image_size, config.spatial_size)
+        self.spatial, self.side, self.width = config.spatial, config.spatial_size, config.width
+        if config.spatial:
+            self.first: nn.Module = nn.Conv2d(config.latent_channels // 2 + 2, config.width, 1)
+        else:
+            self.first = nn.Linear(config.flat_size // 2, config.width * self.side**2)
+        widths = [max(config.width // 2**k, 8) for k in range(count)] + [3]
+        self.blocks = nn.ModuleList(Residual(width) for width in widths[:-1])
+        self.up = nn.ModuleList(
+            nn.Conv2d(a, 4 * b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False)
+        )
+
+    def forward(self, q: Tensor) -> Tensor:
+        if self.spatial:
+            x = self.first(with_coordinates(q))
+        else:
+            x = self.first(q).unflatten(1, (self.width, self.side, self.side))
+        for block, up in zip(self.blocks, self.up, strict=True):
+            x = F.pixel_shuffle(up(F.silu(block(x))), 2)
+        return x
