@@ -42,8 +42,9 @@ class Arguments:
     """Episodes of each evaluation."""
     seed: int = 0
     """Seed of the agent and of the envs."""
-    obs_mode: Literal["state", "embedded"] = "embedded"
-    """Observations: embedded shows angles as (cos, sin)."""
+    obs_mode: Literal["state", "embedded", "pixels"] | None = None
+    """Observations: embedded shows angles as (cos, sin), pixels 64 x 64 pictures; None: embedded, or
+    what a model of pixels shows."""
     compare: bool = False
     """With --run: train a second agent in the truth, on the same budget."""
     out: Path | None = None
@@ -114,8 +115,9 @@ def _places(args: Arguments) -> dict[str, Any]:
     import worldmodels
     from worldmodels.env import make_truth
 
-    common = {"obs_mode": args.obs_mode, "autoreset_mode": "SameStep"}
+    common: dict[str, Any] = {"autoreset_mode": "SameStep"}
     if args.run is None:
+        common["obs_mode"] = args.obs_mode or "embedded"
         system = physgym.get_system(str(args.env))
         if args.agent == "sac":
             common["action_mode"] = "continuous"
@@ -126,6 +128,7 @@ def _places(args: Arguments) -> dict[str, Any]:
             )
         }
     model = worldmodels.load(args.run)
+    common["obs_mode"] = args.obs_mode or ("pixels" if model.spec.image_size else "embedded")
     return {
         "model": lambda n: worldmodels.make_env(model, num_envs=n, **common),
         "truth": lambda n: make_truth(model.spec, num_envs=n, **common),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 import physgym
 from worldmodels.config import MODELS
 from worldmodels.interface import Batch, Latent, Spec, WorldModel
+from worldmodels.task import controls_of, judge, task_of
+from worldmodels.visual_config import visual_config
 
 
 def make_spec(name: str, **env_kwargs: Any) -> Spec:
@@ -97,3 +100,79 @@ def assert_same(a: Any, b: Any, skip: tuple[str, ...] = ("diverged", "uncertaint
         np.testing.assert_array_equal(a, b)
     else:
         assert a == b
+
+
+def make_pixel_spec(name: str, image_size: int = 64, **env_kwargs: Any) -> Spec:
+    """The spec of a model of pictures of system `name`."""
+    return replace(make_spec(name, **env_kwargs), image_size=image_size)
+
+
+class PerfectPixels(Perfect):
+    """The true env behind the verbs of a model of pixels, which knows the state of each first frame."""
+
+    context_frames = 3
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.known: dict[bytes, np.ndarray] = {}
+        self.task = task_of(self, {})
+        self.register_buffer("reach", torch.zeros(()))
+
+    def encode(self, context: Any, params: Any = None, actions: Any = None) -> Latent:
+        size = self.spec.image_size
+        assert (context.shape[1:], context.dtype) == ((3, size, size, 3), torch.uint8)
+        assert actions.shape[:2] == (len(context), 2)
+        assert actions.is_floating_point() == (self.spec.action_kind == "continuous")
+        nothing = np.ones(self.spec.state_size)
+        states = [self.known.get(frames[-1].numpy().tobytes(), nothing) for frames in context]
+        return Latent(torch.from_numpy(np.stack(states)), (), params)
+
+    def decode(self, latent: Latent) -> torch.Tensor:
+        pictures = self.task.observe_rows(latent.z.numpy(), latent.condition.numpy())
+        return torch.from_numpy(pictures / 255.0)
+
+    def judge(self, latent: Latent, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        params = self.system.Params(*latent.condition.numpy().T)
+        control = controls_of(self.task, action.numpy(), params)
+        outcome = judge(self.task, latent.z.numpy(), control, params)
+        ended = torch.from_numpy(outcome.terminated)
+        return torch.from_numpy(outcome.rewards), torch.where(ended, 9.0, -9.0)
+
+
+class Glow(WorldModel):
+    """Pictures of one grey level, which rises by 0.01 a step, apart from what `change(z, count)` says."""
+
+    context_frames = 2
+
+    def __init__(self, spec: Spec, change: Callable[..., Any] = lambda z, count, told: z) -> None:
+        super().__init__()
+        self.spec, self.change = spec, change
+        self.verdict = (0.5, -9.0)
+        self.register_buffer("reach", torch.ones(()))
+
+    def encode(self, context: Any, params: Any = None, actions: Any = None) -> Latent:
+        z = context[:, -1].float().mean((1, 2, 3))[:, None] / 255.0
+        return Latent(z.expand(-1, 2), (torch.zeros(len(z), dtype=torch.int64),), params)
+
+    def step(self, latent: Latent, action: torch.Tensor, dt: Any = None) -> Latent:
+        count = latent.memory[0] + 1
+        z = self.change(latent.z + 0.01, count, latent.condition)
+        return latent._replace(z=z, memory=(count,))
+
+    def decode(self, latent: Latent) -> torch.Tensor:
+        size = self.spec.image_size
+        return latent.z[:, :1, None, None].clamp(0.0, 1.0).expand(-1, size, size, 3)
+
+    def judge(self, latent: Latent, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        ones = torch.ones(len(latent.z))
+        return ones * self.verdict[0], ones * self.verdict[1]
+
+    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        raise NotImplementedError
+
+
+def visual_model(name: str, predictor: str = "spatial_jump", **options: Any) -> Any:
+    """An untrained tiny visual model of system `name`, always the same one."""
+    spec = options.pop("spec", None) or make_pixel_spec(name)
+    torch.manual_seed(0)
+    return replace(visual_config(predictor, "tiny"), **options).build(spec)

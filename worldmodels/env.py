@@ -19,7 +19,7 @@ from physgym.autoreset import parse_seed
 from physgym.env import RENDER_MODES
 from worldmodels.interface import Spec, WorldModel
 from worldmodels.registration import completed
-from worldmodels.task import find_system, parse_action
+from worldmodels.task import arguments_of, find_system, parse_action
 from worldmodels.vector_env import WorldModelVectorEnv, resolve_model
 
 __all__ = ["WorldModelEnv", "WorldModelVectorEnv", "make_env", "make_truth", "resolve_model"]
@@ -117,7 +117,7 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
         )
 
     def render(self) -> np.ndarray | None:
-        """A picture (480, 480, 3) uint8 of the predicted state, with the action visible."""
+        """A picture (480, 480, 3) uint8 of what is predicted, with the action visible."""
         if self.render_mode is None:
             gymnasium.logger.warn('render() needs a render_mode: make the env with "rgb_array"')
             return None
@@ -168,7 +168,8 @@ def make_env(
 def make_truth(
     model: WorldModel | Spec | str | Path, num_envs: int | None = None, **arguments: Any
 ) -> gymnasium.Env | VectorEnv:
-    """The true env that a model learned from, single or as native vector env.
+    """The true env that a model learned from, single or as native vector env; it shows what the
+    model sees.
 
     Args:
         model: the model, its spec, or a run or checkpoint folder.
@@ -176,7 +177,7 @@ def make_truth(
         arguments: of the true env, over those of the buffer (and `autoreset_mode`).
     """
     spec = model if isinstance(model, Spec) else resolve_model(model).spec
-    kwargs = {**spec.env_kwargs, **arguments}
+    kwargs = {**arguments_of(spec), **arguments}
     env_id = find_system(spec).env_id
     if num_envs is None:
         return gymnasium.make(env_id, **kwargs)

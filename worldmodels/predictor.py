@@ -8,7 +8,7 @@ ensemble may disagree before it is better not trusted.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from worldmodels.interface import DivergenceError, WorldModel
+from worldmodels.modality import Decoded, Modality
+from worldmodels.starts import Start
 
 
 class Prediction(NamedTuple):
     """One step of every row."""
 
-    states: np.ndarray
-    """(N, D) float64 physical states; those of diverged rows are their last good ones."""
     diverged: np.ndarray
     """(N,) bool."""
     uncertainty: np.ndarray
@@ -30,82 +30,75 @@ class Prediction(NamedTuple):
 
 
 class Predictor:
-    """N latents of `model`, each with its own physical state.
+    """N latents of a model, each with what it shows.
 
     Args:
-        model: put into eval mode; every step runs under `torch.inference_mode`.
+        modality: holds the model, which is put into eval mode; every step runs under
+            `torch.inference_mode`, and decodes all rows once.
         num_rows: N.
-        limit: (D,) largest magnitude of each state component that counts as a prediction.
         dt: seconds a step.
+
+    Attributes:
+        latent: the model's, of N rows; None before the first start.
+        shown: (N, ...) what each row shows, by the modality; of diverged rows the last good one.
 
     Raises:
         ValueError: the model's verbs do not fit its spec.
     """
 
-    def __init__(
-        self,
-        model: WorldModel,
-        num_rows: int,
-        limit: np.ndarray,
-        dt: float,
-    ) -> None:
-        self.model = model.eval()
-        self.num_rows = num_rows
-        self.limit, self.dt = limit, dt
-        first = next((t for t in _tensors(model) if t.is_floating_point()), torch.zeros(1))
-        self.dtype, self.device = first.dtype, first.device
-        self.states = np.zeros((num_rows, model.spec.state_size))
-        self._latent: Any = None
+    def __init__(self, modality: Modality, num_rows: int, dt: float) -> None:
+        self.modality, self.model = modality, modality.model.eval()
+        self.num_rows, self.dt = num_rows, dt
+        self.shown: np.ndarray = np.zeros((num_rows, *modality.shape), dtype=modality.dtype)
+        self.latent: Any = None
         self._warned = False
         self._probe()
 
-    def start(self, rows: np.ndarray, states: np.ndarray, params: np.ndarray) -> None:
-        """Encode `states` (K, D) with `params` (K, P) into `rows` (K,), memory included."""
+    def start(self, rows: np.ndarray, starts: Sequence[Start], params: np.ndarray) -> None:
+        """Encode K `starts` with `params` (K, P) into `rows` (K,), memory included."""
+        context = np.stack([start.context for start in starts])
+        actions = np.stack([start.actions for start in starts])
         with torch.inference_mode():
-            fresh = self._encode(states, params)
-            if self._latent is None:
+            fresh = self.modality.encode(context, actions, params)
+            if self.latent is None:
                 index = np.zeros(self.num_rows, dtype=np.int64)
                 index[rows] = np.arange(len(rows))
-                self._latent = _map(lambda new: new[self._index(index)], fresh)
+                self.latent = _map(lambda new: new[self._index(index)], fresh)
             else:
                 at = self._index(rows)
-                self._latent = _map(lambda old, new: _put(old, at, new), self._latent, fresh)
-        self.states = self.states.copy()
-        self.states[rows] = states
+                self.latent = _map(lambda old, new: _put(old, at, new), self.latent, fresh)
+        self.shown = self.shown.copy()
+        self.shown[rows] = context[:, -1]
 
     def step(self, actions: np.ndarray) -> Prediction:
         """Move every row one control step under `actions` (N,) int64 or (N, A)."""
         if self.model.training:
             self.model.eval()
         with torch.inference_mode():
-            latent, raised = self._advance(self._actions(actions))
-            states, failed = self._decode(latent)
-            within = np.isfinite(states) & (np.abs(states) <= self.limit)
-            diverged = raised | failed | ~within.all(axis=-1)
+            latent, raised = self._advance(self.modality.actions(actions))
+            shown, sound = self._decode(latent)
+            diverged = raised | ~sound
             uncertainty = self._uncertainty(latent)
             if diverged.any():
-                states = np.where(diverged[:, None], self.states, states)
-                keep = torch.as_tensor(~diverged, device=self.device)
-                latent = _map(lambda new, old: _choose(keep, new, old), latent, self._latent)
-        self._latent, self.states = latent, states
-        return Prediction(states.copy(), diverged, uncertainty)
-
-    def _encode(self, states: np.ndarray, params: np.ndarray) -> Any:
-        context = torch.as_tensor(states, dtype=self.dtype, device=self.device)[:, None]
-        return self.model.encode(context, self._tensor(params))
+                lost = diverged.reshape(-1, *[1] * (shown.ndim - 1))
+                shown = np.where(lost, self.shown, shown)
+                keep = torch.as_tensor(~diverged, device=self.modality.device)
+                latent = _map(lambda new, old: _choose(keep, new, old), latent, self.latent)
+        self.latent, self.shown = latent, shown
+        return Prediction(diverged, uncertainty)
 
     def _advance(self, actions: Tensor) -> tuple[Any, np.ndarray]:
         """The next latents, and which rows the model raised for (those keep their latent)."""
         raised = np.zeros(self.num_rows, dtype=np.bool_)
         try:
-            return self.model.step(self._latent, actions, self.dt), raised
+            return self.model.step(self.latent, actions, self.dt), raised
         except _DIVERGENCES as error:
             self._warn(error)
-        latent = _map(torch.clone, self._latent)
+        latent = _map(torch.clone, self.latent)
         for row in range(self.num_rows):
             at = slice(row, row + 1)
             try:
-                alone = _map(lambda x, at=at: x[at], self._latent)
+                alone = _map(lambda x, at=at: x[at], self.latent)
                 moved = self.model.step(alone, actions[at], self.dt)
             except _DIVERGENCES:
                 raised[row] = True
@@ -113,51 +106,44 @@ class Predictor:
                 latent = _map(lambda old, new, at=at: _put(old, at, new), latent, moved)
         return latent, raised
 
-    def _decode(self, latent: Any) -> tuple[np.ndarray, np.ndarray]:
-        failed = np.zeros(self.num_rows, dtype=np.bool_)
+    def _decode(self, latent: Any) -> Decoded:
         try:
-            return _numpy(self.model.decode(latent)), failed
+            return self.modality.decode(latent)
         except _DIVERGENCES as error:
             self._warn(error)
-            return self.states.copy(), ~failed
+            return Decoded(self.shown.copy(), np.zeros(self.num_rows, dtype=np.bool_))
 
     def _uncertainty(self, latent: Any) -> np.ndarray:
         if not knows_uncertainty(self.model):
             return np.zeros(self.num_rows)
         disagreement: Any = self.model.disagreement
-        return np.nan_to_num(_numpy(disagreement(latent)), nan=np.inf)
-
-    def _actions(self, actions: np.ndarray) -> Tensor:
-        if self.model.spec.action_kind == "discrete":
-            return torch.as_tensor(actions, dtype=torch.int64, device=self.device)
-        return self._tensor(actions)
-
-    def _tensor(self, values: np.ndarray) -> Tensor:
-        return torch.as_tensor(values, dtype=self.dtype, device=self.device)
+        return np.nan_to_num(disagreement(latent).double().cpu().numpy(), nan=np.inf)
 
     def _index(self, rows: np.ndarray) -> Tensor:
-        return torch.as_tensor(rows, device=self.device)
+        return torch.as_tensor(rows, device=self.modality.device)
 
     def _probe(self) -> None:
-        """Two rows through the four verbs, so that a misfit shows here and not as divergence."""
-        spec = self.model.spec
-        shape = (2,) if spec.action_kind == "discrete" else (2, spec.action_size)
+        """Two rows through the verbs, so that a misfit shows here and not as divergence."""
+        modality, spec = self.modality, self.model.spec
+        wide = () if spec.action_kind == "discrete" else (spec.action_size,)
+        context: np.ndarray = np.zeros((2, modality.length, *modality.shape), modality.dtype)
+        past = np.zeros((2, modality.length - 1, *wide), dtype=np.int64)
+        actions, params = np.zeros((2, *wide), dtype=np.int64), modality.task.base
         try:
             with torch.inference_mode():
-                states, params = np.zeros((2, spec.state_size)), np.ones((2, len(spec.param_names)))
-                latent = self._encode(states, params)
+                latent = modality.encode(context, past, np.ones((2, len(spec.param_names))))
                 decoded = self.model.decode(latent)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    self.model.step(latent, self._actions(np.zeros(shape)), self.dt)
+                    self.model.step(latent, modality.actions(actions), self.dt)
+                modality.judge(latent, context[:, -1], actions, params)
         except _DIVERGENCES as error:
             if isinstance(error, (DivergenceError, ArithmeticError, AssertionError)):
                 return
             raise ValueError(f"the model does not fit its spec {spec}: {error}") from error
-        if decoded.shape != (2, spec.state_size):
-            raise ValueError(
-                f"the model decodes to {tuple(decoded.shape)}, its spec says (2, {spec.state_size})"
-            )
+        wanted = (2, *modality.shape)
+        if decoded.shape != wanted:
+            raise ValueError(f"the model decodes to {tuple(decoded.shape)}, its spec says {wanted}")
 
     def _warn(self, error: BaseException) -> None:
         if not self._warned:
@@ -215,15 +201,6 @@ def calibrate_uncertainty(
 
 # torchdiffeq reports a failed solve by AssertionError, torch by RuntimeError.
 _DIVERGENCES = (AssertionError, ArithmeticError, RuntimeError, ValueError)
-
-
-def _tensors(model: WorldModel) -> Any:
-    yield from model.parameters()
-    yield from model.buffers()
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().to("cpu", torch.float64).numpy()
 
 
 def _map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:

@@ -27,6 +27,13 @@ class Outcome(NamedTuple):
     events: dict[str, np.ndarray]
 
 
+def arguments_of(spec: Spec) -> dict[str, Any]:
+    """Arguments of the true env that shows what a model of `spec` sees."""
+    if not spec.image_size:
+        return dict(spec.env_kwargs)
+    return {**spec.env_kwargs, "obs_mode": "pixels", "image_size": spec.image_size}
+
+
 def task_of(model: WorldModel, arguments: Mapping[str, Any]) -> Task:
     """The task of the env that `model` learned, with `arguments` over those of its buffer.
 
@@ -40,15 +47,32 @@ def task_of(model: WorldModel, arguments: Mapping[str, Any]) -> Task:
             f"{unknown[0]}={arguments[unknown[0]]!r} cannot be chosen for a learned env; "
             f"what can is {', '.join(FREE)}"
         )
-    system = find_system(spec)
-    task = Task(system.name, **{**spec.env_kwargs, **arguments})
-    trained = Task(system.name, **spec.env_kwargs).dt
-    if trained != spec.dt:
-        raise ValueError(f"the spec's dt={spec.dt} is not that of its env, {trained}")
+    system, known = find_system(spec), arguments_of(spec)
+    if spec.image_size:
+        _check_pictures(known, arguments)
+    task, trained = Task(system.name, **{**known, **arguments}), Task(system.name, **known)
+    if trained.dt != spec.dt:
+        raise ValueError(f"the spec's dt={spec.dt} is not that of its env, {trained.dt}")
+    if spec.image_size and task.reward != trained.reward:
+        raise ValueError(
+            f"reward={task.reward!r} (start={task.start!r}) cannot be read off a picture: this model "
+            f"learned reward={trained.reward!r} (start={trained.start!r})"
+        )
     if task.dt != spec.dt and not getattr(model, "any_dt", False):
         raise ValueError(f"dt={task.dt} cannot be predicted: this model knows dt={spec.dt} only")
     _check_spec(spec, task)
     return task
+
+
+def _check_pictures(known: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    """ValueError for arguments that ask a model of pixels to show anything else."""
+    for name in ("obs_mode", "image_size", "observe_params"):
+        own = known.get(name, False)
+        if arguments.get(name, own) != own:
+            raise ValueError(
+                f"{name}={arguments[name]!r} cannot be served: this model sees and shows pictures "
+                f"alone, with {name}={own!r}; leave it out, or train a model of states"
+            )
 
 
 def find_system(spec: Spec) -> Any:
@@ -62,11 +86,11 @@ def find_system(spec: Spec) -> Any:
 def _check_spec(spec: Spec, task: Task) -> None:
     system = task.system
     expected = {
-        "state_size": system.state_size,
-        "angles": tuple(system.angles),
         "action_kind": task.action_mode,
         "action_size": len(system.discrete_actions) if task.discrete else system.action_size,
     }
+    if not spec.image_size:
+        expected |= {"state_size": system.state_size, "angles": tuple(system.angles)}
     for name, value in expected.items():
         if getattr(spec, name) != value:
             raise ValueError(
@@ -79,6 +103,16 @@ def _check_spec(spec: Spec, task: Task) -> None:
             f"the model is told {unknown[0]!r}, no parameter of {system.env_id}: "
             f"it has {', '.join(system.Params._fields)}"
         )
+
+
+REWARD_RANGES = {
+    "dense": (0.0, 1.0),
+    "sparse": (0.0, 1.0),
+    "alive": (0.0, 1.0),
+    "quadratic": (-np.inf, 0.0),
+    "none": (0.0, 0.0),
+}
+"""Least and largest reward of a step, by kind (see `physgym.system.REWARDS`)."""
 
 
 def event_names(task: Task) -> tuple[str, ...]:

@@ -15,12 +15,13 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from physgym.autoreset import AutoresetVectorEnv
-from physgym.env import RENDER_SIZE
 from physgym.task import Task
 from worldmodels import task as truth
 from worldmodels.interface import WorldModel
+from worldmodels.modality import Modality, StateModality
+from worldmodels.pixel_modality import PixelModality
 from worldmodels.predictor import Predictor, knows_uncertainty
-from worldmodels.starts import BufferStarts, Starts, TrueStarts
+from worldmodels.starts import Starts
 
 DIVERGENCE_FACTOR = 10.0
 """A prediction this many times beyond the training range has diverged."""
@@ -29,10 +30,13 @@ DIVERGENCE_FACTOR = 10.0
 class WorldModelVectorEnv(AutoresetVectorEnv):
     """N rows of a world model as a Gymnasium vector env.
 
-    Spaces, starts, reward, ends, time limit and dt are those of the true env that the model learned
-    from; only the next state is predicted. A row whose prediction is not finite, lies beyond
-    `divergence_factor` times the training range, or could not be computed, is truncated with
-    `info["diverged"]` and its last good observation; the other rows go on.
+    Spaces, starts, time limit and dt are those of the true env that the model learned from. Of a
+    model of states only the next state is predicted: reward and ends are the true env's own. A
+    model of pixels serves obs_mode="pixels" alone; an episode begins with a real picture (the model
+    also sees those before it, see `worldmodels.pixel_starts`), then pictures, rewards and ends are
+    the model's. A row whose prediction is not finite, lies beyond `divergence_factor` times the
+    training range, or could not be computed, is truncated with `info["diverged"]` and its last
+    good observation; the other rows go on.
 
     Args:
         model: a `WorldModel`, or the run or checkpoint folder of one.
@@ -40,8 +44,8 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
         checkpoint: the same as `model`, for callers that can only pass names.
         max_episode_steps: time limit; None: the true env's.
         autoreset_mode: any of Gymnasium's, by name or value.
-        starts: "true", the true env's start distribution; "buffer", any state of `dataset`.
-        dataset: a collected buffer, or its path.
+        starts: "true", the true env's start distribution; "buffer", any state (picture) of `dataset`.
+        dataset: a collected buffer, or its path; for a model of pixels one with pictures.
         uncertainty_penalty: reward lost per unit of an ensemble's `info["uncertainty"]`.
         uncertainty_limit: rows whose uncertainty exceeds it are truncated; see
             `worldmodels.predictor.calibrate_uncertainty`.
@@ -50,11 +54,13 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
         render_mode: "rgb_array" or None.
         arguments: of the true env, where they may differ from those of the buffer: obs_mode,
             reward, params, randomize, start, observe_params, image_size, and dt where the model can
-            step by any.
+            step by any. What is shown and the kind of reward are fixed for a model of pixels.
 
     `info` holds what the true env's does (`energy` is the true energy of the predicted state), and
-    `diverged`, and for an ensemble `uncertainty`. `reset(options={"state": ..., "params": ...})`
-    starts every row there; a state (N, D) gives each row its own.
+    `diverged`, and for an ensemble `uncertainty`. Of a model of pixels it holds `params` and
+    `diverged`: nobody knows its state, nor which event ended an episode.
+    `reset(options={"state": ..., "params": ...})` starts every row there; a state (N, D) gives each
+    row its own.
 
     Raises:
         ValueError: the model does not fit the env it names, or an argument contradicts it.
@@ -102,15 +108,15 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
             self.model
         ):
             raise ValueError("uncertainty needs an ensemble: train with --model.ensemble 5")
-        self._starts = _choose_starts(starts, dataset, self.task)
-        reach = truth.prediction_limit(self.model, self.task, divergence_factor)
-        self._predictor = Predictor(self.model, self.num_envs, reach, self.task.dt)
+        self._modality = _modality_of(self.model, self.task, divergence_factor)
+        self._starts = _choose_starts(starts, dataset, self._modality)
+        self._predictor = Predictor(self._modality, self.num_envs, self.task.dt)
         self._penalty, self._uncertainty_limit = uncertainty_penalty, uncertainty_limit
         self._params = np.tile(np.array(self.task.base, dtype=np.float64), (self.num_envs, 1))
-        names = ("out_of_bounds", *truth.event_names(self.task), "diverged")
+        names = (*self._modality.flags, "diverged")
         self._flags = {name: self.blank(np.bool_) for name in names}
         self._uncertainty = np.zeros(self.num_envs)
-        self._control: np.ndarray | None = None
+        self._actions: np.ndarray | None = None
 
     def _named_params(self) -> Any:
         return self.task.system.Params(*self._params.T)
@@ -128,27 +134,25 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
             for row, own in zip(rows.tolist(), per_row, strict=True)
         ]
         self._params = self._params.copy()
-        self._params[rows] = [params for _, params in drawn]
+        self._params[rows] = [start.params for start in drawn]
         fields = self.task.system.Params._fields
         told = [fields.index(name) for name in self.model.spec.param_names]
-        states = np.array([state for state, _ in drawn], dtype=np.float64)
-        self._predictor.start(rows, states, self._params[rows][:, told])
+        self._predictor.start(rows, drawn, self._params[rows][:, told])
         for flag in self._flags.values():
             flag[rows] = False
         self._uncertainty[rows] = 0.0
 
     def advance(self, actions: Any, resting: Any | None) -> tuple[Any, Any, Any]:
-        """Predict one step of every row, and judge it as the true env would."""
+        """Predict one step of every row, and judge it."""
         parsed = truth.parse_actions(self.task, actions, self.num_envs, resting)
-        params = self._named_params()
-        control = truth.controls_of(self.task, parsed, params)
         prediction = self._predictor.step(parsed)
-        outcome = truth.judge(self.task, prediction.states, control, params)
+        latent, shown = self._predictor.latent, self._predictor.shown
+        outcome = self._modality.judge(latent, shown, parsed, self._named_params())
         going = ~prediction.diverged
-        flags = {"out_of_bounds": outcome.out_of_bounds, **outcome.events}
-        self._flags = {name: flag & going for name, flag in flags.items()}
+        told = {"out_of_bounds": outcome.out_of_bounds, **outcome.events}
+        self._flags = {name: told[name] & going for name in self._modality.flags}
         self._flags["diverged"] = prediction.diverged
-        self._control = np.stack(control, axis=-1)
+        self._actions = parsed
         self._uncertainty = prediction.uncertainty
         truncated = prediction.diverged | outcome.out_of_bounds
         rewards = outcome.rewards
@@ -160,19 +164,16 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
 
     def observe(self, rows: np.ndarray | None = None) -> Any:
         """Observations of `rows`, in the true env's form and bounds."""
-        states, params = self._predictor.states, self._params
+        shown, params = self._predictor.shown, self._params
         if rows is not None:
-            states, params = states[rows], params[rows]
-        return self.task.observe_rows(states, params)
+            shown, params = shown[rows], params[rows]
+        return self._modality.observe(shown, params)
 
     def facts(self) -> dict[str, Any]:
-        """The true env's info of the predicted states, and what is known of the prediction."""
-        states, params = self._predictor.states, self._named_params()
-        with np.errstate(all="ignore"):
-            energy = np.array(self.task.system.energy(tuple(states.T), params))
+        """What is known: of predicted states all that the true env tells, of pictures less."""
+        params = self._named_params()
         info = {
-            "state": states.copy(),
-            "energy": energy,
+            **self._modality.facts(self._predictor.shown, params),
             "params": {name: values.copy() for name, values in params._asdict().items()},
             **{name: flag.copy() for name, flag in self._flags.items()},
         }
@@ -181,7 +182,7 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
         return info
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """A picture of each row's predicted state, with the action visible."""
+        """A picture of what each row shows, with the action visible."""
         if self.render_mode is None:
             gymnasium.logger.warn('render() needs a render_mode: make the env with "rgb_array"')
             return None
@@ -191,12 +192,11 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
 
     def portrait(self, row: int) -> np.ndarray:
         """The picture (480, 480, 3) uint8 of one row."""
-        state = tuple(self._predictor.states[row].tolist())
         params = self.task.system.Params(*self._params[row].tolist())
-        moved = self._control is not None and self.elapsed[row] > 0
-        control = tuple(self._control[row].tolist()) if moved else None  # type: ignore[index]
+        moved = self._actions is not None and self.elapsed[row] > 0
+        action = self._actions[row] if moved else None  # type: ignore[index]
         caption = f"t = {int(self.elapsed[row]) * self.dt:5.2f} s"
-        return self.task.portrait(state, control, params, RENDER_SIZE, caption)
+        return self._modality.portrait(self._predictor.shown[row], action, params, caption)
 
 
 def resolve_model(
@@ -230,11 +230,17 @@ def move(model: WorldModel, device: str | None) -> WorldModel:
     return model.to(wanted)
 
 
-def _choose_starts(starts: str, dataset: Any, task: Task) -> Starts:
+def _modality_of(model: WorldModel, task: Task, factor: float) -> Modality:
+    """That of the model: pictures where its spec has an image size, else states."""
+    kind = PixelModality if model.spec.image_size else StateModality
+    return kind(model, task, factor)
+
+
+def _choose_starts(starts: str, dataset: Any, modality: Modality) -> Starts:
     if starts == "true":
-        return TrueStarts(task)
+        return modality.true_starts()
     if starts == "buffer":
-        return BufferStarts(dataset, task)
+        return modality.buffer_starts(dataset)
     raise ValueError(f'starts={starts!r} is neither "true" nor "buffer"')
 
 
