@@ -1,17 +1,20 @@
-"""Watch a system, or a world model beside it: in a window, or as a film.
+"""Watch a system, or a world model beside it: in a window, or as a film, or in pictures.
 
     python scripts/visualize.py --env pendulum --policy controller --out pendulum.gif
     python scripts/visualize.py --run outputs/.../port_hamiltonian --out beside.mp4
+    python scripts/visualize.py --run outputs/.../visual --pictures pictures
 
-With --run the panels are true | learned | difference: the model starts from the true state,
-gets the same actions and never sees the truth again. Without --out a window opens.
+With --run the panels are true | learned | difference: the model starts from the true state (a model
+of pixels: from the first frames), gets the same actions and never sees the truth again. Without
+--out a window opens. --pictures writes PNGs of a model of pixels instead: its rollouts over time,
+its latent, its energy, samples of its prior and a traversal of its latent.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cli
 import numpy as np
@@ -32,12 +35,17 @@ class VisualizeConfig:
     """Who acts: the system's hand-written controller, chance, or nobody."""
     out: Path | None = None
     """File to write, .mp4 or .gif; None: a window on the screen."""
+    pictures: Path | None = None
+    """Folder for the pictures of a model of pixels; then no window opens."""
+    dataset: str | None = None
+    """Dataset whose episodes the pictures show; None: the one that the run learned from."""
     steps: int | None = None
     """Steps to show; None: one episode."""
     seed: int = 0
     """Seed of the start and of the random policy."""
     size: int | None = None
-    """Width of a panel in pixels; None: 480, or 360 beside a model."""
+    """Width of a panel in pixels; None: 480, or 360 beside a model. That of a model of pixels is
+    the multiple of its picture's width that comes closest."""
     speed: float = 1.0
     """1: real time; 2: twice as fast."""
 
@@ -53,12 +61,22 @@ class VisualizeConfig:
             raise cli.UsageError(f"--out {self.out} is not valid: expected a name in .mp4 or .gif")
         if self.out is not None:
             cli.check_writable(self.out)
+        if self.pictures is not None and self.run is None:
+            raise cli.UsageError("--pictures shows a model of pixels: name its --run")
+        if self.pictures is not None and self.pictures.is_file():
+            raise cli.UsageError(f"--pictures {self.pictures} is a file: name a folder")
+        if self.dataset is not None and self.pictures is None:
+            raise cli.UsageError("--dataset is what --pictures shows: name a folder for --pictures")
 
 
 def main() -> None:
     """Show what the command line asks for."""
     config = tyro.cli(VisualizeConfig, description=__doc__)
     config.check()
+    if config.pictures is not None:
+        print("\n".join(str(path) for path in draw(config, config.pictures)))
+        if config.out is None:
+            return
     if config.out is None:
         show(config)
         return
@@ -100,20 +118,52 @@ def alone(config: VisualizeConfig) -> tuple[np.ndarray, float]:
 
 def beside(config: VisualizeConfig) -> tuple[np.ndarray, float]:
     """Film of the truth, a model and their difference, and its frames a second."""
-    import worldmodels
     from worldmodels.recording import film_beside, predict, record
 
-    model = worldmodels.load(str(config.run))
+    model = load_model(config)
     spec = model.spec
-    if config.env and physgym.get_system(config.env).name != spec.env_name:
-        raise cli.UsageError(
-            f"--env {config.env} is not the env of the run, which is {spec.env_name}"
-        )
     recording = record(spec.env_name, spec.env_kwargs, config.policy, config.steps, config.seed)
+    if spec.image_size:
+        from worldmodels.pixel_recording import film_pixels
+
+        with cli.progress("drawing", len(recording.states)) as advance:
+            film = film_pixels(model, recording, config.size or 360, advance)
+        return film, 1 / recording.dt
     learned = predict(model, recording)
     with cli.progress("drawing", 2 * len(learned)) as advance:
         film = film_beside(recording, learned, config.size or 360, advance)
     return film, 1 / recording.dt
+
+
+def load_model(config: VisualizeConfig) -> Any:
+    """The world model of the run, which must be of the env that was asked for."""
+    import worldmodels
+
+    model = worldmodels.load(str(config.run))
+    name = model.spec.env_name
+    if config.env and physgym.get_system(config.env).name != name:
+        raise cli.UsageError(f"--env {config.env} is not the env of the run, which is {name}")
+    return model
+
+
+def draw(config: VisualizeConfig, folder: Path) -> list[Path]:
+    """Write the pictures of a model of pixels into ``folder``."""
+    from worldmodels.data import load_dataset
+    from worldmodels.pixel_plots import write_pictures
+    from worldmodels.pixel_recording import check_sees_pixels
+    from worldmodels.runs import RunFolder
+
+    model = load_model(config)
+    check_sees_pixels(model)
+    name = config.dataset
+    if name is None and config.run is not None:
+        recorded = RunFolder.open(config.run).record.get("dataset")
+        if not recorded:
+            raise cli.UsageError(
+                f"{config.run} does not say what it learned from: name a --dataset"
+            )
+        name = recorded["path"]
+    return write_pictures(model, load_dataset(str(name)), folder, config.seed)
 
 
 if __name__ == "__main__":

@@ -14,14 +14,18 @@ from typing import Any
 import evaluate
 import numpy as np
 import pytest
+import visualize
 from model_doubles import Perfect, make_spec
 from PIL import Image
 
 import physgym
 from worldmodels import experiment, video
-from worldmodels.config import DataConfig, default_config
-from worldmodels.data import DatasetError, dataset_for
+from worldmodels.checkpoint import save_checkpoint
+from worldmodels.config import DataConfig, default_config, to_dict
+from worldmodels.data import CollectConfig, DatasetError, collect, dataset_for
+from worldmodels.interface import Spec
 from worldmodels.recording import film_beside, predict, record
+from worldmodels.runs import RunFolder
 from worldmodels.video import film, side_by_side, write_video
 
 cv2 = pytest.importorskip("cv2")
@@ -241,6 +245,65 @@ def test_visualize_script_films_a_run(
     assert out.returncode == 0, out.stderr
     with Image.open(path) as gif:
         assert gif.n_frames == 10 and gif.width == 3 * 64 + 4 and gif.info["duration"] in (20, 30)
+
+
+@pytest.fixture(scope="module")
+def pixel_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run folder of a model of pixels, untrained, and of the buffer that it names."""
+    root = tmp_path_factory.mktemp("pixels")
+    buffer = CollectConfig(
+        env="pendulum", name="seen", episodes=6, steps=8, pixels=True, image_size=32,
+        val_fraction=0.2, test_fraction=0.2,
+    )  # fmt: skip
+    path = collect(buffer, root / "datasets", progress=False)
+    config = default_config("pendulum", "visual", "spatial_hamiltonian", "tiny")
+    spec = Spec("pendulum", dt=0.05, image_size=32, angles=(0,))
+    run = RunFolder.create(to_dict(config), root / "run")
+    run.update(dataset={"path": str(path), "sha256": "any"})
+    built = {"spec": spec.to_dict(), "model_name": "visual", "model": to_dict(config)["model"]}
+    save_checkpoint(run.checkpoints / "best", built, config.model.build(spec).state_dict())
+    return run.path
+
+
+def test_visualize_script_films_a_model_of_pixels(
+    pixel_run: Path, run_script: Script, tmp_path: Path
+) -> None:
+    path = tmp_path / "beside.mp4"
+    options = ("--steps", 5, "--size", 70, "--policy", "random", "--out", path)
+    out = run_script("visualize", "--run", pixel_run, *options)
+    assert out.returncode == 0, out.stderr
+    back, fps = read_mp4(path)
+    assert back.shape == (6, 64 + 24, 3 * 64 + 4, 3) and fps == pytest.approx(20)
+
+
+def test_visualize_script_writes_pictures(
+    pixel_run: Path, run_script: Script, tmp_path: Path
+) -> None:
+    out = run_script("visualize", "--run", pixel_run, "--pictures", "shown", DISPLAY="")
+    assert out.returncode == 0, out.stderr
+    made = {path.name for path in (tmp_path / "shown").iterdir()}
+    assert {Path(line).name for line in out.stdout.split()} == made
+    assert {"rollout_grid.png", "traversal.png"} <= made and len(made) == 5
+
+
+def test_pictures_name_bad_input(pixel_run: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+    shown, taken = tmp_path / "shown", tmp_path / "taken"
+    taken.write_text("")
+    whole = visualize.VisualizeConfig(run=pixel_run, pictures=shown)
+    for change, message in (
+        ({"run": None}, "name its --run"),
+        ({"pictures": None, "dataset": "x"}, "name a folder for --pictures"),
+        ({"pictures": taken}, "taken is a file"),
+        ({"run": runs["jump"]}, "sees states and draws no pictures"),
+        ({"run": pixel_run / "checkpoints" / "best"}, "does not say what it learned from"),
+        ({"dataset": "gone"}, "no dataset 'gone'"),
+        ({"env": "oscillator"}, "not the env of the run"),
+    ):
+        config = replace(whole, **change)
+        with pytest.raises((ValueError, DatasetError), match=message):
+            config.check()
+            visualize.draw(config, shown)
+    assert not shown.exists()
 
 
 def test_visualize_script_films_an_env(run_script: Script, tmp_path: Path) -> None:
