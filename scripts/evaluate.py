@@ -3,7 +3,8 @@
     python scripts/evaluate.py outputs/2026-01-01/12-00-00/jump [RUN ...] --dt-values 0.025 0.05 0.1
 
 Open-loop rollouts on the test split of the first run's buffer: a model sees the true start and the
-actions, and nothing after. Writes report.json and plots.
+actions, and nothing after. Runs of the visual model are compared in pixels, from true frames. Writes
+report.json, report.md and plots.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -35,8 +36,8 @@ class EvaluateConfig:
     """Run or checkpoint folders, all of one env."""
     dataset: str | None = None
     """Dataset whose test split is asked; None: the one that the first run learned from."""
-    horizon: int = 100
-    """Steps of the rollouts; an episode longer than it gives several."""
+    horizon: int | None = None
+    """Steps of the rollouts; an episode longer than it gives several. None: 100, in pixels 60."""
     dt_values: tuple[float, ...] = ()
     """Step lengths [s] to ask for over the same time, actions held for the longest of them."""
     problems: int = 256
@@ -57,10 +58,9 @@ class EvaluateConfig:
                 "name at least one run folder: python scripts/evaluate.py RUN [RUN ...]"
             )
         for name in ("horizon", "problems"):
-            if getattr(self, name) < 1:
-                raise cli.UsageError(
-                    f"--{name} {getattr(self, name)} is not valid: expected 1 or more"
-                )
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise cli.UsageError(f"--{name} {value} is not valid: expected 1 or more")
         if any(not 0 < dt < 100 for dt in self.dt_values):
             raise cli.UsageError(
                 f"--dt-values {self.dt_values} are not valid: expected seconds above 0"
@@ -71,25 +71,56 @@ def main() -> None:
     """Evaluate what the command line names, and say where the report lies."""
     config = tyro.cli(EvaluateConfig, description=__doc__)
     config.check()
-    from worldmodels.reports import compare, write_report
-
     models = load_models(config)
     folder = config.out or default_folder(config)
     cli.check_writable(folder, folder=True)
     dataset = find_test_data(config)
     check_physics(config, models, dataset)
     origin = f"--dataset {config.dataset}" if config.dataset else f"that of {config.runs[0]}"
-    total = len(models) + 5
-    with cli.progress("evaluating", total * (1 + len(config.dt_values))) as advance:
-        report = compare(
-            models, dataset, config.horizon, config.dt_values, config.problems, advance, origin
-        )
-    files = write_report(report, folder)
-    show(report)
+    first = next(iter(models.values()))
+    evaluate = over_pixels if first.spec.image_size else over_states
+    report, files = evaluate(config, models, dataset, origin, folder)
     if config.video or config.log.wandb != "disabled":
-        files.append(film(next(iter(models.values())), folder / "beside.mp4"))
+        files.append(film(first, folder / "beside.mp4"))
     print("\n".join(str(path) for path in files))
     track(config, report, folder, files)
+
+
+def over_states(
+    config: EvaluateConfig, models: Mapping[str, Any], dataset: Dataset, origin: str, folder: Path
+) -> tuple[dict[str, Any], list[Path]]:
+    """Compare models of states, print the tables, and write the report: it, and its files."""
+    from worldmodels.reports import compare, write_report
+
+    total, horizon = len(models) + 5, 100 if config.horizon is None else config.horizon
+    with cli.progress("evaluating", total * (1 + len(config.dt_values))) as advance:
+        report = compare(
+            models, dataset, horizon, config.dt_values, config.problems, advance, origin
+        )
+    show(report)
+    return report, write_report(report, folder)
+
+
+def over_pixels(
+    config: EvaluateConfig, models: Mapping[str, Any], dataset: Dataset, origin: str, folder: Path
+) -> tuple[dict[str, Any], list[Path]]:
+    """Compare visual models, print the tables, and write the report: it, and its files."""
+    from worldmodels.pixel_evaluation import evaluate_pixels
+    from worldmodels.pixel_reports import write_report
+
+    horizon = 60 if config.horizon is None else config.horizon
+    with cli.progress("evaluating: % done", 100) as advance:
+        report = evaluate_pixels(
+            models,
+            dataset,
+            horizon,
+            config.problems,
+            config.dt_values,
+            origin=origin,
+            advance=lambda share: advance(100 * share),
+        )
+    show_pixels(report)
+    return report, write_report(report, folder)
 
 
 def load_models(config: EvaluateConfig) -> dict[str, Any]:
@@ -102,14 +133,26 @@ def load_models(config: EvaluateConfig) -> dict[str, Any]:
         raise cli.UsageError(
             f"the runs are of different envs: {', '.join(envs)}; compare one at a time"
         )
-    names = [model.config.name for model in loaded]
+    check_medium(config.runs, loaded)
+    known = [getattr(model.config, "predictor", model.config.name) for model in loaded]
+    names = known
     for label in (seed_of, str):
         doubled = {name for name in names if names.count(name) > 1}
         names = [
-            f"{model.config.name} {label(run)}" if name in doubled else name
-            for name, model, run in zip(names, loaded, config.runs, strict=True)
+            f"{own} {label(run)}" if name in doubled else name
+            for name, own, run in zip(names, known, config.runs, strict=True)
         ]
     return dict(zip(names, loaded, strict=True))
+
+
+def check_medium(runs: Sequence[Path], models: Sequence[Any]) -> None:
+    """Refuse models of states beside models of pixels: they are asked for different things."""
+    kinds = {bool(model.spec.image_size): run for run, model in zip(runs, models, strict=True)}
+    if len(kinds) > 1:
+        raise cli.UsageError(
+            f"{kinds[False]} learned from states and {kinds[True]} from pixels: compare runs of one "
+            "medium at a time"
+        )
 
 
 def check_physics(config: EvaluateConfig, models: Mapping[str, Any], dataset: Dataset) -> None:
@@ -181,12 +224,30 @@ def show(report: Mapping[str, Any]) -> None:
         cli.print_table(title, *step_length_table(report, wide))
 
 
+def show_pixels(report: Mapping[str, Any]) -> None:
+    """Print the tables of a report in pixels that fit a terminal."""
+    from worldmodels.pixel_reports import definitions, tables
+    from worldmodels.reports import header
+
+    print(header(report))
+    for table in tables(report, quartiles=False):
+        if table.brief:
+            cli.print_table(table.title, table.head, table.rows)
+    print(definitions(report))
+
+
 def film(model: Any, path: Path) -> Path:
     """A film of an episode of random actions: truth, model and their difference."""
     from worldmodels.recording import film_beside, predict, record
     from worldmodels.video import write_video
 
     recording = record(model.spec.env_name, model.spec.env_kwargs, "random")
+    if model.spec.image_size:
+        from worldmodels.pixel_recording import film_pixels
+
+        with cli.progress("filming", 2 * len(recording.states)) as advance:
+            drawn = film_pixels(model, recording, 240, advance)
+            return write_video(drawn, path, 1 / recording.dt, advance)
     learned = predict(model, recording)
     with cli.progress("filming", 3 * len(learned)) as advance:
         frames = film_beside(recording, learned, 240, advance)
@@ -198,7 +259,6 @@ def track(
 ) -> None:
     """Log the scores, the tables, the plots and the film, with what they came from."""
     from worldmodels.checkpoint import find_checkpoint
-    from worldmodels.reports import horizon_table, table
     from worldmodels.tracking import Logger
 
     values = {
@@ -213,8 +273,8 @@ def track(
             checkpoint = find_checkpoint(run, config.checkpoint)
             logger.artifact(f"model-{report['env']}-{row}", "model", checkpoint, used=True)
         logger.log(dict(_flat(report)), 0)
-        logger.table("eval/comparison", *table(report))
-        logger.table("eval/horizon", *horizon_table(report))
+        for table, head, rows in logged_tables(report):
+            logger.table(f"eval/{table}", head, rows)
         for path in files:
             if path.suffix == ".png":
                 logger.image(path.stem, path)
@@ -222,11 +282,25 @@ def track(
                 logger.video(path.stem, path)
 
 
+def logged_tables(report: Mapping[str, Any]) -> Iterator[tuple[str, list[str], list[list[Any]]]]:
+    """Names, columns and rows of the tables to log."""
+    from worldmodels import pixel_reports, reports
+
+    if report.get("kind") == "pixels":
+        first = pixel_reports.tables(report)[0]
+        yield "comparison", first.head, first.rows
+    else:
+        yield "comparison", *reports.table(report)
+    yield "horizon", *reports.horizon_table(report)
+
+
 def _flat(report: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, row in report["rows"].items():
         for horizon, cell in row["nmse"].items():
             yield f"eval/{name}/nmse_{horizon}", cell["median"]
         yield f"eval/{name}/valid_time", row["valid_time"]["median"]
+        for horizon, ratio in row.get("copy_ratio", {}).items():
+            yield f"eval/{name}/copy_ratio_{horizon}", ratio
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import numpy as np
 
 import physgym
 from worldmodels import metrics, problems
+from worldmodels.conditions import describe
 from worldmodels.problems import Problems
 
 HORIZONS = (1, 10, 50, 100)
@@ -93,6 +94,16 @@ def evaluate(
     )
 
 
+def source(dataset: Any, origin: str = "") -> dict[str, str]:
+    """What a report says of its buffer; ``origin``: whose it is."""
+    return {
+        "path": str(dataset.path),
+        "sha256": dataset.hash,
+        "origin": origin or str(dataset.path),
+        "conditions": describe(dataset),
+    }
+
+
 def scores(
     tasks: Problems,
     predicted: np.ndarray,
@@ -105,11 +116,10 @@ def scores(
     states = np.concatenate([tasks.states[:, :1], predicted], axis=1)
     own_energy = tasks.energy(states)
     energy_errors = metrics.energy_error(energy, own_energy)[:, 1:] / scale.energy
-    times = metrics.valid_prediction_time(errors, tasks.valid, tasks.dt, VALID_THRESHOLD)
     return {
         "nmse": at_horizons(errors, tasks.valid, horizons),
         "energy_error": at_horizons(energy_errors, tasks.valid, horizons),
-        "valid_time": at_horizons(times[:, None], np.ones((len(times), 1), np.bool_), [1])["1"],
+        "valid_time": valid_time(errors, tasks.valid, tasks.dt, VALID_THRESHOLD),
         "power_residual": power_residual(tasks, states, scale.energy),
         "nmse_curve": curve(errors, tasks.valid),
         "energy_curve": curve(energy_errors, tasks.valid),
@@ -127,6 +137,14 @@ def at_horizons(
 ) -> dict[str, dict[str, float]]:
     """Median, quartiles, finite share and count of ``errors`` (B, T) at each of ``horizons``."""
     return {str(h): metrics.at_horizon(errors, valid, h) for h in horizons}
+
+
+def valid_time(
+    errors: np.ndarray, valid: np.ndarray, dt: float, threshold: float
+) -> dict[str, float]:
+    """Median, quartiles and count of the seconds until ``errors`` (B, T) first exceed ``threshold``."""
+    times = metrics.valid_prediction_time(errors, valid, dt, threshold)
+    return metrics.at_horizon(times[:, None], valid[:, :1], 1)
 
 
 def curve(errors: np.ndarray, valid: np.ndarray) -> dict[str, list[float]]:
@@ -173,8 +191,7 @@ def over_step_lengths(
     Actions are held for the longest of ``dt_values``, which the others must divide. An entry that
     cannot be asked for another step length than the problems' own has None there.
     """
-    hold = max(dt_values)
-    seconds = max(1, int(tasks.steps * tasks.dt / hold + 1e-9)) * hold
+    hold, seconds = span(tasks, dt_values)
     rows: dict[str, Any] = {name: {} for name in entries}
     for dt in dt_values:
         asked = problems.at_step_length(tasks, dt, hold, seconds)
@@ -186,6 +203,12 @@ def over_step_lengths(
                 rows[name][f"{dt:g}"] = metrics.at_horizon(errors, asked.valid, asked.steps)
             advance()
     return plain({"seconds": seconds, "hold": hold, "dt_values": list(dt_values), "rows": rows})
+
+
+def span(tasks: Problems, dt_values: Sequence[float]) -> tuple[float, float]:
+    """Seconds for which a study of step lengths holds an action, and for which it lasts."""
+    hold = max(dt_values)
+    return hold, max(1, int(tasks.steps * tasks.dt / hold + 1e-9)) * hold
 
 
 def plain(value: Any) -> Any:

@@ -84,8 +84,16 @@ def stacked(
     return drawn
 
 
-def error_over_horizon(report: Mapping[str, Any], path: str | Path) -> Path:
-    """Draw the median normalised error over time, with the quartiles of models as bands."""
+def error_over_horizon(
+    report: Mapping[str, Any],
+    path: str | Path,
+    label: str = "normalised squared error",
+    seen: str = "state",
+) -> Path:
+    """Draw the median normalised error over time, with the quartiles of models as bands.
+
+    ``label``: what the error is; ``seen``: what a row last saw of the truth.
+    """
     rows, dt = report["rows"], report["dt"]
     time = dt * np.arange(1, report["steps"] + 1)
     with _figure(path, (7.6, 4.4)) as axes:
@@ -99,15 +107,46 @@ def error_over_horizon(report: Mapping[str, Any], path: str | Path) -> Path:
         axes.set_yscale("log")
         axes.set_ylim(*_log_limits(rows, "nmse_curve"))
         axes.set_xlim(0, time[-1])
-        axes.set_xlabel("time since the last true state [s]")
-        axes.set_ylabel("normalised squared error")
+        axes.set_xlabel(f"time since the last true {seen} [s]")
+        axes.set_ylabel(label)
         axes.set_title(f"{report['env']}: open-loop error, median and quartiles")
         _legend(axes)
     return Path(path)
 
 
-def energy_over_time(report: Mapping[str, Any], path: str | Path, example: int = 0) -> Path:
-    """Draw energies: of one problem, true and predicted; and the error of all, as a median."""
+def centroids_over_time(report: Mapping[str, Any], path: str | Path) -> Path:
+    """Draw the median error of each body's centroid over time, with the quartiles of models as bands.
+
+    The scale is linear up to one pixel, logarithmic beyond.
+    """
+    rows, bodies, pixel = report["rows"], report["bodies"], report["meters_per_pixel"]
+    time = report["dt"] * np.arange(1, report["steps"] + 1)
+    with _figure(path, (7.6, 1.6 + 2.6 * len(bodies)), len(bodies)) as found:
+        for body, axes in zip(bodies, np.atleast_1d(found), strict=True):
+            for name, style in styles(rows).items():
+                curve = {k: _array(v) for k, v in rows[name]["centroid_curve"][body].items()}
+                axes.plot(time, curve["median"], label=_label(name, curve["median"]), **style)
+                if rows[name]["kind"] == "model":
+                    band = {"color": style["color"], "alpha": 0.18, "linewidth": 0}
+                    axes.fill_between(time, curve["q25"], curve["q75"], **band)
+            axes.axhline(pixel, color="#bbbbbb", linewidth=1.0, zorder=0)
+            axes.set_yscale("symlog", linthresh=pixel)
+            axes.set_ylim(0.0, report["meters_per_pixel"] * report["image_size"])
+            axes.set_xlim(0, time[-1])
+            axes.set_ylabel("distance [m] (grey: 1 px)")
+            axes.set_title(f"{report['env']}: error of the {body} body's centroid")
+        axes.set_xlabel("time since the last true frame [s]")
+        _legend(np.atleast_1d(found)[0])
+    return Path(path)
+
+
+def energy_over_time(
+    report: Mapping[str, Any], path: str | Path, example: int = 0, seen: str = "state"
+) -> Path:
+    """Draw energies: of one problem, true and predicted; and the error of all, as a median.
+
+    ``seen``: what a row last saw of the truth.
+    """
     truth = _array(report["true_energy"][example])
     time = report["dt"] * np.arange(len(truth))
     rows = {k: row for k, row in report["rows"].items() if row["kind"] != "oracle"}
@@ -125,14 +164,16 @@ def energy_over_time(report: Mapping[str, Any], path: str | Path, example: int =
         below.set_ylim(*_log_limits(rows, "energy_curve"))
         below.set_ylabel("energy error / its spread")
         below.set_title("error against the true energy, median over the test episodes")
-        below.set_xlabel("time since the last true state [s]")
+        below.set_xlabel(f"time since the last true {seen} [s]")
         for axes in (above, below):
             axes.set_xlim(0, time[-1])
         _legend(above)
     return Path(path)
 
 
-def error_over_step_length(report: Mapping[str, Any], path: str | Path) -> Path:
+def error_over_step_length(
+    report: Mapping[str, Any], path: str | Path, label: str = "normalised squared error"
+) -> Path:
     """Draw the error at one physical time against the step length a model was asked for."""
     study, kinds = report["step_lengths"], report["rows"]
     with _figure(path, (7.6, 4.4)) as axes:
@@ -155,7 +196,7 @@ def error_over_step_length(report: Mapping[str, Any], path: str | Path) -> Path:
         axes.set_xticks(study["dt_values"], [f"{dt:g}" for dt in study["dt_values"]])
         axes.minorticks_off()
         axes.set_xlabel("step length [s] (grey: trained with)")
-        axes.set_ylabel(f"normalised squared error at {study['seconds']:g} s")
+        axes.set_ylabel(f"{label} at {study['seconds']:g} s")
         axes.set_title(f"{report['env']}: other step lengths, actions held {study['hold']:g} s")
         _legend(axes)
     return Path(path)

@@ -60,27 +60,56 @@ def from_dataset(dataset: Any, steps: int, count: int = 256) -> Problems:
     Every episode gives one from its start and, where it is longer, one from each further ``steps``.
     Raises ``ValueError`` where no episode is as long as ``steps``.
     """
-    system = physgym.get_system(dataset.env_name)
+    rows, starts = places(dataset, steps, count)
+    return _at(dataset, rows, starts[:, None] + np.arange(steps + 1))
+
+
+def at_states(dataset: Any, rows: np.ndarray, at: np.ndarray) -> Problems:
+    """Problems of no step: the states of episodes ``rows`` (n,) at steps ``at`` (n,)."""
+    return _at(dataset, rows, at[:, None])
+
+
+def places(dataset: Any, steps: int, count: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (B,) and first steps (B,) of the problems that ``from_dataset`` cuts; it raises the same."""
     longest = int(dataset.lengths.max())
     if steps > longest:
         raise ValueError(
             f"horizon {steps} is beyond the episodes, which have at most {longest} steps: "
             f"expected 1 to {longest}"
         )
-    places = [
+    found = [
         (episode, start)
         for start in range(0, dataset.actions.shape[1] - steps + 1, steps)
         for episode in np.flatnonzero(dataset.lengths > start)
     ][:count]
-    rows = np.array([episode for episode, _ in places])
-    at = np.array([start for _, start in places])[:, None] + np.arange(steps + 1)
-    states = dataset.states[rows[:, None], at]
-    actions = dataset.actions[rows[:, None], at[:, :-1]]
-    valid = at[:, :-1] < dataset.lengths[rows, None]
-    params = _params(system, {name: values[rows] for name, values in dataset.params.items()})
-    controls = controls_of(system, actions, params)
-    integrator = dataset.env_kwargs.get("integrator")
-    return Problems(system, params, dataset.dt, states, actions, controls, valid, integrator)
+    return np.array([row for row, _ in found]), np.array([start for _, start in found])
+
+
+def part(problems: Problems, rows: slice = slice(None), first: int = 0) -> Problems:
+    """Some ``rows`` of ``problems``, from step ``first`` on."""
+    return problems._replace(
+        params=type(problems.params)(*(values[rows] for values in problems.params)),
+        states=problems.states[rows, first:],
+        actions=problems.actions[rows, first:],
+        controls=problems.controls[rows, first:],
+        valid=problems.valid[rows, first:],
+    )
+
+
+def check_source(name: str, spec: Any, dataset: Any) -> None:
+    """Raise ``ValueError`` where the model ``name`` is of another env, action kind or dt than ``dataset``."""
+    kind = "discrete" if dataset.actions.ndim == 2 else "continuous"
+    pairs = {
+        "env": (spec.env_name, dataset.env_name),
+        "actions": (spec.action_kind, kind),
+        "dt": (spec.dt, float(dataset.dt)),
+    }
+    for what, (own, given) in pairs.items():
+        if own != given:
+            raise ValueError(
+                f"{name} learned {what} {own!r}, but the dataset {dataset.path} has {given!r}: "
+                "compare runs and datasets of one env"
+            )
 
 
 def at_step_length(problems: Problems, dt: float, hold: float, seconds: float) -> Problems:
@@ -113,6 +142,18 @@ def controls_of(system: Any, actions: np.ndarray, params: Any) -> np.ndarray:
     """Physical controls (B, T, U) of discrete (B, T) or continuous (B, T, A) actions."""
     rows = system.discrete_actions[actions] if actions.ndim == 2 else actions
     return np.asarray(system.control(np.asarray(rows, np.float64), columns(params)))
+
+
+def _at(dataset: Any, rows: np.ndarray, at: np.ndarray) -> Problems:
+    """The problems of episodes ``rows`` (B,) whose states are at steps ``at`` (B, T+1)."""
+    system = physgym.get_system(dataset.env_name)
+    states = dataset.states[rows[:, None], at]
+    actions = dataset.actions[rows[:, None], at[:, :-1]]
+    valid = at[:, :-1] < dataset.lengths[rows, None]
+    params = _params(system, {name: values[rows] for name, values in dataset.params.items()})
+    controls = controls_of(system, actions, params)
+    integrator = dataset.env_kwargs.get("integrator")
+    return Problems(system, params, dataset.dt, states, actions, controls, valid, integrator)
 
 
 def _params(system: Any, given: dict[str, np.ndarray]) -> Any:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels import evaluation, plots, problems
-from worldmodels.conditions import describe
 from worldmodels.contenders import floor_entries, model_entry, oracles_of
 from worldmodels.storage import atomic_write
 
@@ -32,7 +31,7 @@ def compare(
     episodes are shorter than the horizon.
     """
     for name, model in models.items():
-        _check_match(name, model.spec, dataset)
+        problems.check_source(name, model.spec, dataset)
     train, test = dataset.subset("train"), dataset.subset("test")
     tasks = problems.from_dataset(test, horizon, count)
     scale = evaluation.scale_of(train)
@@ -40,12 +39,7 @@ def compare(
     entries |= floor_entries(train)
     entries |= oracles_of(models)
     report = evaluation.evaluate(entries, tasks, scale, advance=advance)
-    report["dataset"] = {
-        "path": str(dataset.path),
-        "sha256": dataset.hash,
-        "origin": origin or str(dataset.path),
-        "conditions": describe(dataset),
-    }
+    report["dataset"] = evaluation.source(dataset, origin)
     if dt_values:
         study = evaluation.over_step_lengths(entries, tasks, scale, dt_values, advance)
         report["step_lengths"] = study
@@ -132,16 +126,24 @@ def write_report(report: Mapping[str, Any], folder: str | Path) -> list[Path]:
     return files
 
 
-def spread(cell: Mapping[str, float | None], quartiles: bool, join: str) -> str:
-    """Median and quartiles as text."""
-    middle, low, high = (number(cell[key]) for key in ("median", "q25", "q75"))
+def spread(
+    cell: Mapping[str, float | None],
+    quartiles: bool,
+    join: str,
+    form: str = "{:.1e}",
+    lost: str = "inf",
+) -> str:
+    """Median and quartiles as text; ``lost`` for what is not finite, ``UNKNOWN`` where nothing counts."""
+    if cell.get("count") == 0:
+        return UNKNOWN
+    middle, low, high = (number(cell[key], form, lost) for key in ("median", "q25", "q75"))
     return f"{middle}{join}({low}, {high})" if quartiles else middle
 
 
-def number(value: float | None, form: str = "{:.1e}") -> str:
-    """A number as text; what is not finite as "inf"."""
+def number(value: float | None, form: str = "{:.1e}", lost: str = "inf") -> str:
+    """A number as text; what is not finite as ``lost``."""
     if value is None:
-        return "inf"
+        return lost
     text = form.format(value)
     return text.replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
 
@@ -161,29 +163,15 @@ def _markdown(report: Mapping[str, Any]) -> list[str]:
         f"itself scores {number(report['true_power_residual'])}). An oracle is the true right-hand "
         "side through the integrator of a model.",
         "",
-        *_grid(*table(report)),
+        *grid(*table(report)),
     ]
     if "step_lengths" in report:
         study = report["step_lengths"]
         lines += ["", f"Error after {study['seconds']:g} s, actions held {study['hold']:g} s:", ""]
-        lines += _grid(*step_length_table(report))
+        lines += grid(*step_length_table(report))
     return lines
 
 
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
     return [f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows]]
-
-
-def _check_match(name: str, spec: Any, dataset: Any) -> None:
-    kind = "discrete" if dataset.actions.ndim == 2 else "continuous"
-    pairs = {
-        "env": (spec.env_name, dataset.env_name),
-        "actions": (spec.action_kind, kind),
-        "dt": (spec.dt, float(dataset.dt)),
-    }
-    for what, (own, given) in pairs.items():
-        if own != given:
-            raise ValueError(
-                f"{name} learned {what} {own!r}, but the dataset {dataset.path} has {given!r}: "
-                "compare runs and datasets of one env"
-            )
