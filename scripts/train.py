@@ -96,12 +96,10 @@ def parse(argv: list[str]) -> Arguments:
                 model = default_config(env_name, base.model_name).model
             base = replace(base, env_name=env_name, env=EnvConfig(), model=model)
     if named.model and named.model != base.model_name:
-        other = _default(base.env_name, named.model, named)
-        base = replace(other, env=base.env, data=base.data, log=base.log, dataset=base.dataset)
+        base = _with_model(base, _default(base.env_name, named.model, named))
     elif isinstance(base.model, VisualConfig) and _other_visual(base.model, named):
         predictor, size = named.predictor or base.model.predictor, named.size or base.model.size
-        other = default_config(base.env_name, "visual", predictor, size)
-        base = replace(other, env=base.env, data=base.data, log=base.log, dataset=base.dataset)
+        base = _with_model(base, default_config(base.env_name, "visual", predictor, size))
     if isinstance(base.model, VisualConfig):
         model = {f.name: getattr(base.model, f.name) for f in fields(base.model)}
         base = replace(base, model=VisualArguments(**model))
@@ -124,6 +122,20 @@ def _default(env_name: str, model_name: str, named: argparse.Namespace) -> Train
     if model_name != "visual":
         return default_config(env_name, model_name)
     return default_config(env_name, model_name, **given)
+
+
+def _with_model(base: TrainConfig, other: TrainConfig) -> TrainConfig:
+    """`base` with the model of `other`; a visual model brings its optimiser and length along."""
+    named = replace(base, model_name=other.model_name, model=other.model)
+    if "visual" not in (base.model_name, other.model_name):
+        return named
+    return replace(
+        named,
+        optim=other.optim,
+        epochs=other.epochs,
+        validation_steps=other.validation_steps,
+        device=other.device,
+    )
 
 
 def _other_visual(model: VisualConfig, named: argparse.Namespace) -> bool:

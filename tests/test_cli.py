@@ -491,7 +491,8 @@ def test_what_a_resumed_run_may_change(trained):
 
 
 @pytest.mark.parametrize(
-    ("device", "reason"), [("tpu", "expected cpu"), ("", "expected"), ("cuda:99", "CUDA devices")]
+    ("device", "reason"),
+    [("tpu", "expected auto, cpu"), ("", "expected"), ("cuda:99", "CUDA devices")],
 )
 def test_a_device_that_is_not_there(tmp_path, device, reason):
     with pytest.raises(RunError, match=reason):

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 import physgym
-from worldmodels import training
+from worldmodels import batches, feeds, optimisers, training
 from worldmodels.checkpoint import load, resume_checkpoint
 from worldmodels.config import MODELS, OptimConfig, TrainConfig, default_config
 from worldmodels.soap import SOAP
@@ -120,7 +120,7 @@ def test_every_structure_learns_by_either_objective(
     config = replace(config, optim=replace(config.optim, steps_per_epoch=50, lr=1e-2))
     result = training.fit(config, DATA, folder(tmp_path), Log())
     assert (result["epochs"], result["steps"]) == (2, 100)
-    batch = training.Windows(DATA.subset("train"), 4, 256, 0, "cpu").batch(0)
+    batch = batches.Windows(DATA.subset("train"), 4, 256, 0, "cpu").batch(0)
     before = training.seeded_model(config, DATA).loss(batch)[0]
     assert load(tmp_path).loss(batch)[0] < 0.5 * before
 
@@ -193,7 +193,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_training import DATA, Log, folder, small
-from worldmodels import training
+from worldmodels import batches, feeds, optimisers, training
 training.fit(small("newtonian", 40), DATA, folder(Path(sys.argv[2])), Log(), resume=sys.argv[3] == "resume")
 """
 
@@ -274,14 +274,14 @@ def test_losses_that_stay_not_finite_stop_with_the_fix(
 def test_a_model_that_diverges_is_never_best(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training.Validation, "score", lambda self, model: {"nmse": math.inf})
+    monkeypatch.setattr(feeds.Validation, "score", lambda self, model: {"nmse": math.inf})
     result = training.fit(small(epochs=2), DATA, folder(tmp_path), Log())
     assert result["best_epoch"] == -1
     assert not (tmp_path / "checkpoints" / "best").exists()
 
 
 def test_windows_never_cross_an_episodes_end() -> None:
-    windows = training.Windows(DATA.subset("train"), 4, 16, 0, "cpu")
+    windows = batches.Windows(DATA.subset("train"), 4, 16, 0, "cpu")
     seen: set[tuple[float, ...]] = set()
     for step in range(windows.batches_per_pass):
         batch = windows.batch(step)
@@ -290,7 +290,7 @@ def test_windows_never_cross_an_episodes_end() -> None:
         rows = {tuple(row) for row in batch.states[:, 0].tolist()}
         assert not seen & rows
         seen |= rows
-    again = training.Windows(DATA.subset("train"), 4, 16, 0, "cpu")
+    again = batches.Windows(DATA.subset("train"), 4, 16, 0, "cpu")
     assert torch.equal(again.batch(7).states, windows.batch(7).states)
 
 
@@ -298,7 +298,7 @@ def test_episodes_shorter_than_a_window_are_masked() -> None:
     data = DATA.subset("train")
     data.lengths = np.minimum(data.lengths, 3)
     data.lengths[0] = 20
-    windows = training.Windows(data, 10, 512, 0, "cpu")
+    windows = batches.Windows(data, 10, 512, 0, "cpu")
     batch = windows.batch(0)
     assert set(batch.mask.sum(1).tolist()) == {3, 10}
 
@@ -306,11 +306,11 @@ def test_episodes_shorter_than_a_window_are_masked() -> None:
 def test_learning_rates_rise_and_fall() -> None:
     for schedule, first, last in (("onecycle", 0.1, 0.01), ("cosine", 1.0, 0.01)):
         config = OptimConfig(lr=1.0, schedule=schedule)
-        rates = [training.learning_rate(config, step, 1000) for step in range(1000)]
+        rates = [optimisers.learning_rate(config, step, 1000) for step in range(1000)]
         assert rates[0] <= first
         assert rates[-1] < last
         assert max(rates) == pytest.approx(1.0, abs=0.02)
-    assert training.learning_rate(OptimConfig(lr=0.5, schedule="constant"), 999, 1000) == 0.5
+    assert optimisers.learning_rate(OptimConfig(lr=0.5, schedule="constant"), 999, 1000) == 0.5
 
 
 def test_soap_descends_an_ill_conditioned_bowl_further_than_adam() -> None:

@@ -250,8 +250,8 @@ def default_config(
             model_name=model_name,
             model=visual,
             optim=VISUAL_OPTIM[size],
-            epochs=VISUAL_EPOCHS[size],
-            validation_steps=60,
+            epochs=VISUAL_EPOCHS[size] // (1 if visual.structure in ("jump", "lstm") else 2),
+            validation_steps=40,
             device="auto",
         )
     options = SYSTEM_OPTIONS.get(system.name, {}).get(model_name, {})
@@ -261,13 +261,13 @@ def default_config(
 
 
 VISUAL_OPTIM: dict[Size, OptimConfig] = {
-    "tiny": OptimConfig(name="adam", lr=2e-3, batch_size=8, steps_per_epoch=5, grad_clip=10.0),
-    "small": OptimConfig(name="adam", lr=2e-3, batch_size=32, steps_per_epoch=100, grad_clip=10.0),
-    "base": OptimConfig(name="adam", lr=1e-3, batch_size=64, steps_per_epoch=500, grad_clip=10.0),
+    "tiny": OptimConfig(lr=4e-3, batch_size=8, steps_per_epoch=5, grad_clip=10.0),
+    "small": OptimConfig(lr=4e-3, batch_size=32, steps_per_epoch=200, grad_clip=10.0),
+    "base": OptimConfig(lr=2e-3, batch_size=64, steps_per_epoch=500, grad_clip=10.0),
 }
 """Optimiser of visual models by size."""
-VISUAL_EPOCHS: dict[Size, int] = {"tiny": 2, "small": 60, "base": 100}
-"""Epochs of visual models by size."""
+VISUAL_EPOCHS: dict[Size, int] = {"tiny": 2, "small": 30, "base": 60}
+"""Epochs of visual models by size; half as many where a step of the structure costs several passes."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worldmodels.config import TrainConfig, from_dict, to_dict
+from worldmodels.config import TrainConfig, VisualConfig, from_dict, to_dict
 from worldmodels.data.progress import Progress
 from worldmodels.runs import OUTPUTS, RunError, RunFolder
 from worldmodels.storage import RunLock
@@ -133,7 +133,7 @@ def _fit(
     run: RunFolder,
     logger: Logger,
     resume: bool,
-    on_step: Callable[[float], None],
+    on_step: Callable[[float, str], None],
     announce: Callable[[str], object],
 ) -> dict[str, Any]:
     """`fit` between the record of what goes in and of what comes out."""
@@ -148,7 +148,37 @@ def _fit(
         scores = {"seed": config.seed, "best_nmse": result["best_nmse"]}
         logger.artifact(name, "model", best, scores, aliases=("best",))
         logger.summary({"best_nmse": result["best_nmse"]})
+        if isinstance(config.model, VisualConfig):
+            _show(config, dataset, run, logger, announce)
     return result
+
+
+def _show(
+    config: TrainConfig,
+    dataset: Dataset,
+    run: RunFolder,
+    logger: Logger,
+    announce: Callable[[str], object],
+) -> None:
+    """Pictures of a visual model in the run's folder, and a film where Weights & Biases shows it."""
+    from worldmodels.checkpoint import load
+    from worldmodels.pixel_plots import write_pictures
+    from worldmodels.pixel_recording import film_pixels
+    from worldmodels.recording import record
+    from worldmodels.video import write_video
+
+    model, folder = load(run.path), run.path / "pictures"
+    try:
+        for path in write_pictures(model, dataset, folder, config.seed):
+            logger.image(f"pictures/{path.stem}", path)
+        announce(f"pictures in {folder}")
+        if config.log.wandb != "disabled":
+            recording = record(model.spec.env_name, model.spec.env_kwargs, "random")
+            frames = film_pixels(model, recording, 240)
+            film = write_video(frames, folder / "beside.mp4", 1 / recording.dt)
+            logger.video("pictures/beside", film)
+    except ValueError as error:  # the run is whole without: a buffer of very short episodes, say
+        announce(f"no pictures: {error}")
 
 
 def _check_dataset(run: RunFolder, dataset: Dataset, resume: bool) -> None:

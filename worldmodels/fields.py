@@ -93,6 +93,24 @@ def embed_adjoint(x: Tensor, gradient: Tensor, angles: tuple[int, ...]) -> Tenso
     return torch.stack(columns, 1)
 
 
+def coordinates(like: Tensor) -> Tensor:
+    """(1, 2, H, W): column and row of each site of ``like`` (B, C, H, W), from -1 to 1."""
+    height, width = like.shape[-2:]
+    rows = torch.linspace(-1.0, 1.0, height, dtype=like.dtype, device=like.device)
+    columns = torch.linspace(-1.0, 1.0, width, dtype=like.dtype, device=like.device)
+    return torch.stack(torch.meshgrid(columns, rows, indexing="xy")).unsqueeze(0)
+
+
+def located(x: Tensor) -> Tensor:
+    """Maps with two channels of ``coordinates`` behind, so that convolutions know where they are.
+
+    (Liu et al. 2018, arXiv:1807.03247: without them a place is hard to learn.) Vectors stay as they are.
+    """
+    if x.ndim == 2:
+        return x
+    return torch.cat((x, coordinates(x).expand(x.shape[0], -1, -1, -1)), 1)
+
+
 def layer(size_in: int, size_out: int, spatial: bool, bias: bool = True) -> nn.Module:
     """Linear map over axis 1; on maps a 3 x 3 convolution."""
     if spatial:
@@ -108,17 +126,21 @@ def layer_adjoint(module: nn.Module, gradient: Tensor) -> Tensor:
 
 
 class Network(nn.Module):
-    """Features to features: (B, I) to (B, O), or (B, I, H, W) to (B, O, H, W)."""
+    """Features to features: (B, I) to (B, O), or (B, I, H, W) to (B, O, H, W).
+
+    Convolutions on maps are told where they are.
+    """
 
     def __init__(self, config: ModelConfig, medium: Medium, size_in: int, size_out: int) -> None:
         super().__init__()
-        widths = [size_in] + [config.hidden] * config.layers
+        widths = [size_in + 2 * medium.spatial] + [config.hidden] * config.layers
         pairs = zip(widths[:-1], widths[1:], strict=True)
         self.hidden = nn.ModuleList(layer(a, b, medium.spatial) for a, b in pairs)
         self.out = layer(widths[-1], size_out, medium.spatial)
         self.activation = config.activation
 
     def forward(self, x: Tensor) -> Tensor:
+        x = located(x)
         for module in self.hidden:
             x = activate(self.activation, module(x))
         return self.out(x)
@@ -137,7 +159,7 @@ class Energy(nn.Module):
         super().__init__()
         self.angles = angles
         self.activation = config.activation
-        size_in = embedded_size(features, angles) + medium.condition_size
+        size_in = embedded_size(features, angles) + medium.condition_size + 2 * medium.spatial
         widths = [size_in] + [config.hidden] * config.layers
         pairs = zip(widths[:-1], widths[1:], strict=True)
         self.hidden = nn.ModuleList(layer(a, b, medium.spatial) for a, b in pairs)
@@ -145,7 +167,7 @@ class Energy(nn.Module):
 
     def _inputs(self, x: Tensor, condition: Tensor | None) -> Tensor:
         inputs = embed(x, self.angles)
-        return inputs if condition is None else torch.cat((inputs, tile(condition, x)), 1)
+        return located(inputs if condition is None else torch.cat((inputs, tile(condition, x)), 1))
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         y = self._inputs(x, condition)
@@ -169,19 +191,27 @@ class Energy(nn.Module):
 
 
 class ActionEmbedding(nn.Module):
-    """An action as E features: a table of discrete ones, a linear map of continuous ones."""
+    """An action as E features: a table of discrete ones, a linear map of continuous ones.
 
-    def __init__(self, medium: Medium, size: int) -> None:
+    With ``relative`` the action that does nothing, where the medium knows one, is exactly zero.
+    """
+
+    def __init__(self, medium: Medium, size: int, relative: bool = False) -> None:
         super().__init__()
         self.discrete = medium.action_kind == "discrete"
+        self.idle = medium.idle if relative else None
         self.table = (
             nn.Embedding(medium.action_size, size)
             if self.discrete
-            else nn.Linear(medium.action_size, size)
+            else nn.Linear(medium.action_size, size, bias=self.idle is None)
         )
 
     def forward(self, action: Tensor) -> Tensor:
-        return self.table(action if self.discrete else action.to(self.table.weight.dtype))
+        if self.discrete:
+            features = self.table(action)
+            return features if self.idle is None else features - self.table.weight[self.idle]
+        given = action.to(self.table.weight.dtype)
+        return self.table(given) if self.idle is None else given @ self.table.weight.T
 
 
 class Coefficients(nn.Module):

@@ -127,6 +127,8 @@ class Medium:
     """Number of discrete actions, or size of a continuous one."""
     condition_size: int = 0
     """Extra inputs a model is told: physical parameters."""
+    idle: int | None = None
+    """The discrete action that does nothing (0 for continuous ones), where a structure may rely on it."""
 
     def __post_init__(self) -> None:
         if self.features < 2 or self.features % 2:

@@ -175,13 +175,11 @@ class Trainer:
             finite &= bool(torch.isfinite(nn.utils.clip_grad_norm_(parameters, most)))
         return finite
 
-    @property
-    def pace(self) -> float:
-        """Transitions trained on a second, since the last time this was asked."""
-        now = time.monotonic()
-        pace = self.frames / max(now - self.began, 1e-9)
-        self.frames, self.began = 0, now
-        return pace
+    def pace(self) -> str:
+        """Frames (or steps of states) a second, since the first step."""
+        seconds = max(time.monotonic() - self.began, 1e-9)
+        unit = "frames" if isinstance(self.config.model, VisualConfig) else "samples"
+        return f"{self.frames / seconds:,.0f} {unit}/s"
 
     def _skip(self) -> None:
         progress = self.progress
@@ -198,17 +196,14 @@ class Trainer:
         """Validate, log, and publish the best so far."""
         progress = self.progress
         epoch = progress.step // self.steps_per_epoch
-        pace = self.pace
         scores = self.feed.validation.score(self.model)
         count = progress.loss_count
         values = {f"train/{name}": total / count for name, total in progress.sums.items()}
         values = {"train/loss": math.nan, **values, "train/skipped": progress.skipped}
         values["train/lr"] = learning_rate(self.config.optim, progress.step - 1, self.total)
-        values["train/samples_per_s"] = pace
         values.update({f"eval/{name}": value for name, value in scores.items()})
         self.logger.log(values, epoch)
         progress.sums, progress.loss_count = {}, 0
-        self.began = time.monotonic()
         if math.isfinite(scores["nmse"]) and scores["nmse"] < progress.best:
             progress.best, progress.best_epoch = scores["nmse"], epoch
             self.save("best", scores)
@@ -244,13 +239,13 @@ def fit(
     run: RunFolderLike,
     logger: LoggerLike,
     resume: bool = False,
-    on_step: Callable[[float], None] | None = None,
+    on_step: Callable[[float, str], None] | None = None,
     announce: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
     """Train as ``config`` says on ``dataset``; checkpoints go to ``run.checkpoints``.
 
-    ``on_step`` is told after every step how many epochs are done, fractions included; ``announce``
-    what was taken from a pretrained run.
+    ``on_step`` is told after every step how many epochs are done, fractions included, and the pace in
+    words; ``announce`` what was taken from a pretrained run.
     Returns ``epochs``, ``steps``, ``best_nmse``, ``best_epoch``, ``skipped`` and the last epoch's values.
     On SIGINT or SIGTERM the step in hand is finished and the state saved; then KeyboardInterrupt or
     SystemExit(143) is raised. Raises ``TrainingError`` where losses stay not finite; the best and last
@@ -277,14 +272,14 @@ def fit(
 
 
 def _loop(
-    trainer: Trainer, interruption: Interruption, on_step: Callable[[float], None] | None
+    trainer: Trainer, interruption: Interruption, on_step: Callable[[float, str], None] | None
 ) -> dict[str, float]:
     values: dict[str, float] = {}
     progress = trainer.progress
     while progress.step < trainer.total:
         trainer.descend()
         if on_step is not None:
-            on_step(progress.step / trainer.steps_per_epoch)
+            on_step(progress.step / trainer.steps_per_epoch, trainer.pace())
         if progress.step % trainer.steps_per_epoch == 0:
             values = trainer.end_epoch()
             late = time.monotonic() - trainer.saved_at >= trainer.config.save_seconds

@@ -13,7 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodels.fields import ActionEmbedding, located, tile
+from worldmodels.interface import Medium
 from worldmodels.visual_config import VisualConfig
+
+UNKNOWN_SHARE = 0.1
+"""Share of the rows whose actions the encoder is not told in training, so that it can do without."""
 
 
 def halvings(image_size: int, spatial_size: int) -> int:
@@ -26,20 +31,6 @@ def halvings(image_size: int, spatial_size: int) -> int:
             f"times a power of 2 ({allowed}, ...); collect with another --image-size"
         )
     return count
-
-
-def coordinates(like: Tensor) -> Tensor:
-    """(1, 2, H, W): column and row from -1 to 1, for networks that must know where they look."""
-    height, width = like.shape[-2:]
-    rows = torch.linspace(-1.0, 1.0, height, dtype=like.dtype, device=like.device)
-    columns = torch.linspace(-1.0, 1.0, width, dtype=like.dtype, device=like.device)
-    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"))
-    return grid.unsqueeze(0)
-
-
-def with_coordinates(x: Tensor) -> Tensor:
-    """``x`` (B, C, H, W) with two channels of ``coordinates`` behind."""
-    return torch.cat((x, coordinates(x).expand(x.shape[0], -1, -1, -1)), 1)
 
 
 class Residual(nn.Module):
@@ -55,10 +46,21 @@ class Residual(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Frames (B, 3 K, S, S) to mean and log-variance, maps (B, C, H, W) or vectors (B, F)."""
+    """Frames (B, 3 K, S, S) to mean and log-variance, maps (B, C, H, W) or vectors (B, F).
 
-    def __init__(self, config: VisualConfig, image_size: int) -> None:
+    ``actions`` (B, K-1[, A]) between the frames are optional: what the last of them did to the velocity
+    is not visible yet. Those that are not given, and some in training, count as unknown.
+    """
+
+    def __init__(self, config: VisualConfig, medium: Medium, image_size: int) -> None:
         super().__init__()
+        self.action: ActionEmbedding | None = None
+        told = 0
+        if config.encoder_actions:
+            size = config.dynamics.action_embedding
+            self.action = ActionEmbedding(medium, size)
+            told = (config.encoder_frames - 1) * size
+        self.told = told
         count = halvings(image_size, config.spatial_size)
         widths = [max(config.width // 2 ** (count - 1 - k), 4) for k in range(count)]
         sizes = [3 * config.encoder_frames + 2, *widths]
@@ -66,7 +68,7 @@ class Encoder(nn.Module):
             nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip(sizes, sizes[1:], strict=False)
         )
         self.deepening = nn.ModuleList(
-            nn.Conv2d(widths[-1] + 2 * (k == 0), widths[-1], 3, padding=1)
+            nn.Conv2d(widths[-1] + (2 + told) * (k == 0), widths[-1], 3, padding=1)
             for k in range(config.depth)
         )
         self.flat: nn.Module | None = None
@@ -82,16 +84,29 @@ class Encoder(nn.Module):
         with torch.no_grad():
             last.bias.chunk(2)[1].fill_(-4.0)
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        x = with_coordinates(frames)
+    def forward(self, frames: Tensor, actions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        x = located(frames)
         for module in self.halving:
             x = F.silu(module(x))
         for index, module in enumerate(self.deepening):
-            y = F.silu(module(with_coordinates(x) if index == 0 else x))
+            y = F.silu(module(self._informed(x, actions) if index == 0 else x))
             x = y if index == 0 else x + y
         x = self.out(x) if self.flat is None else self.flat(x.flatten(1))
         mean, log_variance = x.chunk(2, 1)
         return mean, log_variance.clamp(-12.0, 4.0)
+
+    def _informed(self, x: Tensor, actions: Tensor | None) -> Tensor:
+        """Features with coordinates, and the actions where the encoder is told them."""
+        x = located(x)
+        if self.action is None:
+            return x
+        if actions is None:
+            known = x.new_zeros(x.shape[0], self.told)
+        else:
+            known = self.action(actions.flatten(0, 1)).reshape(x.shape[0], self.told)
+            if self.training:
+                known = known * (torch.rand_like(known[:, :1]) > UNKNOWN_SHARE)
+        return torch.cat((x, tile(known.to(x.dtype), x)), 1)
 
 
 class Transform(nn.Module):
@@ -131,7 +146,7 @@ class Decoder(nn.Module):
 
     def forward(self, q: Tensor) -> Tensor:
         if self.spatial:
-            x = self.first(with_coordinates(q))
+            x = self.first(located(q))
         else:
             x = self.first(q).unflatten(1, (self.width, self.side, self.side))
         for block, up in zip(self.blocks, self.up, strict=True):

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import physgym
 from worldmodels.dynamics import build_dynamics
+from worldmodels.dynamics.port_hamiltonian import PortHamiltonian
 from worldmodels.heads import OutcomeHeads
 from worldmodels.interface import Batch, Latent, Medium, Spec, WorldModel
 from worldmodels.vae import Decoder, Encoder, Transform
@@ -31,8 +33,16 @@ class VisualWorldModel(WorldModel):
         if config.dynamics.condition == "params" and not told:
             raise ValueError("condition='params' needs a buffer whose spec names parameters")
         features = config.latent_channels if config.spatial else config.flat_size
-        medium = Medium(features, config.spatial, (), spec.action_kind, spec.action_size, told)
-        self.encoder = Encoder(config, spec.image_size)
+        medium = Medium(
+            features,
+            config.spatial,
+            (),
+            spec.action_kind,
+            spec.action_size,
+            told,
+            idle_action(spec),
+        )
+        self.encoder = Encoder(config, medium, spec.image_size)
         self.transform = Transform(config)
         self.decoder = Decoder(config, spec.image_size)
         self.dynamics = build_dynamics(config.dynamics, medium)
@@ -69,12 +79,15 @@ class VisualWorldModel(WorldModel):
 
     # The verbs
 
-    def posterior(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of z given ``frames`` (B, K, S, S, 3), uint8 or in [0, 1]."""
+    def posterior(self, frames: Tensor, actions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of z given ``frames`` (B, K, S, S, 3), uint8 or in [0, 1].
+
+        ``actions`` (B, K-1[, A]) between the frames, where they are known.
+        """
         if self.encoder_dtype is None:
-            return self.encoder(stacked(frames))
+            return self.encoder(stacked(frames), actions)
         with torch.autocast(frames.device.type, self.encoder_dtype):
-            mean, log_variance = self.encoder(stacked(frames))
+            mean, log_variance = self.encoder(stacked(frames), actions)
         return mean.float(), log_variance.float()
 
     def encode(
@@ -82,8 +95,8 @@ class VisualWorldModel(WorldModel):
     ) -> Latent:
         """Latent at the last of ``context`` (B, L, S, S, 3) frames, L at least ``encoder_frames``.
 
-        A structure with memory is warmed up on the frames before the last K, for which it needs the
-        ``actions`` (B, L-1[, A]) between them.
+        ``actions`` (B, L-1[, A]) between them make the velocity more certain; a structure with memory
+        needs them, to be warmed up on the frames before the last K.
         """
         self._check_context(context)
         return self._read(context, params, actions, False)[0]
@@ -96,7 +109,8 @@ class VisualWorldModel(WorldModel):
         extra = context.shape[1] - frames
         latent: Latent | None = None
         for start in range(extra + 1) if self._remembers else (extra,):
-            mean, log_variance = self.posterior(context[:, start : start + frames])
+            between = None if actions is None else actions[:, start : start + frames - 1]
+            mean, log_variance = self.posterior(context[:, start : start + frames], between)
             z = self.transform(sample(mean, log_variance) if sampled else mean)
             if latent is None:
                 latent = Latent(z, self.dynamics.initial_memory(z), condition)
@@ -131,6 +145,18 @@ class VisualWorldModel(WorldModel):
         """(B,) learned energy, up to scale and offset. Raises where the structure has none."""
         return self.dynamics.energy(latent)
 
+    def conserve(self, latent: Latent, dt: Tensor | float | None = None) -> Latent:
+        """Latent ``dt`` seconds later with neither input nor dissipation: the learned H alone acts.
+
+        Raises where the structure has no energy.
+        """
+        if not isinstance(self.dynamics, PortHamiltonian):
+            raise NotImplementedError(
+                f"{self.config.structure} has no energy; port_hamiltonian has"
+            )
+        ratio = 1.0 if dt is None else dt / self.spec.dt
+        return self.dynamics.conserve(latent, ratio * self.config.time_step)
+
     def judge(self, latent: Latent, action: Tensor) -> tuple[Tensor, Tensor]:
         """Reward (B,) and logit of termination (B,) of having come to ``latent`` by ``action``."""
         return self.heads(latent.z, action)
@@ -149,7 +175,9 @@ class VisualWorldModel(WorldModel):
     def _elbo(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         frames, first = _frames(batch), self.config.context_frames - 1
         context = frames[:, : first + 1]
-        latent, mean, log_variance = self._read(context, batch.params, batch.actions, True)
+        latent, mean, log_variance = self._read(
+            context, batch.params, batch.actions[:, :first], True
+        )
         rollout = self._rollout(latent, batch.actions[:, first:])
         valid = torch.cat((torch.ones_like(batch.mask[:, :1]), batch.mask[:, first:]), 1)
         self._note_reach(rollout)
@@ -170,7 +198,12 @@ class VisualWorldModel(WorldModel):
         first = self.config.context_frames - 1
         windows = frames.unfold(1, many, 1)[:, first + 1 - many :]  # (B, N, S, S, 3, K)
         count = windows.shape[1]
-        mean, log_variance = self.posterior(windows.movedim(-1, 2).flatten(0, 1))
+        between = batch.actions.unfold(1, many - 1, 1)[:, first + 1 - many :]
+        if between.ndim == 4:  # continuous actions: (B, N, A, K-1)
+            between = between.movedim(-1, 2)
+        mean, log_variance = self.posterior(
+            windows.movedim(-1, 2).flatten(0, 1), between.flatten(0, 1)
+        )
         states = self.transform(sample(mean, log_variance)).unflatten(0, (-1, count))
         valid = torch.cat((torch.ones_like(batch.mask[:, :1]), batch.mask[:, first:]), 1)
         self._note_reach(states)
@@ -201,7 +234,7 @@ class VisualWorldModel(WorldModel):
         """Squared error of a rollout in the latent, in units of the typical change in one step."""
         with torch.no_grad():
             context = frames[:, : first + 1]
-            latent = self._read(context, batch.params, batch.actions, False)[0]
+            latent = self._read(context, batch.params, batch.actions[:, :first], False)[0]
         latent = latent._replace(z=target[:, 0])
         predicted = self._rollout(latent, batch.actions[:, first:])[:, 1:]
         weight = valid[:, 1:].to(predicted.dtype)
@@ -316,6 +349,15 @@ class VisualWorldModel(WorldModel):
             )
         if context.is_floating_point() and not bool(torch.isfinite(context).all()):
             raise ValueError("context has frames that are not finite: NaN or infinite pixels")
+
+
+def idle_action(spec: Spec) -> int | None:
+    """The discrete action without any control, 0 for continuous ones; None where there is none."""
+    if spec.action_kind != "discrete":
+        return 0
+    levels = np.abs(physgym.get_system(spec.env_name).discrete_actions).sum(1)
+    idle = np.flatnonzero(levels == 0)
+    return int(idle[0]) if len(idle) else None
 
 
 def stacked(frames: Tensor) -> Tensor:

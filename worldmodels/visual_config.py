@@ -33,6 +33,8 @@ class VisualConfig:
     """Dial that the defaults below follow: tiny for tests, small for 2 CPU cores, base for a GPU."""
     encoder_frames: int = 2
     """Frames stacked into the encoder; at least 2, so that motion is visible."""
+    encoder_actions: bool = True
+    """Tell the encoder the actions between its frames: what they did to the motion is not seen yet."""
     context_frames: int = 2
     """Frames seen before a rollout; more than encoder_frames warm up a memory (lstm)."""
     latent_channels: int = 32
@@ -95,7 +97,7 @@ class VisualConfig:
             require(f"model.{name}", value, even, f"an even number from {low} to {high}")
         require_count("model.spatial_size", self.spatial_size, 1, 256)
         require_count("model.width", self.width, 1, 4096)
-        require_count("model.depth", self.depth, 0, 64)
+        require_count("model.depth", self.depth, 1, 64)
         require_count("model.transform_width", self.transform_width, 1, 4096)
         for name in ("beta", "free_bits", "predictor_weight", "head_weight"):
             require_number(f"model.{name}", getattr(self, name), 0.0)
@@ -168,8 +170,8 @@ def visual_config(predictor: str = "spatial_jump", size: Size = "small") -> Visu
     require("size", size, size in SIZES, f"one of {', '.join(SIZES)}")
     _, name = PREDICTORS[predictor]
     options: dict[str, Any] = {"hidden": _HIDDEN[size]}
-    if name == "port_hamiltonian":
-        options |= {"integrator": "leapfrog", "activation": "softplus"}
+    if name == "port_hamiltonian":  # in a learned latent, what a control does depends on the place
+        options |= {"integrator": "leapfrog", "activation": "softplus", "input_map": "state"}
     dynamics = STRUCTURES[name](**options)
     return VisualConfig(predictor=predictor, size=size, dynamics=dynamics, **_SIZED[size])
 

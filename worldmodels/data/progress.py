@@ -18,15 +18,16 @@ class Progress:
 
     def __init__(self, title: str, total: int, shown: bool = True) -> None:
         self._title, self._total, self._shown = title, total, shown
+        self._note = ""
         self._base = self._done = 0.0
         self._next = time.monotonic() + QUIET_SECONDS
         self._first: tuple[float, float] | None = None
         self._bar: Any = None
         self._task: Any = None
 
-    def reach(self, done: float) -> None:
-        """Report that `done` of the total are done."""
-        self._base = done
+    def reach(self, done: float, note: str = "") -> None:
+        """Report that `done` of the total are done; `note` is shown behind, such as a pace."""
+        self._base, self._note = done, note
         self.part(0.0)
 
     def part(self, done: float) -> None:
@@ -34,7 +35,7 @@ class Progress:
         self._done = self._base + done
         self._first = self._first or (time.monotonic(), self._done)
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done)
+            self._bar.update(self._task, completed=self._done, description=self._described())
         elif self._shown and time.monotonic() >= self._next and self._done < self._total:
             if self._done <= self._first[1]:  # the next report says how long it takes
                 return
@@ -42,7 +43,8 @@ class Progress:
 
     def _show(self) -> None:
         if not sys.stderr.isatty():
-            counted = f"{self._title}: {int(self._done)}/{self._total}{self._left()}"
+            note = f"; {self._note}" if self._note else ""
+            counted = f"{self._title}: {int(self._done)}/{self._total}{self._left()}{note}"
             print(counted, file=sys.stderr, flush=True)
             self._next = time.monotonic() + LINE_SECONDS
             return
@@ -52,6 +54,9 @@ class Progress:
         self._bar = Bar(console=Console(stderr=True), transient=True)
         self._task = self._bar.add_task(self._title, total=self._total, completed=self._done)
         self._bar.start()
+
+    def _described(self) -> str:
+        return f"{self._title} ({self._note})" if self._note else self._title
 
     def _left(self) -> str:
         """About how long it still takes, at the pace since the first report."""

@@ -67,7 +67,8 @@ class PortHamiltonian(Dynamics):
     """dz/dt = (J - R) grad H(z) + G(z) u(a), z = (q, p), J canonical.
 
     Port-Hamiltonian systems: van der Schaft and Jeltsema 2014, doi:10.1561/2600000002. R >= 0 is diagonal
-    and acts on the momenta; G feeds the momenta. Separable (default): H = T(p) + V(q) with
+    and acts on the momenta; G feeds the momenta. u is zero for the action that does nothing, where the
+    medium names one: then H holds all that acts without a control. Separable (default): H = T(p) + V(q) with
     T = p^T M^-1 p / 2 (or a network). The second half of the features is taken as velocities v, and
     p = M v: M is the identity (equal masses, coordinates of one kind) or learned, diagonal or full.
     With ``separable=False`` H(q, p) is one network, and M still says what p is.
@@ -81,7 +82,7 @@ class PortHamiltonian(Dynamics):
         self.config = config
         self.pairs = half = medium.features // 2
         told = medium.condition_size
-        self.action = ActionEmbedding(medium, config.action_embedding)
+        self.action = ActionEmbedding(medium, config.action_embedding, relative=True)
         self.mass = Mass(config.mass, half, told)
         if config.separable:
             self.potential = Energy(config, medium, half, medium.angles)
@@ -123,13 +124,26 @@ class PortHamiltonian(Dynamics):
         return torch.cat((self.potential.gradient(q, condition), by_p), 1)
 
     def step(self, latent: Latent, action: Tensor, dt: Tensor | float) -> Latent:
+        fed = self._input(self.action(action), latent.condition, latent.z.chunk(2, 1)[0])
+        dissipation = self.dissipation(latent.condition)
+        rates = None if dissipation is None else along(dissipation, latent.z)
+        return self._flow(latent, fed, rates, dt)
+
+    def conserve(self, latent: Latent, dt: Tensor | float) -> Latent:
+        """Latent ``dt`` later with neither input nor dissipation: H stays, to the integrator's order."""
+        return self._flow(latent, torch.zeros_like, None, dt)
+
+    def _flow(
+        self,
+        latent: Latent,
+        fed: Callable[[Tensor], Tensor],
+        rates: Tensor | None,
+        dt: Tensor | float,
+    ) -> Latent:
         condition = latent.condition
         mass = self.mass(condition)
         q, v = latent.z.chunk(2, 1)
         z = latent.z if mass is None else torch.cat((q, self.mass.times(mass, v)), 1)
-        fed = self._input(self.action(action), condition, z)
-        dissipation = self.dissipation(condition)
-        rates = None if dissipation is None else along(dissipation, z)
         if self.config.integrator in SPLIT:
             z = self._split(z, fed, rates, mass, condition, dt)
         else:

@@ -1,0 +1,395 @@
+"""Laws of the visual model, for every structure on either medium."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from visual_cases import SIDE, random_batch, tiny_config, tiny_model, tiny_spec
+
+from worldmodels.checkpoint import load, save_checkpoint
+from worldmodels.config import PREDICTORS, default_config, from_dict, to_dict
+from worldmodels.interface import Batch, Latent, select
+from worldmodels.rollout import imagine
+from worldmodels.state import build
+from worldmodels.vae import halvings
+from worldmodels.visual import divergence, sample
+
+HAMILTONIAN = [name for name in PREDICTORS if name.endswith("hamiltonian")]
+CONTINUOUS = tiny_spec("continuous", 2)
+
+
+def read(model, batch: Batch) -> Latent:
+    first = model.context_frames - 1
+    frames = batch.frames[:, : first + 1]
+    return model.encode(frames, batch.params, batch.actions[:, :first])
+
+
+def rolled(model, batch: Batch):
+    first = model.context_frames - 1
+    return imagine(model, read(model, batch), batch.actions[:, first:])
+
+
+@pytest.mark.parametrize("spec", [tiny_spec(), CONTINUOUS], ids=["discrete", "continuous"])
+@pytest.mark.parametrize("predictor", PREDICTORS)
+def test_every_predictor_has_the_four_verbs(predictor, spec):
+    model = tiny_model(predictor, spec).eval()
+    batch = random_batch(model)
+    latent = read(model, batch)
+    medium = (8, 4, 4) if predictor.startswith("spatial") else (8,)
+    assert latent.z.shape == (3, *medium)
+    after = model.step(latent, batch.actions[:, -1])
+    assert after.z.shape == latent.z.shape and not torch.equal(after.z, latent.z)
+    picture = model.decode(after)
+    assert picture.shape == (3, SIDE, SIDE, 3)
+    assert picture.min() >= 0.0 and picture.max() <= 1.0
+    reward, logit = model.judge(after, batch.actions[:, -1])
+    assert reward.shape == logit.shape == (3,)
+    assert rolled(model, batch).shape == (3, 4, SIDE, SIDE, 3)
+    assert torch.isfinite(rolled(model, batch)).all()
+
+
+@pytest.mark.parametrize("mode", ["hgn", "detached"])
+@pytest.mark.parametrize("predictor", PREDICTORS)
+def test_every_parameter_gets_a_gradient(predictor, mode):
+    model = tiny_model(predictor, training_mode=mode)
+    loss, logs = model.loss(random_batch(model))
+    loss.backward()
+    assert torch.isfinite(loss) and all(torch.isfinite(value) for value in logs.values())
+    idle = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is None or not parameter.grad.abs().sum() > 0
+    ]
+    assert idle == []
+
+
+@pytest.mark.parametrize("predictor", PREDICTORS)
+def test_rows_do_not_mix(predictor):
+    model = tiny_model(predictor).double().eval()
+    batch = random_batch(model)
+    batch = batch._replace(frames=batch.frames.double() / 255.0)
+    together = rolled(model, batch)
+    for row in range(3):
+        at = slice(row, row + 1)
+        alone = rolled(model, Batch(*(None if part is None else part[at] for part in batch)))
+        torch.testing.assert_close(together[at], alone, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("predictor", PREDICTORS)
+def test_a_row_is_reset_alone(predictor):
+    model = tiny_model(predictor).eval()
+    batch = random_batch(model)
+    fresh = read(model, batch)
+    moved = model.step(fresh, batch.actions[:, -1])
+    mixed = select(moved, torch.tensor([True, False, True]), fresh)
+    assert torch.equal(mixed.z[1], fresh.z[1]) and torch.equal(mixed.z[0], moved.z[0])
+    for now, start, later in zip(mixed.memory, fresh.memory, moved.memory, strict=True):
+        assert torch.equal(now[1], start[1]) and torch.equal(now[2], later[2])
+
+
+@pytest.mark.parametrize("predictor", PREDICTORS)
+def test_a_checkpoint_gives_the_same_bits(predictor, tmp_path):
+    model = tiny_model(predictor).eval()
+    config = {
+        "spec": model.spec.to_dict(),
+        "model_name": "visual",
+        "model": to_dict(model.config),
+    }
+    save_checkpoint(tmp_path / "best", config, model.state_dict())
+    again, batch = load(tmp_path / "best"), random_batch(model)
+    assert again.config == model.config and again.spec == model.spec
+    assert torch.equal(rolled(again, batch), rolled(model, batch))
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base"])
+@pytest.mark.parametrize("predictor", PREDICTORS)
+def test_every_default_survives_json_and_builds(predictor, size):
+    config = default_config("pendulum", "visual", predictor, size)
+    assert from_dict(to_dict(config)) == config
+    with torch.device("meta"):
+        model = build(replace(tiny_spec(), image_size=64), "visual", to_dict(config.model))
+    assert model.config == config.model
+
+
+def test_shapes_are_those_of_the_table():
+    """MODELS.md: 64-pixel frames to 32 x 8 x 8, of which 16 channels are drawn."""
+    model = default_config("pendulum", "visual", "spatial_hamiltonian", "base").model.build(
+        replace(tiny_spec(), image_size=64)
+    )
+    frames = torch.zeros(2, 2, 64, 64, 3, dtype=torch.uint8)
+    mean, log_variance = model.posterior(frames)
+    assert mean.shape == log_variance.shape == (2, 32, 8, 8)
+    assert model.transform(mean).shape == (2, 32, 8, 8)
+    assert len(model.encoder.halving) == 3 and len(model.encoder.deepening) == 5
+    assert model.decoder.first.in_channels == 16 + 2  # and where it is
+    assert model.config.dynamics.hidden == 64
+
+
+@pytest.mark.parametrize("predictor", PREDICTORS)
+def test_momenta_are_never_drawn(predictor):
+    model = tiny_model(predictor).eval()
+    latent = read(model, random_batch(model))
+    q, p = latent.z.chunk(2, 1)
+    other = Latent(torch.cat((q, p + torch.randn_like(p)), 1))
+    assert torch.equal(model.decode(other), model.decode(latent))
+    shifted = Latent(torch.cat((q + 1.0, p), 1))
+    assert not torch.equal(model.decode(shifted), model.decode(latent))
+
+
+@pytest.mark.parametrize("predictor", [n for n in PREDICTORS if n.endswith(("nian",))])
+def test_without_momentum_nothing_moves_at_first(predictor):
+    """Positions change by momenta alone: h p to first order, and nothing of order h without."""
+    model = tiny_model(predictor).double().eval()
+    batch = random_batch(model)
+    latent = read(model, batch._replace(frames=batch.frames.double() / 255.0))
+    q, p = latent.z.chunk(2, 1)
+    still = Latent(torch.cat((q, torch.zeros_like(p)), 1))
+    action = batch.actions[:, -1]
+    moves = [
+        float((model.step(still, action, dt).z.chunk(2, 1)[0] - q).norm().detach())
+        for dt in (0.05, 0.025, 0.0125)
+    ]
+    assert moves[0] / moves[1] == pytest.approx(4.0, rel=0.2)
+    assert moves[1] / moves[2] == pytest.approx(4.0, rel=0.1)
+
+
+@pytest.mark.parametrize("predictor", HAMILTONIAN)
+def test_the_force_is_minus_the_gradient_of_the_energy(predictor):
+    """grad H against finite differences, float64; and what training differentiates through it."""
+    model = tiny_model(predictor).double().eval()
+    batch = random_batch(model, 2)
+    latent = read(model, batch._replace(frames=batch.frames.double() / 255.0))
+    slope = model.dynamics.gradient(latent.z)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        way = torch.randn(latent.z.shape, generator=generator, dtype=torch.float64)
+        ahead, behind = Latent(latent.z + 1e-5 * way), Latent(latent.z - 1e-5 * way)
+        measured = (model.energy(ahead) - model.energy(behind)) / 2e-5
+        claimed = (slope * way).flatten(1).sum(1)
+        torch.testing.assert_close(claimed, measured, rtol=1e-6, atol=1e-8)
+    z = latent.z.clone().requires_grad_()
+    weights = list(model.dynamics.potential.parameters())
+    (value,) = torch.autograd.grad(model.dynamics.gradient(z).pow(2).sum(), weights[0])
+    weight = weights[0]
+    with torch.no_grad():
+        way = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+        before = weight.clone()
+        sums = []
+        for sign in (1.0, -1.0):
+            weight.copy_(before + sign * 1e-6 * way)
+            sums.append(model.dynamics.gradient(z).pow(2).sum())
+        weight.copy_(before)
+    measured = (sums[0] - sums[1]) / 2e-6
+    torch.testing.assert_close((value * way).sum(), measured, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("predictor", HAMILTONIAN)
+def test_leapfrog_keeps_the_energy_to_second_order(predictor):
+    """Along the model's own unforced, undamped rollout over one time, at three step lengths."""
+    model = tiny_model(predictor).double().eval()
+    batch = random_batch(model)
+    start = read(model, batch._replace(frames=batch.frames.double() / 255.0))
+    drifts = []
+    for steps in (40, 80, 160):
+        latent, energies = start, [model.energy(start)]
+        for _ in range(steps):
+            latent = model.conserve(latent, 2.0 / steps)
+            energies.append(model.energy(latent))
+        drifts.append(float((torch.stack(energies) - energies[0]).abs().max().detach()))
+    assert drifts[0] / drifts[1] == pytest.approx(4.0, rel=0.15)
+    assert drifts[1] / drifts[2] == pytest.approx(4.0, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+@pytest.mark.parametrize("predictor", HAMILTONIAN)
+def test_doing_nothing_feeds_no_energy(predictor, kind):
+    """H of an idle latent only falls, by R; that of a driven one may rise."""
+    spec = tiny_spec() if kind == "discrete" else tiny_spec("continuous", 1)
+    model = tiny_model(predictor, spec).double().eval()
+    batch = random_batch(model)
+    latent = read(model, batch._replace(frames=batch.frames.double() / 255.0))
+    idle = torch.full((3,), 1) if kind == "discrete" else torch.zeros(3, 1)
+    damping = model.dynamics.config
+    free = replace(damping, damping=False)
+    model.dynamics.config = free
+    torch.testing.assert_close(model.step(latent, idle).z, model.conserve(latent).z)
+    pushed = torch.full((3,), 2) if kind == "discrete" else torch.ones(3, 1)
+    assert not torch.allclose(model.step(latent, pushed).z, model.conserve(latent).z)
+    model.dynamics.config = damping
+    one = model.step(latent, idle)
+    assert (model.energy(one) < model.energy(model.conserve(latent))).all()
+
+
+def test_a_prediction_does_not_need_gradients():
+    model = tiny_model("spatial_hamiltonian").eval()
+    batch = random_batch(model)
+    expected = rolled(model, batch)
+    with torch.no_grad():
+        assert torch.equal(rolled(model, batch), expected)
+    with torch.inference_mode():
+        assert torch.equal(rolled(model, batch), expected)
+
+
+def test_memory_is_warmed_up_on_the_frames_before():
+    model = tiny_model("spatial_lstm", context_frames=4).eval()
+    batch = random_batch(model)
+    latent = read(model, batch)
+    assert all(tensor.abs().sum() > 0 for tensor in latent.memory)
+    other = batch._replace(frames=batch.frames.clone())
+    other.frames[:, 0] = 0
+    assert not torch.equal(read(model, other).memory[0], latent.memory[0])
+    with pytest.raises(ValueError, match=r"4 frames warms up a memory: pass the actions \(B, 3\)"):
+        model.encode(batch.frames[:, :4])
+
+
+def test_the_encoder_is_told_the_actions_between_its_frames():
+    model = tiny_model("spatial_jump").eval()
+    batch = random_batch(model)
+    frames = batch.frames[:, :2]
+    told = [model.encode(frames, None, torch.full((3, 1), a)).z for a in (0, 2)]
+    unknown = model.encode(frames).z
+    assert not torch.equal(told[0], told[1]) and not torch.equal(unknown, told[0])
+    deaf = tiny_model("spatial_jump", encoder_actions=False).eval()
+    assert torch.equal(deaf.encode(frames).z, deaf.encode(frames, None, batch.actions[:, :1]).z)
+
+
+def test_a_part_of_the_frames_is_drawn_without_bias():
+    """The error of a random subset is on average that of all frames."""
+    model = tiny_model("spatial_jump", decoded_frames=2).eval()
+    states = torch.randn(6, 5, 8, 4, 4)
+    frames = torch.randint(0, 256, (6, 5, SIDE, SIDE, 3), dtype=torch.uint8)
+    valid = torch.ones(6, 5, dtype=torch.bool)
+    with torch.no_grad():
+        some = [model._picture_error(states, frames, valid) for _ in range(300)]
+        model.config = replace(model.config, decoded_frames=0)
+        every = model._picture_error(states, frames, valid)
+    assert torch.stack(some).mean() == pytest.approx(float(every), rel=0.02)
+    assert torch.stack(some).std() > 0
+
+
+def test_frames_behind_the_end_of_an_episode_carry_no_weight():
+    model = tiny_model("spatial_jump", decoded_frames=0).eval()
+    batch = random_batch(model)
+    batch.mask[:, 3:] = False
+    torch.manual_seed(0)
+    before = model.loss(batch)[0]
+    batch.frames[:, 4:] = 0
+    batch.rewards[:, 3:] = 99.0
+    torch.manual_seed(0)
+    assert torch.equal(model.loss(batch)[0], before)
+
+
+def test_the_kl_divergence_is_that_of_normal_distributions():
+    mean, log_variance = torch.randn(4, 6), torch.randn(4, 6)
+    theirs = torch.distributions.kl_divergence(
+        torch.distributions.Normal(mean, (0.5 * log_variance).exp()),
+        torch.distributions.Normal(0.0, 1.0),
+    )
+    torch.testing.assert_close(divergence(mean, log_variance), theirs.sum(1).mean())
+    floored = theirs.clamp(min=0.7).sum(1).mean()
+    torch.testing.assert_close(divergence(mean, log_variance, 0.7), floored)
+    draws = sample(mean.expand(20000, 4, 6), log_variance.expand(20000, 4, 6))
+    torch.testing.assert_close(draws.mean(0), mean, atol=0.06, rtol=0.0)
+
+
+def test_detached_prediction_leaves_the_encoder_alone():
+    """In detached mode the structure's error reaches the structure only."""
+    model = tiny_model("spatial_newtonian", training_mode="detached")
+    batch = random_batch(model)
+    gradients = []
+    for weight in (0.0, 5.0):
+        model.config = replace(model.config, predictor_weight=weight)
+        model.zero_grad()
+        torch.manual_seed(0)
+        model.loss(batch)[0].backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters() if "dynamics" not in n})
+        moved = [p.grad is not None for p in model.dynamics.parameters()]
+        assert all(moved) == bool(weight)
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], msg=name)
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_heads_only_read_the_latent_unless_told(told):
+    model = tiny_model("spatial_jump", head_gradient=told, beta=0.0)
+    model.draw = lambda z: torch.zeros(len(z), 3, SIDE, SIDE)  # no error of pictures
+    model.loss(random_batch(model))[0].backward()
+    felt = any(p.grad is not None and p.grad.any() for p in model.encoder.parameters())
+    assert felt == told
+
+
+def test_parameters_are_an_input_where_asked():
+    spec = tiny_spec(param_names=("mass", "length"))
+    config = tiny_config("spatial_hamiltonian")
+    config = replace(config, dynamics=replace(config.dynamics, condition="params"))
+    model = config.build(spec)
+    batch = random_batch(model)
+    one = rolled(model, batch)
+    two = rolled(model, batch._replace(params=batch.params + 1.0))
+    assert not torch.equal(one, two)
+    with pytest.raises(ValueError, match=r"pass params \(B, P\) of mass, length"):
+        model.encode(batch.frames[:, :2])
+
+
+@pytest.mark.parametrize(
+    ("size", "spatial", "words"),
+    [
+        (60, 8, r"image_size=60 is not valid for spatial_size=8.*16, 32, 64"),
+        (65, 8, "image_size=65"),
+        (8, 8, "image_size=8"),
+        (0, 8, "image_size=0"),
+    ],
+)
+def test_odd_image_sizes_are_refused(size, spatial, words):
+    with pytest.raises(ValueError, match=words):
+        halvings(size, spatial)
+    with pytest.raises(ValueError, match=words):
+        tiny_config().build(replace(tiny_spec(), image_size=size)) if spatial == 4 else replace(
+            tiny_config(), spatial_size=8
+        ).build(replace(tiny_spec(), image_size=size))
+
+
+def test_bad_frames_are_refused():
+    model = tiny_model()
+    good = torch.zeros(2, 2, SIDE, SIDE, 3)
+    cases = [
+        (good[:, :1], r"context has 1 frames, too few: this model reads the last 2"),
+        (good[..., 0], r"context of shape \(2, 2, 16, 16\) is not valid"),
+        (good[:, :, :8], r"expected frames \(B, L, 16, 16, 3\)"),
+        (torch.full_like(good, float("nan")), "frames that are not finite"),
+    ]
+    for frames, words in cases:
+        with pytest.raises(ValueError, match=words):
+            model.encode(frames)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"predictor": "spatial_hamiltonia"}, "did you mean 'spatial_hamiltonian'"),
+        ({"encoder_frames": 1}, "model.encoder_frames=1"),
+        ({"context_frames": 1}, "model.context_frames=1"),
+        ({"latent_channels": 7}, "an even number"),
+        ({"beta": -1.0}, "model.beta=-1.0"),
+        ({"beta": float("nan")}, "model.beta"),
+        ({"size": "huge"}, "one of tiny, small, base"),
+        ({"dynamics": {"ensemble": 3}}, "an option of models over states"),
+        ({"dynamics": {"rollout_steps": 3}}, "use model.rollout_steps"),
+        ({"dynamics": {"integrator": "verlet"}}, "model.integrator='verlet'"),
+        ({"width": 0}, "model.width=0"),
+        ({"training_mode": "both"}, "training_mode"),
+    ],
+)
+def test_bad_options_are_refused(options, words):
+    saved = to_dict(default_config("pendulum", "visual", "spatial_hamiltonian", "tiny"))
+    saved["model"] = {"predictor": "spatial_hamiltonian", "size": "tiny", **options}
+    with pytest.raises(ValueError, match=words):
+        from_dict(saved)
+
+
+def test_a_batch_without_frames_is_refused():
+    model = tiny_model()
+    with pytest.raises(ValueError, match="no frames: train on a buffer collected with --pixels"):
+        model.loss(random_batch(model)._replace(frames=None))

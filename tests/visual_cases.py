@@ -1,0 +1,121 @@
+"""Small visual models and buffers that several test files use."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from worldmodels import training
+from worldmodels.checkpoint import load
+from worldmodels.config import TrainConfig, default_config
+from worldmodels.data import CollectConfig, Dataset, collect, load_dataset
+from worldmodels.interface import Batch, Spec
+
+SIDE = 16
+"""Height and width of the smallest pictures."""
+
+
+def tiny_config(predictor: str = "spatial_jump", **options: Any) -> Any:
+    """Config of the smallest visual model of pictures of `SIDE`."""
+    config = default_config("pendulum", "visual", predictor, "tiny").model
+    return replace(config, spatial_size=4, **options)
+
+
+def tiny_spec(kind: str = "discrete", size: int = 3, **values: Any) -> Spec:
+    """Spec of a pendulum seen in pictures of `SIDE`."""
+    fields = {"dt": 0.05, "angles": (0,), "image_size": SIDE, **values}
+    return Spec("pendulum", action_kind=kind, action_size=size, **fields)
+
+
+def tiny_model(predictor: str = "spatial_jump", spec: Spec | None = None, **options: Any) -> Any:
+    """An untrained model, always the same one."""
+    torch.manual_seed(0)
+    return tiny_config(predictor, **options).build(spec or tiny_spec())
+
+
+def random_batch(model: Any, rows: int = 3, steps: int = 4) -> Batch:
+    """Windows of noise that fit `model`."""
+    spec, before = model.spec, model.context_frames - 1
+    count, generator = before + steps, torch.Generator().manual_seed(1)
+    if spec.action_kind == "discrete":
+        actions = torch.randint(0, spec.action_size, (rows, count), generator=generator)
+    else:
+        actions = torch.rand((rows, count, spec.action_size), generator=generator) * 2 - 1
+    size = spec.image_size
+    shape = (rows, count + 1, size, size, 3)
+    frames = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    return Batch(
+        torch.zeros(rows, count + 1, spec.state_size),
+        actions,
+        torch.rand((rows, len(spec.param_names)), generator=generator),
+        torch.ones(rows, count, dtype=torch.bool),
+        frames,
+        torch.rand((rows, count), generator=generator),
+        torch.zeros(rows, count, dtype=torch.bool),
+    )
+
+
+def pictures(folder: Path, env: str = "oscillator", **values: Any) -> Dataset:
+    """A small buffer with pictures, collected into `folder`."""
+    options = {"episodes": 12, "steps": 16, "image_size": SIDE, "seed": 3, **values}
+    config = CollectConfig(env=env, name="pictures", pixels=True, **options)
+    return load_dataset(collect(config, folder, progress=False))
+
+
+def tiny_training(predictor: str = "spatial_jump", **model: Any) -> TrainConfig:
+    """The shortest training of a visual model on `pictures`."""
+    config = default_config("oscillator", "visual", predictor, "tiny")
+    optim = replace(config.optim, steps_per_epoch=3, batch_size=4)
+    return replace(
+        config,
+        model=tiny_config(predictor, **model),
+        optim=optim,
+        epochs=2,
+        validation_steps=6,
+        device="cpu",
+        precision="float32",
+        save_seconds=0.0,
+    )
+
+
+class Silence:
+    """A logger that keeps its rows."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, dict[str, Any]]] = []
+
+    def log(self, values: Any, step: int) -> None:
+        self.rows.append((step, dict(values)))
+
+    def rewind(self, step: int) -> None:
+        self.rows = [row for row in self.rows if row[0] <= step]
+
+
+def fitted(config: TrainConfig, dataset: Dataset, folder: Path, **options: Any) -> Any:
+    """(result, model, lines announced) of a training in `folder`."""
+    lines: list[str] = []
+    run = SimpleNamespace(checkpoints=folder / "checkpoints")
+    result = training.fit(config, dataset, run, Silence(), announce=lines.append, **options)
+    return result, load(folder / "checkpoints" / "last"), "\n".join(lines)
+
+
+def trained_on_oscillator(predictor: str, folder: Path) -> tuple[Any, Dataset]:
+    """A model that has learned the oscillator in pictures of 32 pixels, in about a minute on one core."""
+    dataset = pictures(folder, episodes=150, steps=40, image_size=32)
+    config = default_config("oscillator", "visual", predictor, "tiny")
+    dynamics = replace(config.model.dynamics, hidden=16)
+    model = replace(
+        config.model,
+        spatial_size=4,
+        width=16,
+        transform_width=16,
+        rollout_steps=10,
+        dynamics=dynamics,
+    )
+    optim = replace(config.optim, steps_per_epoch=400, batch_size=16)
+    config = replace(config, model=model, optim=optim, epochs=4, validation_steps=10, device="cpu")
+    return fitted(config, dataset, folder)[1], dataset
