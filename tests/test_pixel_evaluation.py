@@ -375,10 +375,11 @@ def test_without_torchmetrics_the_column_says_what_to_install(
     assert definitions(report).count("pip install") == 1
 
 
-def test_the_ceiling_does_not_know_the_actions(buffers: dict[str, Dataset]) -> None:
+def test_the_ceiling_follows_the_frames_and_not_the_actions(buffers: dict[str, Dataset]) -> None:
     ((_, clip),) = clips.clips(clips.cut(buffers["pendulum"], 2, STEPS, 4))
     other = clip._replace(tasks=clip.tasks._replace(actions=2 - clip.tasks.actions))
-    rows = entries_of({"m": untrained("spatial_jump")}, np.zeros((SIZE, SIZE, 3)))
+    model = untrained("spatial_jump", encoder_actions=False)
+    rows = entries_of({"m": model}, np.zeros((SIZE, SIZE, 3)))
     drawn = [rows["m, reconstruction"].predict(c, False).frames for c in (clip, other)]
     assert torch.equal(*drawn)
     moved = [rows["m"].predict(c, False).frames for c in (clip, other)]
@@ -389,11 +390,13 @@ def test_every_model_starts_at_the_last_frame_seen(buffers: dict[str, Dataset]) 
     ((_, clip),) = clips.clips(clips.cut(buffers["pendulum"], 5, STEPS, 4))
     model = untrained("spatial_jump").eval()
     with torch.inference_mode():
-        expected = model.encode(clip.context[:, -2:]).z
+        past = torch.from_numpy(np.ascontiguousarray(clip.past_actions[:, -1:]))
+        expected = model.encode(clip.context[:, -2:], None, past).z
         assert torch.equal(encode(model, clip).z, expected)
         predicted = model_entry(model).predict(clip, False)
         one = model.step(
-            model.encode(clip.context[:, -2:]), torch.from_numpy(clip.tasks.actions[:, 0])
+            model.encode(clip.context[:, -2:], None, past),
+            torch.from_numpy(clip.tasks.actions[:, 0]),
         )
         torch.testing.assert_close(predicted.frames[:, 0], model.decode(one))
         last = model_entry(model).predict(clip, True)

@@ -109,7 +109,11 @@ def encode(model: Any, clip: Clip) -> Latent:
 
 
 def learned_energies(model: Any, clip: Clip) -> np.ndarray:
-    """Learned energies (B, T+1) along the model's own rollout from the frames seen, with no control."""
+    """Learned energies (B, T+1) from the frames seen on, along the motion that H alone makes.
+
+    That is ``model.conserve``, with neither control nor learned dissipation; a model without it is stepped
+    under the action that does nothing.
+    """
     system, actions = clip.tasks.system, np.zeros_like(clip.tasks.actions)
     if actions.ndim == 2:
         actions[:] = int(np.abs(system.discrete_actions).sum(1).argmin())
@@ -119,7 +123,10 @@ def learned_energies(model: Any, clip: Clip) -> np.ndarray:
         values = [model.energy(latent)]
         for t in range(actions.shape[1]):
             try:
-                latent = model.step(latent, held[:, t])
+                if hasattr(model, "conserve"):
+                    latent = model.conserve(latent)
+                else:
+                    latent = model.step(latent, held[:, t])
             except DivergenceError:
                 values.append(torch.full_like(values[0], torch.nan))
                 continue

@@ -225,7 +225,7 @@ def _learned_energy(report: Mapping[str, Any], cell: Cell) -> Table:
         for name, scores in report["learned_energy"].items()
     ]
     head = ["model", "R^2", *(f"n = {h}" for h in horizons), "range"]
-    return Table("drift of the learned energy without control", head, rows, True)
+    return Table("drift of the learned energy, without control and learned dissipation", head, rows, True)
 
 
 def _step_lengths(report: Mapping[str, Any], cell: Cell) -> list[Table]:
