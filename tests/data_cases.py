@@ -1,8 +1,9 @@
-"""A small dataset that several test files read, copy and damage."""
+"""A small dataset, and a logger, that several test files use."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from worldmodels.data import CollectConfig
 
@@ -15,3 +16,16 @@ SMALL = CollectConfig(
 def content(folder: Path) -> dict[str, bytes]:
     """Bytes of every file of a dataset but its lock."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+
+
+class Log:
+    """A logger in memory."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, dict[str, Any]]] = []
+
+    def log(self, values: Any, step: int) -> None:
+        self.rows.append((step, dict(values)))
+
+    def rewind(self, step: int) -> None:
+        self.rows = [row for row in self.rows if row[0] <= step]

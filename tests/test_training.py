@@ -17,25 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from data_cases import Log
 
 import physgym
 from worldmodels import batches, feeds, optimisers, training
 from worldmodels.checkpoint import load, resume_checkpoint
 from worldmodels.config import MODELS, OptimConfig, TrainConfig, default_config
 from worldmodels.soap import SOAP
-
-
-class Log:
-    """A logger in memory."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[int, dict[str, Any]]] = []
-
-    def log(self, values: Any, step: int) -> None:
-        self.rows.append((step, dict(values)))
-
-    def rewind(self, step: int) -> None:
-        self.rows = [row for row in self.rows if row[0] <= step]
 
 
 def buffer(name: str = "oscillator", count: int = 24, steps: int = 30) -> SimpleNamespace:

@@ -15,9 +15,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from data_cases import Log
 from visual_cases import (
     SIDE,
-    Silence,
     fitted,
     pictures,
     tiny_training,
@@ -122,8 +122,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(mode, buffer, tmp_path):
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        training.fit(config, buffer, run, Silence(), on_step=stop)
-    training.fit(config, buffer, run, Silence(), resume=True)
+        training.fit(config, buffer, run, Log(), on_step=stop)
+    training.fit(config, buffer, run, Log(), resume=True)
     parts = load(run.checkpoints / "last")
     for name, tensor in tensors(whole).items():
         assert torch.equal(tensor, parts.state_dict()[name]), name
@@ -166,7 +166,7 @@ def test_nothing_left_to_train_is_an_error(buffer, tmp_path):
 def test_detached_mode_has_an_optimiser_for_each_part(buffer, tmp_path):
     config = tiny_training(training_mode="detached")
     run = SimpleNamespace(checkpoints=tmp_path / "checkpoints")
-    trainer = training.Trainer(config, buffer, run, Silence())
+    trainer = training.Trainer(config, buffer, run, Log())
     parts = trainer.optimiser.parts
     assert list(parts) == ["encoder", "decoder", "predictor", "heads"]
     owned = [p for part in parts.values() for g in part.param_groups for p in g["params"]]
@@ -179,7 +179,7 @@ def test_accumulated_gradients_are_the_mean_of_their_batches(buffer, tmp_path):
 
     def gradient(accumulate: int, step: int) -> torch.Tensor:
         optim = replace(config.optim, accumulate=accumulate)
-        trainer = training.Trainer(replace(config, optim=optim), buffer, run, Silence())
+        trainer = training.Trainer(replace(config, optim=optim), buffer, run, Log())
         trainer._gradients(step)
         return trainer.model.decoder.first.weight.grad
 

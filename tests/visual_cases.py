@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from data_cases import Log
 
 from worldmodels import training
 from worldmodels.checkpoint import load
@@ -82,24 +83,11 @@ def tiny_training(predictor: str = "spatial_jump", **model: Any) -> TrainConfig:
     )
 
 
-class Silence:
-    """A logger that keeps its rows."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[int, dict[str, Any]]] = []
-
-    def log(self, values: Any, step: int) -> None:
-        self.rows.append((step, dict(values)))
-
-    def rewind(self, step: int) -> None:
-        self.rows = [row for row in self.rows if row[0] <= step]
-
-
 def fitted(config: TrainConfig, dataset: Dataset, folder: Path, **options: Any) -> Any:
     """(result, model, lines announced) of a training in `folder`."""
     lines: list[str] = []
     run = SimpleNamespace(checkpoints=folder / "checkpoints")
-    result = training.fit(config, dataset, run, Silence(), announce=lines.append, **options)
+    result = training.fit(config, dataset, run, Log(), announce=lines.append, **options)
     return result, load(folder / "checkpoints" / "last"), "\n".join(lines)
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from worldmodels import plots
-from worldmodels.reports import UNKNOWN, grid, header, number, spread
-from worldmodels.storage import atomic_write
+from worldmodels.reports import UNKNOWN, grid, header, number, spread, write_texts
 
 IMAGE_ERROR = "normalised image MSE"
 COPY_RATIO = "mean MSE over that of copy-last-frame"
@@ -111,11 +109,7 @@ def tables(report: Mapping[str, Any], quartiles: bool = True, join: str = " ") -
 def write_report(report: Mapping[str, Any], folder: str | Path) -> list[Path]:
     """Write report.json, report.md and the plots into ``folder``; returns their paths."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(folder / "report.json", json.dumps(report, allow_nan=False).encode())
-    markdown = folder / "report.md"
-    atomic_write(markdown, ("\n".join(_markdown(report)) + "\n").encode())
-    files = [folder / "report.json", markdown]
+    files = write_texts(report, _markdown(report), folder)
     path = folder / "error_over_horizon.png"
     files.append(plots.error_over_horizon(report, path, IMAGE_ERROR, "frame"))
     files.append(plots.centroids_over_time(report, folder / "centroids_over_time.png"))
@@ -225,7 +219,9 @@ def _learned_energy(report: Mapping[str, Any], cell: Cell) -> Table:
         for name, scores in report["learned_energy"].items()
     ]
     head = ["model", "R^2", *(f"n = {h}" for h in horizons), "range"]
-    return Table("drift of the learned energy, without control and learned dissipation", head, rows, True)
+    return Table(
+        "drift of the learned energy, without control and learned dissipation", head, rows, True
+    )
 
 
 def _step_lengths(report: Mapping[str, Any], cell: Cell) -> list[Table]:

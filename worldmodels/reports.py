@@ -111,14 +111,18 @@ def horizon_table(report: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]
     return ["model", "seconds", *keys], lines
 
 
+def write_texts(report: Mapping[str, Any], lines: Sequence[str], folder: Path) -> list[Path]:
+    """Write report.json and, of ``lines``, report.md into ``folder``; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / "report.json", json.dumps(report, allow_nan=False).encode())
+    atomic_write(folder / "report.md", ("\n".join(lines) + "\n").encode())
+    return [folder / "report.json", folder / "report.md"]
+
+
 def write_report(report: Mapping[str, Any], folder: str | Path) -> list[Path]:
     """Write report.json, report.md and the plots into ``folder``; returns their paths."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(folder / "report.json", json.dumps(report, allow_nan=False).encode())
-    markdown = folder / "report.md"
-    atomic_write(markdown, ("\n".join(_markdown(report)) + "\n").encode())
-    files = [folder / "report.json", markdown]
+    files = write_texts(report, _markdown(report), folder)
     files.append(plots.error_over_horizon(report, folder / "error_over_horizon.png"))
     files.append(plots.energy_over_time(report, folder / "energy_over_time.png"))
     if "step_lengths" in report:
