@@ -27,8 +27,8 @@ HERE = Path(__file__).parent
 SYSTEMS = ("oscillator", "pendulum", "spaceship", "three_body")
 COMPARED = ("spatial_jump", "spatial_newtonian", "spatial_hamiltonian")
 COLUMNS = (
-    "env", "predictor", "seed", "versus_copy_20", "mse_20", "psnr_20", "ssim_20", "centroid_px_20",
-    "centroid_px_60", "valid_time", "cpu_seconds",
+    "env", "predictor", "seed", "versus_copy_20", "ceiling_20", "psnr_20", "ssim_20",
+    "centroid_px_20", "centroid_px_60", "valid_time", "energy_r_squared", "energy_drift", "cpu_seconds",
 )  # fmt: skip
 
 
@@ -62,17 +62,29 @@ def trained_row(arguments: argparse.Namespace, config: TrainConfig) -> dict[str,
     row |= {"size": model.size, "config": config_hash(to_dict(config)), "steps": result["steps"]}
     row |= {"resumed": resume, "seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}
     row |= {"parameters": sum(p.numel() for p in learned.parameters())}
-    return row | {"report": report, **headline(report)}
+    return row | headline(report)
 
 
-def headline(report: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a report that stand in the table."""
-    scores = report["rows"]["model"]
+def headline(report: dict[str, Any], name: str = "model") -> dict[str, Any]:
+    """The numbers of a report that stand in the table; centroids are those of the worst body."""
+    scores, ceiling = report["rows"][name], report["rows"][f"{name}, reconstruction"]
     values: dict[str, Any] = {"valid_time": scores["valid_time"]["median"]}
-    for horizon in ("20", "60"):
-        for name in ("versus_copy", "mse", "psnr", "ssim", "centroid_px"):
-            cell = (scores.get(name) or {}).get(horizon)
-            values[f"{name}_{horizon}"] = cell["median"] if isinstance(cell, dict) else cell
+    for horizon in ("1", "5", "10", "20", "40", "60"):
+        if horizon not in scores["copy_ratio"]:
+            continue
+        values[f"versus_copy_{horizon}"] = scores["copy_ratio"][horizon]
+        values[f"ceiling_{horizon}"] = ceiling["copy_ratio"][horizon]
+        for measure in ("mse", "nmse", "psnr", "ssim"):
+            values[f"{measure}_{horizon}"] = (scores[measure] or {}).get(horizon, {}).get("median")
+        bodies = [cells[horizon]["median"] for cells in scores["centroid_pixels"].values()]
+        values[f"centroid_px_{horizon}"] = None if None in bodies else max(bodies)
+    values["probes"] = report["probes"].get(name)
+    learned = report["learned_energy"].get(name)
+    if learned is not None:
+        last = str(max(map(int, learned["drift"])))
+        values["energy_r_squared"] = learned["r_squared"]
+        values["energy_drift"] = learned["drift"][last]["median"]
+        values["energy_wander"] = learned["wander"]["median"]
     return values
 
 

@@ -281,6 +281,32 @@ def test_frames_behind_the_end_of_an_episode_carry_no_weight():
     assert torch.equal(model.loss(batch)[0], before)
 
 
+def test_a_pushed_rollout_starts_from_what_was_imagined():
+    """It is the loss of the later frames from the model's own latent, and does not reach the encoder."""
+    model = tiny_model("spatial_newtonian", decoded_frames=0, beta=0.0, head_weight=0.0).eval()
+    batch = random_batch(model, steps=7)
+    model._pushed = lambda most: most
+    model.transform.forward = lambda z: torch.zeros_like(z) + 0.1  # no noise of the sample
+    loss, _ = model.loss(batch)
+    start = read(model, batch)
+    for t in range(1, 4):
+        start = model.step(start, batch.actions[:, t])
+    states = model._rollout(start, batch.actions[:, 4:])
+    expected = model._picture_error(states, batch.frames[:, 4:], torch.ones(3, 5, dtype=bool))
+    torch.testing.assert_close(loss, expected)
+    model.zero_grad()
+    loss.backward()
+    assert all(p.grad is None or not p.grad.any() for p in model.encoder.parameters())
+    assert any(p.grad.any() for p in model.dynamics.parameters())
+
+
+def test_half_of_the_batches_are_pushed_by_any_number_of_steps():
+    model = tiny_model()
+    pushed = [model._pushed(5) for _ in range(2000)]
+    assert 0.45 < pushed.count(0) / 2000 < 0.55 and set(pushed) == set(range(6))
+    assert {model._pushed(0) for _ in range(20)} == {0}
+
+
 def test_the_kl_divergence_is_that_of_normal_distributions():
     mean, log_variance = torch.randn(4, 6), torch.randn(4, 6)
     theirs = torch.distributions.kl_divergence(

@@ -74,15 +74,6 @@ class Windows:
         return Batch(self.states[row, times], actions, self.params[episode], mask)
 
 
-def shortened(batch: Batch, steps: int) -> Batch:
-    """The first ``steps`` transitions of every window."""
-    cut: dict[str, Tensor] = {}
-    for name, value in batch._asdict().items():
-        if value is not None and name != "params":
-            cut[name] = value[:, : steps + (name in ("states", "frames"))]
-    return batch._replace(**cut)
-
-
 class Validation:
     """Open-loop rollouts on the validation split; the median error chooses the best checkpoint."""
 

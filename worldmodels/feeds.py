@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import torch
 
 from worldmodels import metrics
-from worldmodels.batches import Validation, Windows, shortened
+from worldmodels.batches import Validation, Windows
 from worldmodels.config import TrainConfig, VisualConfig
-from worldmodels.interface import Batch, Spec
+from worldmodels.interface import Batch, Spec, shortened
 from worldmodels.pixel_batches import FrameValidation, FrameWindows
 
 
@@ -57,9 +57,10 @@ class PixelFeed:
         model: Any = config.model
         self.before = model.context_frames - 1
         self.grows, self.steps = model.rollout_growth, model.rollout_steps
+        pushed = model.pushforward_steps if model.training_mode == "hgn" else 0
         train, size = dataset.subset("train"), config.optim.batch_size
         self.windows: Windows = FrameWindows(
-            train, self.before + self.steps, size, config.seed, device
+            train, self.before + self.steps + pushed, size, config.seed, device
         )
         held = dataset.subset(_validation_split(dataset))
         self.validation = FrameValidation(
@@ -71,8 +72,8 @@ class PixelFeed:
         batch = self.windows.batch(number)
         if not self.grows:
             return batch
-        grown = math.ceil(self.steps * min(1.0, 2.0 * (step + 1) / total))
-        return shortened(batch, self.before + min(max(2, grown), self.steps))
+        grown = min(max(2, math.ceil(self.steps * 2.0 * (step + 1) / total)), self.steps)
+        return batch if grown == self.steps else shortened(batch, self.before + grown)
 
 
 def _validation_split(dataset: Any) -> str:

@@ -84,6 +84,15 @@ class Batch(NamedTuple):
     """(B, T) bool, with the frames."""
 
 
+def shortened(batch: Batch, steps: int) -> Batch:
+    """The first ``steps`` transitions of every window."""
+    cut: dict[str, Tensor] = {}
+    for name, value in batch._asdict().items():
+        if value is not None and name != "params":
+            cut[name] = value[:, : steps + (name in ("states", "frames"))]
+    return batch._replace(**cut)
+
+
 class Latent(NamedTuple):
     """What a model carries from step to step; every tensor has the batch on axis 0."""
 

@@ -12,7 +12,7 @@ import physgym
 from worldmodels.dynamics import build_dynamics
 from worldmodels.dynamics.port_hamiltonian import PortHamiltonian
 from worldmodels.heads import OutcomeHeads
-from worldmodels.interface import Batch, Latent, Medium, Spec, WorldModel
+from worldmodels.interface import Batch, Latent, Medium, Spec, WorldModel, shortened
 from worldmodels.vae import Decoder, Encoder, Transform
 from worldmodels.visual_config import VisualConfig
 
@@ -178,15 +178,34 @@ class VisualWorldModel(WorldModel):
         latent, mean, log_variance = self._read(
             context, batch.params, batch.actions[:, :first], True
         )
-        rollout = self._rollout(latent, batch.actions[:, first:])
-        valid = torch.cat((torch.ones_like(batch.mask[:, :1]), batch.mask[:, first:]), 1)
-        self._note_reach(rollout)
-        error = self._picture_error(rollout, frames[:, first:], valid)
         kl = divergence(mean, log_variance, self.config.free_bits)
+        steps = min(batch.actions.shape[1] - first, self.config.rollout_steps)
+        ahead = self._pushed(batch.actions.shape[1] - first - steps)
+        if ahead:  # from imagined latents only: the encoder learns from the other batches
+            with torch.no_grad():
+                latent = self._advanced(latent, batch.actions[:, first : first + ahead])
+            first, kl = first + ahead, kl.detach()
+        batch = shortened(batch, first + steps)
+        rollout = self._rollout(latent, batch.actions[:, first:])
+        valid = torch.cat((batch.mask[:, first - 1 : first], batch.mask[:, first:]), 1)
+        self._note_reach(rollout)
+        error = self._picture_error(rollout, _frames(batch)[:, first:], valid)
         loss = error + self.config.beta * kl
         heads, logs = self._head_loss(rollout, batch, first)
         logs |= {"reconstruction": error.detach(), "kl": kl.detach(), "loss": loss.detach()}
         return loss + heads, logs
+
+    def _pushed(self, most: int) -> int:
+        """Steps to imagine before a rollout: none in half of the batches, else up to ``most``."""
+        if most < 1 or torch.rand(()) < 0.5:
+            return 0
+        return int(torch.randint(1, most + 1, ()))
+
+    def _advanced(self, latent: Latent, actions: Tensor) -> Latent:
+        """``latent`` after ``actions`` (B, T[, A])."""
+        for t in range(actions.shape[1]):
+            latent = self.step(latent, actions[:, t])
+        return latent
 
     def _detached(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Every frame is read for itself; the structure follows the latents, which do not feel it.

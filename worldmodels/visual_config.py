@@ -65,6 +65,9 @@ class VisualConfig:
     """Steps of the rollouts in training."""
     rollout_growth: bool = True
     """Let the rollout grow from 2 to rollout_steps over the first half of the training."""
+    pushforward_steps: int = 0
+    """Most steps imagined without gradients before a rollout that is trained, so that longer ones stay
+    sound (arXiv:2202.03376; hgn mode, in half of the batches, once rollouts have grown); 0: none."""
     decoded_frames: int = 4
     """Random frames of a rollout that are decoded in a step of training; 0: all of them."""
     train_encoder: bool = True
@@ -102,6 +105,7 @@ class VisualConfig:
         for name in ("beta", "free_bits", "predictor_weight", "head_weight"):
             require_number(f"model.{name}", getattr(self, name), 0.0)
         require_count("model.rollout_steps", self.rollout_steps, 1, 1000)
+        require_count("model.pushforward_steps", self.pushforward_steps, 0, 1000)
         require_count("model.decoded_frames", self.decoded_frames, 0, 1000)
         require_number("model.time_step", self.time_step, 1e-6, 1e3)
         self._check_dynamics()
