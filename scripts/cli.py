@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -148,12 +148,15 @@ def progress(title: str, total: int) -> Iterator[Callable[..., None]]:
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table: the first column left, the others right; floats with three figures."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+        side: Any = "left" if index == 0 else "right"
+        table.add_column(escape(column), justify=side, no_wrap=True)
     for row in rows:
-        table.add_row(*(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row))
+        cells = (f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row)
+        table.add_row(*map(escape, cells))
     width = None if sys.stdout.isatty() else 160
     Console(width=width).print(table)

@@ -8,13 +8,14 @@ import pytest
 import torch
 from visual_cases import SIDE, random_batch, tiny_config, tiny_model, tiny_spec
 
+from worldmodels import objectives
 from worldmodels.checkpoint import load, save_checkpoint
 from worldmodels.config import PREDICTORS, default_config, from_dict, to_dict
 from worldmodels.interface import Batch, Latent, select
+from worldmodels.objectives import divergence, sample
 from worldmodels.rollout import imagine
 from worldmodels.state import build
 from worldmodels.vae import halvings
-from worldmodels.visual import divergence, sample
 
 HAMILTONIAN = [name for name in PREDICTORS if name.endswith("hamiltonian")]
 CONTINUOUS = tiny_spec("continuous", 2)
@@ -262,9 +263,9 @@ def test_a_part_of_the_frames_is_drawn_without_bias():
     frames = torch.randint(0, 256, (6, 5, SIDE, SIDE, 3), dtype=torch.uint8)
     valid = torch.ones(6, 5, dtype=torch.bool)
     with torch.no_grad():
-        some = [model._picture_error(states, frames, valid) for _ in range(300)]
+        some = [objectives.picture_error(model, states, frames, valid) for _ in range(300)]
         model.config = replace(model.config, decoded_frames=0)
-        every = model._picture_error(states, frames, valid)
+        every = objectives.picture_error(model, states, frames, valid)
     assert torch.stack(some).mean() == pytest.approx(float(every), rel=0.02)
     assert torch.stack(some).std() > 0
 
@@ -281,18 +282,20 @@ def test_frames_behind_the_end_of_an_episode_carry_no_weight():
     assert torch.equal(model.loss(batch)[0], before)
 
 
-def test_a_pushed_rollout_starts_from_what_was_imagined():
+def test_a_pushed_rollout_starts_from_what_was_imagined(monkeypatch):
     """It is the loss of the later frames from the model's own latent, and does not reach the encoder."""
     model = tiny_model("spatial_newtonian", decoded_frames=0, beta=0.0, head_weight=0.0).eval()
     batch = random_batch(model, steps=7)
-    model._pushed = lambda most: most
+    monkeypatch.setattr(objectives, "pushed", lambda most: most)
     model.transform.forward = lambda z: torch.zeros_like(z) + 0.1  # no noise of the sample
     loss, _ = model.loss(batch)
     start = read(model, batch)
     for t in range(1, 4):
         start = model.step(start, batch.actions[:, t])
-    states = model._rollout(start, batch.actions[:, 4:])
-    expected = model._picture_error(states, batch.frames[:, 4:], torch.ones(3, 5, dtype=bool))
+    states = objectives.rollout(model, start, batch.actions[:, 4:])
+    expected = objectives.picture_error(
+        model, states, batch.frames[:, 4:], torch.ones(3, 5, dtype=bool)
+    )
     torch.testing.assert_close(loss, expected)
     model.zero_grad()
     loss.backward()
@@ -301,10 +304,9 @@ def test_a_pushed_rollout_starts_from_what_was_imagined():
 
 
 def test_half_of_the_batches_are_pushed_by_any_number_of_steps():
-    model = tiny_model()
-    pushed = [model._pushed(5) for _ in range(2000)]
+    pushed = [objectives.pushed(5) for _ in range(2000)]
     assert 0.45 < pushed.count(0) / 2000 < 0.55 and set(pushed) == set(range(6))
-    assert {model._pushed(0) for _ in range(20)} == {0}
+    assert {objectives.pushed(0) for _ in range(20)} == {0}
 
 
 def test_the_kl_divergence_is_that_of_normal_distributions():

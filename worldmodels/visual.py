@@ -12,7 +12,8 @@ import physgym
 from worldmodels.dynamics import build_dynamics
 from worldmodels.dynamics.port_hamiltonian import PortHamiltonian
 from worldmodels.heads import OutcomeHeads
-from worldmodels.interface import Batch, Latent, Medium, Spec, WorldModel, shortened
+from worldmodels.interface import Batch, Latent, Medium, Spec, WorldModel
+from worldmodels.objectives import detached, elbo, sample
 from worldmodels.vae import Decoder, Encoder, Transform
 from worldmodels.visual_config import VisualConfig
 
@@ -99,9 +100,9 @@ class VisualWorldModel(WorldModel):
         needs them, to be warmed up on the frames before the last K.
         """
         self._check_context(context)
-        return self._read(context, params, actions, False)[0]
+        return self.read(context, params, actions, False)[0]
 
-    def _read(
+    def read(
         self, context: Tensor, params: Tensor | None, actions: Tensor | None, sampled: bool
     ) -> tuple[Latent, Tensor, Tensor]:
         """Latent at the end of a context, with the mean and log-variance that it was drawn from."""
@@ -168,138 +169,10 @@ class VisualWorldModel(WorldModel):
 
         The squared error is summed over a picture and averaged over pictures; see ``VisualConfig``.
         """
-        if self.config.training_mode == "hgn":
-            return self._elbo(batch)
-        return self._detached(batch)
+        losses = elbo if self.config.training_mode == "hgn" else detached
+        return losses(self, batch)
 
-    def _elbo(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        frames, first = _frames(batch), self.config.context_frames - 1
-        context = frames[:, : first + 1]
-        latent, mean, log_variance = self._read(
-            context, batch.params, batch.actions[:, :first], True
-        )
-        kl = divergence(mean, log_variance, self.config.free_bits)
-        steps = min(batch.actions.shape[1] - first, self.config.rollout_steps)
-        ahead = self._pushed(batch.actions.shape[1] - first - steps)
-        if ahead:  # from imagined latents only: the encoder learns from the other batches
-            with torch.no_grad():
-                latent = self._advanced(latent, batch.actions[:, first : first + ahead])
-            first, kl = first + ahead, kl.detach()
-        batch = shortened(batch, first + steps)
-        rollout = self._rollout(latent, batch.actions[:, first:])
-        valid = torch.cat((batch.mask[:, first - 1 : first], batch.mask[:, first:]), 1)
-        self._note_reach(rollout)
-        error = self._picture_error(rollout, _frames(batch)[:, first:], valid)
-        loss = error + self.config.beta * kl
-        heads, logs = self._head_loss(rollout, batch, first)
-        logs |= {"reconstruction": error.detach(), "kl": kl.detach(), "loss": loss.detach()}
-        return loss + heads, logs
-
-    def _pushed(self, most: int) -> int:
-        """Steps to imagine before a rollout: none in half of the batches, else up to ``most``."""
-        if most < 1 or torch.rand(()) < 0.5:
-            return 0
-        return int(torch.randint(1, most + 1, ()))
-
-    def _advanced(self, latent: Latent, actions: Tensor) -> Latent:
-        """``latent`` after ``actions`` (B, T[, A])."""
-        for t in range(actions.shape[1]):
-            latent = self.step(latent, actions[:, t])
-        return latent
-
-    def _detached(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Every frame is read for itself; the structure follows the latents, which do not feel it.
-
-        Momenta are decoded too, as the frame before: decode(q - h p) with h one step. So they mean
-        motion although no rollout reaches the encoder.
-        """
-        frames, many = _frames(batch), self.config.encoder_frames
-        first = self.config.context_frames - 1
-        windows = frames.unfold(1, many, 1)[:, first + 1 - many :]  # (B, N, S, S, 3, K)
-        count = windows.shape[1]
-        between = batch.actions.unfold(1, many - 1, 1)[:, first + 1 - many :]
-        if between.ndim == 4:  # continuous actions: (B, N, A, K-1)
-            between = between.movedim(-1, 2)
-        mean, log_variance = self.posterior(
-            windows.movedim(-1, 2).flatten(0, 1), between.flatten(0, 1)
-        )
-        states = self.transform(sample(mean, log_variance)).unflatten(0, (-1, count))
-        valid = torch.cat((torch.ones_like(batch.mask[:, :1]), batch.mask[:, first:]), 1)
-        self._note_reach(states)
-        error = self._picture_error(states, frames[:, first:], valid)
-        earlier = self._picture_error(self._moved_back(states), frames[:, first - 1 : -1], valid)
-        error = 0.5 * (error + earlier)
-        kl = divergence(mean, log_variance, self.config.free_bits)
-        loss = error + self.config.beta * kl
-        logs = {"reconstruction": error.detach(), "kl": kl.detach()}
-        target = self.transform(mean).unflatten(0, (-1, count)).detach()
-        total = loss
-        if self.config.train_predictor and self.config.predictor_weight:
-            followed = self._following_error(frames, target, batch, first, valid)
-            total = total + self.config.predictor_weight * followed
-            logs["prediction"] = followed.detach()
-            loss = loss + followed
-        heads, head_logs = self._head_loss(target, batch, first)
-        return total + heads, {**logs, **head_logs, "loss": loss.detach()}
-
-    def _moved_back(self, states: Tensor) -> Tensor:
-        """States one step earlier if nothing acted: q - h p."""
-        q, p = states.chunk(2, 2)
-        return torch.cat((q - self.config.time_step * p, p), 2)
-
-    def _following_error(
-        self, frames: Tensor, target: Tensor, batch: Batch, first: int, valid: Tensor
-    ) -> Tensor:
-        """Squared error of a rollout in the latent, in units of the typical change in one step."""
-        with torch.no_grad():
-            context = frames[:, : first + 1]
-            latent = self._read(context, batch.params, batch.actions[:, :first], False)[0]
-        latent = latent._replace(z=target[:, 0])
-        predicted = self._rollout(latent, batch.actions[:, first:])[:, 1:]
-        weight = valid[:, 1:].to(predicted.dtype)
-        change = ((target[:, 1:] - target[:, :-1]) ** 2).flatten(2).mean(2)
-        error = ((predicted - target[:, 1:]) ** 2).flatten(2).mean(2)
-        return (weight * error).sum() / (weight * change).sum().clamp(min=1e-6)
-
-    def _rollout(self, latent: Latent, actions: Tensor) -> Tensor:
-        """States (B, T+1, ...) from ``latent`` on under ``actions`` (B, T[, A])."""
-        states = [latent.z]
-        for t in range(actions.shape[1]):
-            latent = self.step(latent, actions[:, t])
-            states.append(latent.z)
-        return torch.stack(states, 1)
-
-    def _picture_error(self, states: Tensor, frames: Tensor, valid: Tensor) -> Tensor:
-        """Summed squared error of a picture, mean over the frames drawn: some of each row, or all."""
-        count, kept = states.shape[:2], self.config.decoded_frames
-        if 0 < kept < count[1]:
-            order = torch.rand(count, device=states.device).argsort(1)[:, :kept]
-            rows = torch.arange(count[0], device=states.device).unsqueeze(1)
-            states, frames, valid = states[rows, order], frames[rows, order], valid[rows, order]
-        pictures = self.draw(states.flatten(0, 1))
-        wanted = frames.flatten(0, 1).permute(0, 3, 1, 2).to(pictures.dtype) / 255.0
-        squared = ((pictures - wanted) ** 2).flatten(1).sum(1)
-        weight = valid.flatten().to(squared.dtype)
-        return (weight * squared).sum() / weight.sum().clamp(min=1.0)
-
-    def _head_loss(
-        self, states: Tensor, batch: Batch, first: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of the heads on the states (B, T+1, ...) that the actions from ``first`` led to."""
-        if batch.rewards is None or batch.terminated is None:
-            raise ValueError("the heads need a batch with rewards and terminated")
-        after = states[:, 1:].flatten(0, 1)
-        reward, ended = self.heads.loss(
-            after if self.config.head_gradient else after.detach(),
-            batch.actions[:, first:].flatten(0, 1),
-            batch.rewards[:, first:].flatten(),
-            batch.terminated[:, first:].flatten(),
-            batch.mask[:, first:].flatten(),
-        )
-        logs = {"reward": reward.detach(), "termination": ended.detach()}
-        return self.config.head_weight * (reward + ended), logs
-
-    def _note_reach(self, states: Tensor) -> None:
+    def note_reach(self, states: Tensor) -> None:
         """Remember about how large latents are: far beyond it a rollout has diverged."""
         if self.training:
             largest = states.detach().abs().amax()
@@ -383,24 +256,3 @@ def stacked(frames: Tensor) -> Tensor:
     """Frames (B, K, S, S, 3), uint8 or floats in [0, 1], as channels (B, 3 K, S, S) in [0, 1]."""
     channels = frames.permute(0, 1, 4, 2, 3).flatten(1, 2)
     return channels if channels.is_floating_point() else channels.float() / 255.0
-
-
-def sample(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """A draw of the normal distribution, differentiable in both (Kingma and Welling, arXiv:1312.6114)."""
-    return mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
-
-
-def divergence(mean: Tensor, log_variance: Tensor, free_bits: float = 0.0) -> Tensor:
-    """KL to the standard normal, summed over elements of at least ``free_bits``, mean over the batch."""
-    kl = 0.5 * (mean**2 + log_variance.exp() - 1.0 - log_variance)
-    return (
-        kl.clamp(min=free_bits).flatten(1).sum(1).mean()
-        if free_bits
-        else kl.flatten(1).sum(1).mean()
-    )
-
-
-def _frames(batch: Batch) -> Tensor:
-    if batch.frames is None:
-        raise ValueError("this batch has no frames: train on a buffer collected with --pixels")
-    return batch.frames
