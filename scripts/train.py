@@ -217,6 +217,7 @@ def main() -> int | None:
     config = to_config(arguments)
 
     from worldmodels import experiment
+    from worldmodels.checkpoint import find_checkpoint
     from worldmodels.data import dataset_for
     from worldmodels.runs import RunFolder
 
@@ -229,6 +230,8 @@ def main() -> int | None:
             print(done)
             return
         run.update(resumed=[*run.record.get("resumed", []), sys.argv])
+    elif config.pretrained:
+        find_checkpoint(config.pretrained)  # said before anything is collected
     dataset = dataset_for(config)
     _warn_of_empty_splits(dataset)
     if not resume:

@@ -15,7 +15,7 @@ from worldmodels.interface import Batch, Latent, select
 from worldmodels.objectives import divergence, sample
 from worldmodels.rollout import imagine
 from worldmodels.state import build
-from worldmodels.vae import halvings
+from worldmodels.visual_config import halvings
 
 HAMILTONIAN = [name for name in PREDICTORS if name.endswith("hamiltonian")]
 CONTINUOUS = tiny_spec("continuous", 2)
@@ -377,6 +377,13 @@ def test_odd_image_sizes_are_refused(size, spatial, words):
         tiny_config().build(replace(tiny_spec(), image_size=size)) if spatial == 4 else replace(
             tiny_config(), spatial_size=8
         ).build(replace(tiny_spec(), image_size=size))
+
+
+def test_an_odd_image_size_is_refused_before_anything_is_collected():
+    config = default_config("pendulum", "visual", "spatial_jump", "tiny")
+    with pytest.raises(ValueError, match="image_size=50 is not valid for spatial_size=8"):
+        replace(config, data=replace(config.data, image_size=50))
+    replace(config, data=replace(config.data, image_size=50), dataset="named")  # has its own size
 
 
 def test_bad_frames_are_refused():

@@ -37,6 +37,7 @@ from worldmodels.visual_config import (
     PREDICTORS,
     Size,
     VisualConfig,
+    halvings,
     visual_config,
     visual_from_dict,
 )
@@ -215,6 +216,8 @@ class TrainConfig:
         require(
             "model", type(self.model).__name__, valid, f"{expected.__name__} as model_name says"
         )
+        if isinstance(self.model, VisualConfig) and self.dataset is None:
+            halvings(self.data.image_size, self.model.spatial_size)
         require_count("epochs", self.epochs, 1, 10_000_000)
         require_count("seed", self.seed, 0, 2**63 - 1)
         require_count("validation_steps", self.validation_steps, 1, 1_000_000)

@@ -108,7 +108,6 @@ class Trainer:
         self.logger = logger
         self.device = resolve_device(config.device)
         self.model = seeded_model(config, dataset).to(self.device)
-        self.fitting = load_fitting(self.model, config.pretrained) if config.pretrained else None
         self.feed = feed_of(config, dataset, self.device, self.model.spec)
         accelerate(self.model, config, self.device)
         self.optimiser = optimiser(config.optim, self.model)
@@ -253,11 +252,11 @@ def fit(
     """
     with _settings(config), Interruption().watched() as interruption:
         trainer = Trainer(config, dataset, run, logger)
-        if trainer.fitting is not None and not resume:
-            announce("\n".join(trainer.fitting.lines()))
         if resume:
             trainer.resume()
         else:
+            if config.pretrained:
+                announce("\n".join(load_fitting(trainer.model, config.pretrained).lines()))
             trainer.save("last")
         values = _loop(trainer, interruption, on_step)
     progress = trainer.progress

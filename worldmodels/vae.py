@@ -6,7 +6,6 @@ decoded, and a picture is made of the positions alone.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -15,22 +14,10 @@ from torch import Tensor, nn
 
 from worldmodels.fields import ActionEmbedding, located, tile
 from worldmodels.interface import Medium
-from worldmodels.visual_config import VisualConfig
+from worldmodels.visual_config import VisualConfig, halvings
 
 UNKNOWN_SHARE = 0.1
 """Share of the rows whose actions the encoder is not told in training, so that it can do without."""
-
-
-def halvings(image_size: int, spatial_size: int) -> int:
-    """How often ``image_size`` is halved to become ``spatial_size``. Raises ``ValueError``."""
-    count = round(math.log2(max(image_size, 1) / spatial_size))
-    if count < 1 or spatial_size * 2**count != image_size:
-        allowed = ", ".join(str(spatial_size * 2**k) for k in range(1, 6))
-        raise ValueError(
-            f"image_size={image_size} is not valid for spatial_size={spatial_size}: expected that "
-            f"times a power of 2 ({allowed}, ...); collect with another --image-size"
-        )
-    return count
 
 
 class Residual(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -162,6 +163,18 @@ _SIZED: dict[Size, dict[str, Any]] = {
         "decoded_frames": 0,
     },
 }
+
+
+def halvings(image_size: int, spatial_size: int) -> int:
+    """How often ``image_size`` is halved to become ``spatial_size``. Raises ``ValueError``."""
+    count = round(math.log2(max(image_size, 1) / spatial_size))
+    if count < 1 or spatial_size * 2**count != image_size:
+        allowed = ", ".join(str(spatial_size * 2**k) for k in range(1, 6))
+        raise ValueError(
+            f"image_size={image_size} is not valid for spatial_size={spatial_size}: expected that "
+            f"times a power of 2 ({allowed}, ...); collect with another --image-size"
+        )
+    return count
 
 
 def visual_config(predictor: str = "spatial_jump", size: Size = "small") -> VisualConfig:
