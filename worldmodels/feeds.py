@@ -84,8 +84,8 @@ def _validation_split(dataset: Any) -> str:
 def noise(seed: int, number: int, device: str) -> Iterator[None]:
     """torch's generators as a function of seed and batch; the caller's are as before afterwards."""
     kind = torch.device(device)
-    devices = [kind] if kind.type != "cpu" else []
-    with torch.random.fork_rng(devices=devices, device_type=kind.type if devices else "cuda"):
+    devices = [kind] if kind.type == "cuda" else []  # that of MPS cannot be put back by device
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed((seed * 1_000_003 + number) % 2**63)
         yield
 
