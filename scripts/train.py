@@ -104,7 +104,10 @@ def parse(argv: list[str]) -> Arguments:
         model = {f.name: getattr(base.model, f.name) for f in fields(base.model)}
         base = replace(base, model=VisualArguments(**model))
     elif named.predictor or named.size:
-        raise cli.UsageError("--predictor and --size are options of --model visual")
+        given = f"--predictor {named.predictor}" if named.predictor else f"--size {named.size}"
+        raise cli.UsageError(
+            f"{given} is an option of --model visual, but the model is {base.model_name}"
+        )
     values = {f.name: getattr(base, f.name) for f in fields(TrainConfig)}
     return tyro.cli(
         Arguments,
@@ -217,7 +220,7 @@ def main() -> int | None:
     config = to_config(arguments)
 
     from worldmodels import experiment
-    from worldmodels.checkpoint import find_checkpoint
+    from worldmodels.checkpoint import CheckpointError, find_checkpoint
     from worldmodels.data import dataset_for
     from worldmodels.runs import RunFolder
 
@@ -231,7 +234,10 @@ def main() -> int | None:
             return
         run.update(resumed=[*run.record.get("resumed", []), sys.argv])
     elif config.pretrained:
-        find_checkpoint(config.pretrained)  # said before anything is collected
+        try:
+            find_checkpoint(config.pretrained)  # said before anything is collected
+        except CheckpointError as error:
+            raise cli.UsageError(f"--pretrained {config.pretrained}: {error}") from error
     dataset = dataset_for(config)
     _warn_of_empty_splits(dataset)
     if not resume:

@@ -117,7 +117,14 @@ def load(
     are not finite (unless `allow_nonfinite`).
     """
     folder = find_checkpoint(run, which)
-    config, tensors, _ = load_checkpoint(folder)
+    config, tensors, meta = load_checkpoint(folder)
+    if meta.get("epoch") == 0:
+        warnings.warn(
+            f"{folder} is of a run that stopped before its first epoch: its weights know nothing yet "
+            "(scripts/train.py --resume goes on)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     try:
         shell = _build(config, "meta")  # allocates nothing, whatever config asks for
         _check_tensors(folder, shell.state_dict(), tensors)

@@ -254,7 +254,7 @@ def default_config(
             model=visual,
             optim=VISUAL_OPTIM[size],
             epochs=VISUAL_EPOCHS[size] // (1 if visual.structure in ("jump", "lstm") else 2),
-            validation_steps=40,
+            validation_steps=visual.rollout_steps,  # beyond it, luck would choose the best
             device="auto",
         )
     options = SYSTEM_OPTIONS.get(system.name, {}).get(model_name, {})

@@ -83,8 +83,9 @@ class FrameWindows(Windows):
         longest = int(np.asarray(dataset.lengths).max())
         if longest < length:
             raise TrainingError(
-                f"the longest episode has {longest} steps, too few for windows of {length + 1} "
-                f"frames: lower --model.rollout-steps, or collect longer episodes"
+                f"windows of {length} steps are longer than the longest episode, {longest}: lower "
+                f"model.rollout_steps (or context_frames, pushforward_steps) by {length - longest} or "
+                "more, or collect longer episodes"
             )
         super().__init__(dataset, length, batch_size, seed, device)
         self.frames = Frames(dataset, device)

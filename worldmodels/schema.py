@@ -25,7 +25,8 @@ def require_count(name: str, value: int, low: int, high: int) -> None:
 def require_number(name: str, value: float, low: float, high: float = math.inf) -> None:
     """Raise ``ValueError`` unless ``value`` is finite and lies in [low, high]."""
     valid = math.isfinite(value) and low <= value <= high
-    require(name, value, valid, f"a finite number from {low:g} to {high:g}")
+    bounds = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+    require(name, value, valid, f"a finite number {bounds}")
 
 
 def config_hash(config: Any) -> str:

@@ -171,8 +171,9 @@ def halvings(image_size: int, spatial_size: int) -> int:
     if count < 1 or spatial_size * 2**count != image_size:
         allowed = ", ".join(str(spatial_size * 2**k) for k in range(1, 6))
         raise ValueError(
-            f"image_size={image_size} is not valid for spatial_size={spatial_size}: expected that "
-            f"times a power of 2 ({allowed}, ...); collect with another --image-size"
+            f"image_size={image_size} is not valid for spatial_size={spatial_size}: expected "
+            f"{spatial_size} times a power of 2 ({allowed}, ...); choose another "
+            "--data.image-size (of collect.py: --image-size)"
         )
     return count
 
