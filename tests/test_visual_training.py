@@ -248,7 +248,7 @@ def test_the_documented_recipe_runs(tmp_path):
         )
         assert done.returncode == 0, (words, done.stdout, done.stderr)
         printed.append(done.stdout)
-    assert len(printed) == 4
+    assert len(printed) == 5
     assert re.search(r"encoder: (\d+) of \1 tensors loaded", printed[1])
     assert "skipped dynamics.f.out.weight: this model has no such tensor" in printed[1]
     first, second = (load(tmp_path / "outputs" / name) for name in ("vae", "predictor"))
