@@ -75,7 +75,8 @@ def detached(model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     kl = divergence(mean, log_variance, model.config.free_bits)
     loss = error + model.config.beta * kl
     logs = {"reconstruction": error.detach(), "kl": kl.detach()}
-    target = model.transform(mean).unflatten(0, (-1, count)).detach()
+    with torch.no_grad():
+        target = model.transform(mean).unflatten(0, (-1, count))
     total = loss
     if model.config.train_predictor and model.config.predictor_weight:
         followed = following_error(model, frames, target, batch, first, valid)

@@ -13,6 +13,7 @@ from worldmodels.clips import Clip
 from worldmodels.interface import DivergenceError, Latent
 from worldmodels.pixel_metrics import brightness
 from worldmodels.pixel_recording import device_of, evaluating, read
+from worldmodels.pixel_scenes import idle_actions
 
 BACKGROUND_ROW = "constant background"
 COPY_ROW = "copy-last-frame"
@@ -114,9 +115,7 @@ def learned_energies(model: Any, clip: Clip) -> np.ndarray:
     That is ``model.conserve``, with neither control nor learned dissipation; a model without it is stepped
     under the action that does nothing.
     """
-    system, actions = clip.tasks.system, np.zeros_like(clip.tasks.actions)
-    if actions.ndim == 2:
-        actions[:] = int(np.abs(system.discrete_actions).sum(1).argmin())
+    actions = idle_actions(model.spec, *clip.tasks.actions.shape[:2])
     with evaluating(model), torch.inference_mode():
         latent = encode(model, clip)
         held = torch.as_tensor(actions, device=latent.z.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from worldmodels.schema import merge, require, require_count, require_number, suggestion
@@ -200,13 +200,3 @@ def visual_from_dict(values: dict[str, Any]) -> VisualConfig:
     for name, value in (("predictor", predictor), ("size", size)):
         require(f"model.{name}", value, isinstance(value, str), "a name")
     return merge(visual_config(predictor, size), values, "model")
-
-
-def differing(config: VisualConfig) -> dict[str, Any]:
-    """Options that differ from the defaults of the config's predictor and size."""
-    base = visual_config(config.predictor, config.size)
-    return {
-        f.name: getattr(config, f.name)
-        for f in fields(config)
-        if getattr(config, f.name) != getattr(base, f.name)
-    }
