@@ -22,7 +22,7 @@ import tyro
 from reporting import print_table, write_json
 
 import physgym
-from physgym import native
+from physgym.compile import native
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from reporting import write_json
 
-from worldmodels.config import MODELS, TrainConfig, config_hash, default_config, to_dict
+from worldmodels.configs.training import MODELS, TrainConfig, config_hash, default_config, to_dict
 
 SYSTEMS = ("oscillator", "pendulum", "spaceship", "three_body")
 CONSERVED = {"free_oscillator": "oscillator", "kepler": "spaceship"}
@@ -62,10 +62,10 @@ def train_and_score(task: str, config: TrainConfig, datasets: str) -> dict[str, 
     """One run: its row of the result."""
     import torch
 
-    from worldmodels.checkpoint import load
     from worldmodels.data import dataset_for
-    from worldmodels.rollout import imagine
-    from worldmodels.training import fit
+    from worldmodels.imagination import imagine
+    from worldmodels.storage.checkpoint import load
+    from worldmodels.training.fit import fit
 
     torch.set_num_threads(1)
     dataset = dataset_for(config, root=datasets, progress=False)
@@ -92,7 +92,7 @@ def train_and_score(task: str, config: TrainConfig, datasets: str) -> dict[str, 
 def score(task: str, dataset: Any, predict: Any) -> dict[str, Any]:
     """Errors of ``predict`` on the test split, from the start of each episode."""
     import physgym
-    from worldmodels import metrics
+    from worldmodels.evaluation.states import metrics
 
     system = physgym.get_system(dataset.env_name)
     scale = metrics.state_scale(dataset.subset("train"), system.angles)
@@ -116,7 +116,7 @@ def score(task: str, dataset: Any, predict: Any) -> dict[str, Any]:
 
 def long_energy_error(system: Any, test: Any, predict: Any, params: np.ndarray) -> float | None:
     """Largest relative error of the true energy in ``LONG`` unforced steps; the median over episodes."""
-    from worldmodels import metrics
+    from worldmodels.evaluation.states import metrics
 
     idle = np.repeat(test.actions[:, :1], LONG, 1)  # the buffer's only action is to do nothing
     states = predict(test.states[:, :1], idle, test.dt, params)
@@ -136,7 +136,7 @@ def floor_rows(task: str, datasets: str, data_seed: int) -> Iterator[dict[str, A
     """Rows of the predictors that were not trained, and of the oracle."""
     import physgym
     from worldmodels.data import dataset_for
-    from worldmodels.floors import floors_of, oracle
+    from worldmodels.evaluation.states.floors import floors_of, oracle
 
     dataset = dataset_for(
         config_of(task, "jump", 0, None, data_seed), root=datasets, progress=False

@@ -21,7 +21,13 @@ from typing import Any
 import numpy as np
 from reporting import print_table, write_json
 
-from worldmodels.config import PREDICTORS, TrainConfig, config_hash, default_config, to_dict
+from worldmodels.configs.training import (
+    PREDICTORS,
+    TrainConfig,
+    config_hash,
+    default_config,
+    to_dict,
+)
 
 HERE = Path(__file__).parent
 SYSTEMS = ("oscillator", "pendulum", "spaceship", "three_body")
@@ -43,10 +49,10 @@ def config_of(arguments: argparse.Namespace, env: str, predictor: str, seed: int
 def trained_row(arguments: argparse.Namespace, config: TrainConfig) -> dict[str, Any]:
     """Train (or go on with) one run, and score it."""
     import worldmodels
-    from worldmodels import experiment
     from worldmodels.data import dataset_for
-    from worldmodels.pixel_evaluation import evaluate_pixels
-    from worldmodels.runs import RunFolder
+    from worldmodels.evaluation.pixels.scoring import evaluate_pixels
+    from worldmodels.storage.runs import RunFolder
+    from worldmodels.training import experiment
 
     model: Any = config.model
     dataset = dataset_for(config)
@@ -110,7 +116,7 @@ def throughput(arguments: argparse.Namespace) -> None:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from worldmodels.devices import mixed_dtype, quick_matrices, resolve_device
+    from worldmodels.training.devices import mixed_dtype, quick_matrices, resolve_device
 
     device = resolve_device(arguments.device)
     best = fastest_products(device)
@@ -180,7 +186,7 @@ def training_step(
     import torch
 
     from worldmodels.interface import Spec
-    from worldmodels.optimisers import optimiser
+    from worldmodels.training.optimisers import optimiser
 
     torch.manual_seed(0)
     model = config.model.build(Spec("pendulum", dt=0.05, angles=(0,), image_size=64)).to(device)
@@ -217,7 +223,7 @@ def fastest_products(device: str) -> float:
     """FLOP/s of large matrix products in the fastest type of the device: what could be had at most."""
     import torch
 
-    from worldmodels.devices import mixed_dtype
+    from worldmodels.training.devices import mixed_dtype
 
     size = 8192 if device.startswith("cuda") else 1536
     a = torch.randn(size, size, device=device, dtype=mixed_dtype("auto", device) or torch.float32)

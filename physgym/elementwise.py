@@ -3,7 +3,7 @@ expression.
 
 Equations of a system use these names and nothing else, so one text serves a single environment
 (floats), a batch (arrays), training (tensors, with gradients) and the tracer that compiles it
-(`physgym.tracing`). Floats go through `math` and arrays through NumPy's loops over the same C
+(`physgym.compile.tracing`). Floats go through `math` and arrays through NumPy's loops over the same C
 library, which keeps both bit-identical for the functions listed here; `exp` and `tanh` are left out
 because NumPy's own versions differ in the last bit.
 """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from physgym.program import outcome
+from physgym.compile.program import outcome
 
 if TYPE_CHECKING:
     from physgym.system import System

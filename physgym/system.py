@@ -4,7 +4,7 @@ their registry.
 A system is stateless: every method is a pure function. Methods marked *equations* are written
 component by component with `+ - * /`, `abs`, comparisons joined by `& |`, and the names of
 `physgym.elementwise`, because they run on floats, arrays and tensors and are traced by
-`physgym.program`. Public methods take a state as a tuple of components or as one array or tensor
+`physgym.compile.program`. Public methods take a state as a tuple of components or as one array or tensor
 with the components on the last axis, and answer in kind.
 """
 
@@ -19,10 +19,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from physgym.compile.program import Program, substeps_for
 from physgym.elementwise import where, wrap
 from physgym.integrators import ORDERS
 from physgym.primitives import Arc, Arrow, Disc, Polyline, Primitive, Segment
-from physgym.program import Program, substeps_for
 
 __all__ = [
     "INTEGRATORS",
@@ -235,7 +235,7 @@ class System(ABC):
         dt: float | None = None,
         params: Any = None,
     ) -> tuple[Program, int]:
-        """The compiled step (see `physgym.program`) and its number of sub-steps for `dt`: as many
+        """The compiled step (see `physgym.compile.program`) and its number of sub-steps for `dt`: as many
         as the accuracy needs at `params` (floats or rows, of which the worst counts).
         """
         check_substeps(substeps)

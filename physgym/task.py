@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from physgym.compile.program import Program
 from physgym.elementwise import wrap
-from physgym.program import Program
 from physgym.system import REWARDS, System, check_dt, check_substeps, get_system
 
 OBS_MODES = ("state", "embedded", "pixels", "state_pixels")
@@ -153,10 +153,10 @@ class Task:
         out_of_bounds, events.
 
         `kind` is "floats", "arrays" or "tensors". The first two run as machine code where
-        `physgym.native` can.
+        `physgym.compile.native` can.
         """
         if self.program is not None:
-            from physgym import native
+            from physgym.compile import native
 
             if kind == "tensors" or not native.available():
                 return self.program.function(kind)

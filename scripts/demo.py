@@ -23,7 +23,7 @@ import physgym
 
 if TYPE_CHECKING:
     from worldmodels.data import Dataset
-    from worldmodels.recording import Policy
+    from worldmodels.films.recording import Policy
 
 MODELS = ("jump", "port_hamiltonian")
 PLANNED_IN, FILMED = MODELS  # the faster, and the one that is asked for more
@@ -98,8 +98,8 @@ def collect_buffer(config: DemoConfig, out: Path) -> Dataset:
 def train_model(config: DemoConfig, name: str, dataset: Dataset, out: Path) -> Any:
     """Train one structure with its default settings, for a short time, and load its best state."""
     import worldmodels
-    from worldmodels import experiment
-    from worldmodels.config import default_config
+    from worldmodels.configs.training import default_config
+    from worldmodels.training import experiment
 
     wanted = replace(
         default_config(dataset.env_name, name),
@@ -118,7 +118,7 @@ def train_model(config: DemoConfig, name: str, dataset: Dataset, out: Path) -> A
 
 def compare_models(models: dict[str, Any], dataset: Dataset, out: Path) -> None:
     """One table, and plots of error over horizon, energy over time and other step lengths."""
-    from worldmodels.reports import compare, write_report
+    from worldmodels.evaluation.states.report import compare, write_report
 
     dt_values = [0.5 * dataset.dt, dataset.dt, 2 * dataset.dt]
     with cli.progress("comparing", 4 * (len(models) + 4)) as advance:
@@ -130,8 +130,8 @@ def compare_models(models: dict[str, Any], dataset: Dataset, out: Path) -> None:
 def run_agents(config: DemoConfig, model: Any) -> None:
     """The same agents in the learned env and in the true one."""
     import worldmodels
-    from worldmodels.agents import evaluate_agent
-    from worldmodels.env import make_truth
+    from worldmodels.agents.stable_baselines import evaluate_agent
+    from worldmodels.envs.single import make_truth
 
     makers = {
         "in the learned env": lambda: worldmodels.make_env(model, num_envs=config.agents),
@@ -153,8 +153,8 @@ def run_agents(config: DemoConfig, model: Any) -> None:
 
 def policy_of(model: Any, name: str, seed: int) -> Policy:
     """A baseline by name, or a planner that imagines in ``model``."""
-    from worldmodels.planning import Planner
-    from worldmodels.recording import baseline
+    from worldmodels.agents.planning import Planner
+    from worldmodels.films.recording import baseline
 
     if name == "planner":
         planner = Planner(model, seed=seed)
@@ -178,8 +178,8 @@ def as_agent(
 
 def film_agent(config: DemoConfig, model: Any, out: Path) -> None:
     """A GIF of one true episode of the planner."""
-    from worldmodels.recording import captions, record
-    from worldmodels.video import film, write_video
+    from worldmodels.films.recording import captions, record
+    from worldmodels.films.video import film, write_video
 
     policy = policy_of(model, "planner", config.seed)
     shown = record(model.spec.env_name, model.spec.env_kwargs, policy, seed=config.seed)
@@ -190,8 +190,8 @@ def film_agent(config: DemoConfig, model: Any, out: Path) -> None:
 
 def film_beside_truth(config: DemoConfig, model: Any, out: Path) -> None:
     """An MP4 and a GIF of one true episode of random actions, beside the model's guess of it."""
-    from worldmodels.recording import film_beside, predict, record
-    from worldmodels.video import write_video
+    from worldmodels.films.recording import film_beside, predict, record
+    from worldmodels.films.video import write_video
 
     spec = model.spec
     recording = record(spec.env_name, spec.env_kwargs, "random", seed=config.seed)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import cli
 import tyro
 
-from worldmodels.config import LogConfig
+from worldmodels.configs.training import LogConfig
 
 if TYPE_CHECKING:
     from worldmodels.data import Dataset
@@ -90,7 +90,7 @@ def over_states(
     config: EvaluateConfig, models: Mapping[str, Any], dataset: Dataset, origin: str, folder: Path
 ) -> tuple[dict[str, Any], list[Path]]:
     """Compare models of states, print the tables, and write the report: it, and its files."""
-    from worldmodels.reports import compare, write_report
+    from worldmodels.evaluation.states.report import compare, write_report
 
     total, horizon = len(models) + 5, 100 if config.horizon is None else config.horizon
     with cli.progress("evaluating", total * (1 + len(config.dt_values))) as advance:
@@ -105,8 +105,8 @@ def over_pixels(
     config: EvaluateConfig, models: Mapping[str, Any], dataset: Dataset, origin: str, folder: Path
 ) -> tuple[dict[str, Any], list[Path]]:
     """Compare visual models, print the tables, and write the report: it, and its files."""
-    from worldmodels.pixel_evaluation import evaluate_pixels
-    from worldmodels.pixel_reports import write_report
+    from worldmodels.evaluation.pixels.report import write_report
+    from worldmodels.evaluation.pixels.scoring import evaluate_pixels
 
     horizon = 60 if config.horizon is None else config.horizon
     with cli.progress("evaluating: % done", 100) as advance:
@@ -157,7 +157,7 @@ def check_medium(runs: Sequence[Path], models: Sequence[Any]) -> None:
 
 def check_physics(config: EvaluateConfig, models: Mapping[str, Any], dataset: Dataset) -> None:
     """Refuse runs that learned other physics than the first, or warn where a dataset is named."""
-    from worldmodels.conditions import check_shared, mismatch
+    from worldmodels.evaluation.conditions import check_shared, mismatch
 
     specs = {name: model.spec for name, model in models.items()}
     if config.dataset is None:
@@ -177,7 +177,7 @@ def seed_of(run: Path) -> str:
 def find_test_data(config: EvaluateConfig) -> Dataset:
     """The dataset named, or the one that the first run learned from."""
     from worldmodels.data import load_dataset
-    from worldmodels.runs import RunFolder
+    from worldmodels.storage.runs import RunFolder
 
     if config.dataset is not None:
         return load_dataset(config.dataset)
@@ -202,7 +202,7 @@ def default_folder(config: EvaluateConfig) -> Path:
 
 def show(report: Mapping[str, Any]) -> None:
     """Print the report's tables."""
-    from worldmodels.reports import header, legend, step_length_table, table
+    from worldmodels.evaluation.states.report import header, legend, step_length_table, table
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
     wide = width >= 130
@@ -226,8 +226,8 @@ def show(report: Mapping[str, Any]) -> None:
 
 def show_pixels(report: Mapping[str, Any]) -> None:
     """Print the tables of a report in pixels that fit a terminal."""
-    from worldmodels.pixel_reports import definitions, tables
-    from worldmodels.reports import header
+    from worldmodels.evaluation.pixels.report import definitions, tables
+    from worldmodels.evaluation.states.report import header
 
     print(header(report))
     for table in tables(report, quartiles=False):
@@ -238,12 +238,12 @@ def show_pixels(report: Mapping[str, Any]) -> None:
 
 def film(model: Any, path: Path) -> Path:
     """A film of an episode of random actions: truth, model and their difference."""
-    from worldmodels.recording import film_beside, predict, record
-    from worldmodels.video import write_video
+    from worldmodels.films.recording import film_beside, predict, record
+    from worldmodels.films.video import write_video
 
     recording = record(model.spec.env_name, model.spec.env_kwargs, "random")
     if model.spec.image_size:
-        from worldmodels.pixel_recording import film_pixels
+        from worldmodels.films.pixel_recording import film_pixels
 
         with cli.progress("filming", 2 * len(recording.states)) as advance:
             drawn = film_pixels(model, recording, 240, advance)
@@ -258,8 +258,8 @@ def track(
     config: EvaluateConfig, report: Mapping[str, Any], folder: Path, files: list[Path]
 ) -> None:
     """Log the scores, the tables, the plots and the film, with what they came from."""
-    from worldmodels.checkpoint import find_checkpoint
-    from worldmodels.tracking import Logger
+    from worldmodels.storage.checkpoint import find_checkpoint
+    from worldmodels.training.tracking import Logger
 
     values = {
         "runs": [str(run) for run in config.runs],
@@ -284,7 +284,8 @@ def track(
 
 def logged_tables(report: Mapping[str, Any]) -> Iterator[tuple[str, list[str], list[list[Any]]]]:
     """Names, columns and rows of the tables to log."""
-    from worldmodels import pixel_reports, reports
+    from worldmodels.evaluation.pixels import report as pixel_reports
+    from worldmodels.evaluation.states import report as reports
 
     if report.get("kind") == "pixels":
         first = pixel_reports.tables(report)[0]

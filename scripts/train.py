@@ -16,7 +16,7 @@ import cli
 import tyro
 
 import physgym
-from worldmodels.config import (
+from worldmodels.configs.training import (
     KINDS,
     PREDICTORS,
     EnvConfig,
@@ -25,11 +25,11 @@ from worldmodels.config import (
     default_config,
     from_dict,
 )
-from worldmodels.storage import parse_json
+from worldmodels.storage.files import parse_json
 
 if TYPE_CHECKING:
     from worldmodels.data import Dataset
-    from worldmodels.runs import RunFolder
+    from worldmodels.storage.runs import RunFolder
 
 EXAMPLE = "python scripts/train.py --env pendulum --model port_hamiltonian --model.hidden 128"
 
@@ -188,8 +188,8 @@ def to_config(arguments: Arguments) -> TrainConfig:
 
 def _nothing_to_do(run: RunFolder, epochs: int) -> str:
     """What to tell who resumes a run that has its `epochs` already; empty where it has not."""
-    from worldmodels.checkpoint import CONFIG
-    from worldmodels.storage import StorageError, read_sealed
+    from worldmodels.storage.checkpoint import CONFIG
+    from worldmodels.storage.files import StorageError, read_sealed
 
     try:
         done = int(read_sealed(run.checkpoints / "last" / CONFIG)["epoch"])
@@ -219,10 +219,10 @@ def main() -> int | None:
     arguments = parse(sys.argv[1:])
     config = to_config(arguments)
 
-    from worldmodels import experiment
-    from worldmodels.checkpoint import CheckpointError, find_checkpoint
     from worldmodels.data import dataset_for
-    from worldmodels.runs import RunFolder
+    from worldmodels.storage.checkpoint import CheckpointError, find_checkpoint
+    from worldmodels.storage.runs import RunFolder
+    from worldmodels.training import experiment
 
     began = time.perf_counter()
     resume = arguments.resume is not None

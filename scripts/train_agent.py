@@ -21,7 +21,7 @@ import tyro
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
 
-    from worldmodels.agents import Returns
+    from worldmodels.agents.stable_baselines import Returns
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ def _default_out(args: Arguments) -> Path:
 
 def _check_agent(args: Arguments) -> None:
     """Raise ValueError for an agent that cannot serve the run's actions; loads nothing heavy."""
-    from worldmodels.agents import check_actions
-    from worldmodels.checkpoint import CONFIG, find_checkpoint
-    from worldmodels.storage import StorageError, read_sealed
+    from worldmodels.agents.stable_baselines import check_actions
+    from worldmodels.storage.checkpoint import CONFIG, find_checkpoint
+    from worldmodels.storage.files import StorageError, read_sealed
 
     if args.run is None:
         return  # the true env is made with the actions that the agent needs
@@ -113,7 +113,7 @@ def _places(args: Arguments) -> dict[str, Any]:
 
     import physgym
     import worldmodels
-    from worldmodels.env import make_truth
+    from worldmodels.envs.single import make_truth
 
     common: dict[str, Any] = {"autoreset_mode": "SameStep"}
     if args.run is None:
@@ -136,7 +136,7 @@ def _places(args: Arguments) -> dict[str, Any]:
 
 
 def _train(args: Arguments, place: str, make: Any) -> tuple[Any, float]:
-    from worldmodels.agents import train_agent
+    from worldmodels.agents.stable_baselines import train_agent
 
     env: VectorEnv = make(args.num_envs)
     begun, done = time.perf_counter(), 0
@@ -153,7 +153,7 @@ def _train(args: Arguments, place: str, make: Any) -> tuple[Any, float]:
 
 
 def _evaluate(args: Arguments, agent: Any, make: Any) -> Returns:
-    from worldmodels.agents import evaluate_agent, greedy
+    from worldmodels.agents.stable_baselines import evaluate_agent, greedy
 
     env = make(args.episodes)
     result = evaluate_agent(greedy(agent), env, seed=args.seed + 1_000_000)

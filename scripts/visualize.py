@@ -80,7 +80,7 @@ def main() -> None:
     if config.out is None:
         show(config)
         return
-    from worldmodels.video import write_video
+    from worldmodels.films.video import write_video
 
     frames, fps = (beside if config.run else alone)(config)
     with cli.progress("writing", len(frames)) as advance:
@@ -105,8 +105,8 @@ def show(config: VisualizeConfig) -> None:
 
 def alone(config: VisualizeConfig) -> tuple[np.ndarray, float]:
     """Film (T+1, size, size, 3) of the true env, and its frames a second."""
-    from worldmodels.recording import captions, record
-    from worldmodels.video import film
+    from worldmodels.films.recording import captions, record
+    from worldmodels.films.video import film
 
     shown = record(config.env or "pendulum", {}, config.policy, config.steps, config.seed)
     lines = captions(shown, shown.states)
@@ -118,13 +118,13 @@ def alone(config: VisualizeConfig) -> tuple[np.ndarray, float]:
 
 def beside(config: VisualizeConfig) -> tuple[np.ndarray, float]:
     """Film of the truth, a model and their difference, and its frames a second."""
-    from worldmodels.recording import film_beside, predict, record
+    from worldmodels.films.recording import film_beside, predict, record
 
     model = load_model(config)
     spec = model.spec
     recording = record(spec.env_name, spec.env_kwargs, config.policy, config.steps, config.seed)
     if spec.image_size:
-        from worldmodels.pixel_recording import film_pixels
+        from worldmodels.films.pixel_recording import film_pixels
 
         with cli.progress("drawing", len(recording.states)) as advance:
             film = film_pixels(model, recording, config.size or 360, advance)
@@ -149,9 +149,9 @@ def load_model(config: VisualizeConfig) -> Any:
 def draw(config: VisualizeConfig, folder: Path) -> list[Path]:
     """Write the pictures of a model of pixels into ``folder``."""
     from worldmodels.data import load_dataset
-    from worldmodels.pixel_plots import write_pictures
-    from worldmodels.pixel_recording import check_sees_pixels
-    from worldmodels.runs import RunFolder
+    from worldmodels.films.pixel_recording import check_sees_pixels
+    from worldmodels.films.pixels import write_pictures
+    from worldmodels.storage.runs import RunFolder
 
     model = load_model(config)
     check_sees_pixels(model)

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodels import storage
-from worldmodels.checkpoint import (
+from worldmodels.storage import files as storage
+from worldmodels.storage.checkpoint import (
     resume_checkpoint,
     save_checkpoint,
 )

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 import physgym
-from worldmodels.config import MODELS
+from worldmodels.configs.training import MODELS
+from worldmodels.configs.visual import visual_config
+from worldmodels.envs.task import controls_of, judge, task_of
 from worldmodels.interface import Batch, Latent, Spec, WorldModel
-from worldmodels.task import controls_of, judge, task_of
-from worldmodels.visual_config import visual_config
 
 
 def make_spec(name: str, **env_kwargs: Any) -> Spec:

@@ -20,10 +20,10 @@ from model_doubles import Perfect, make_spec
 
 import physgym
 import worldmodels
-from worldmodels import agents
-from worldmodels.checkpoint import save_checkpoint
-from worldmodels.config import MODELS, to_dict
-from worldmodels.env import make_truth
+from worldmodels.agents import stable_baselines as agents
+from worldmodels.configs.training import MODELS, to_dict
+from worldmodels.envs.single import make_truth
+from worldmodels.storage.checkpoint import save_checkpoint
 
 sb3 = pytest.importorskip("stable_baselines3")
 

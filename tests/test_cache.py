@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from data_cases import SMALL
 
-from worldmodels import storage
-from worldmodels.config import DataConfig, EnvConfig, TrainConfig
+from worldmodels.configs.training import DataConfig, EnvConfig, TrainConfig
 from worldmodels.data import (
     CollectConfig,
     DatasetError,
@@ -20,6 +19,7 @@ from worldmodels.data import (
     dataset_for,
     load_dataset,
 )
+from worldmodels.storage import files as storage
 
 
 @pytest.fixture(scope="module")

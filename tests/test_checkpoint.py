@@ -32,8 +32,8 @@ from checkpoint_cases import (
     unchanged,
 )
 
-from worldmodels import storage
-from worldmodels.checkpoint import (
+from worldmodels.storage import files as storage
+from worldmodels.storage.checkpoint import (
     CheckpointError,
     RunLock,
     find_checkpoint,

@@ -20,13 +20,13 @@ import pytest
 import train as train_script
 
 import physgym
-from worldmodels import experiment
-from worldmodels.checkpoint import CheckpointError, find_checkpoint
-from worldmodels.config import MODELS, TrainConfig, default_config, to_dict
+from worldmodels.configs.training import MODELS, TrainConfig, default_config, to_dict
 from worldmodels.data import dataset_for
-from worldmodels.runs import RunError, RunFolder
-from worldmodels.storage import RunLock
-from worldmodels.tracking import read_metrics
+from worldmodels.storage.checkpoint import CheckpointError, find_checkpoint
+from worldmodels.storage.files import RunLock
+from worldmodels.storage.runs import RunError, RunFolder
+from worldmodels.training import experiment
+from worldmodels.training.tracking import read_metrics
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(

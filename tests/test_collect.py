@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from worldmodels import storage
 from worldmodels.data import CollectConfig, DatasetError, collect, load_dataset, store
 from worldmodels.data.progress import Progress
 from worldmodels.data.workers import run_jobs
+from worldmodels.storage import files as storage
 
 ROOT = Path(__file__).parents[1]
 CONFIG = CollectConfig(

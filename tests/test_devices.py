@@ -9,9 +9,9 @@ import pytest
 import torch
 from visual_cases import fitted, pictures, random_batch, tiny_model, tiny_training
 
-from worldmodels import devices
-from worldmodels.devices import DeviceError, mixed_dtype, quick_matrices, resolve_device
-from worldmodels.rollout import imagine
+from worldmodels.imagination import imagine
+from worldmodels.training import devices
+from worldmodels.training.devices import DeviceError, mixed_dtype, quick_matrices, resolve_device
 
 
 def test_auto_is_the_first_device_there(monkeypatch):

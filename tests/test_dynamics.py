@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldmodels.config import ADAPTIVE, MODELS, NewtonianConfig, PortHamiltonianConfig
+from worldmodels.configs.training import ADAPTIVE, MODELS, NewtonianConfig, PortHamiltonianConfig
 from worldmodels.dynamics import build_dynamics
-from worldmodels.fields import Energy, embed, embed_adjoint
+from worldmodels.dynamics.fields import Energy, embed, embed_adjoint
 from worldmodels.interface import STRUCTURES, DivergenceError, Dynamics, Latent, Medium
 
 MEDIA = {

@@ -13,13 +13,20 @@ import pytest
 from model_doubles import Perfect, Still, make_spec
 
 import physgym
-from worldmodels import evaluation, plots, problems, reports
-from worldmodels.conditions import check_shared, describe, mismatch
-from worldmodels.contenders import floor_entries, model_entry, oracle_entry, oracles_of
+from worldmodels.agents.planning import Planner
 from worldmodels.data import CollectConfig, Dataset, collect, load_dataset
-from worldmodels.evaluation import Entry
-from worldmodels.planning import Planner
-from worldmodels.recording import POLICIES, baseline, predict, record
+from worldmodels.evaluation import plots, problems
+from worldmodels.evaluation.conditions import check_shared, describe, mismatch
+from worldmodels.evaluation.states import report as reports
+from worldmodels.evaluation.states import scoring as evaluation
+from worldmodels.evaluation.states.baselines import (
+    floor_entries,
+    model_entry,
+    oracle_entry,
+    oracles_of,
+)
+from worldmodels.evaluation.states.scoring import Entry
+from worldmodels.films.recording import POLICIES, baseline, predict, record
 
 STEPS = 20
 
@@ -255,7 +262,7 @@ def test_a_row_that_shows_no_line_says_why() -> None:
 
 
 def test_every_structure_has_its_own_colour() -> None:
-    from worldmodels.config import MODELS
+    from worldmodels.configs.training import MODELS
 
     assert set(MODELS) <= set(plots.MODEL_COLORS)
     assert len(set(plots.MODEL_COLORS.values())) == len(plots.MODEL_COLORS)

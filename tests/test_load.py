@@ -11,15 +11,15 @@ import torch
 from checkpoint_cases import forge
 
 import physgym
-from worldmodels.checkpoint import (
+from worldmodels.configs.training import MODELS, NewtonianConfig, to_dict
+from worldmodels.interface import Spec
+from worldmodels.models.states import build
+from worldmodels.storage.checkpoint import (
     CheckpointError,
     load,
     load_checkpoint,
     save_checkpoint,
 )
-from worldmodels.config import MODELS, NewtonianConfig, to_dict
-from worldmodels.interface import Spec
-from worldmodels.state import build
 
 
 @pytest.fixture

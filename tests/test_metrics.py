@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import physgym
-from worldmodels import floors, metrics
+from worldmodels.evaluation.states import floors, metrics
 
 
 def test_angles_are_compared_the_shorter_way_round() -> None:

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from model_doubles import make_pixel_spec, visual_model
 
-from worldmodels import agents
-from worldmodels.checkpoint import save_checkpoint
-from worldmodels.config import to_dict
-from worldmodels.env import make_env, make_truth
+from worldmodels.agents import stable_baselines as agents
+from worldmodels.configs.training import to_dict
+from worldmodels.envs.single import make_env, make_truth
+from worldmodels.storage.checkpoint import save_checkpoint
 
 pytest.importorskip("stable_baselines3")
 ROOT = Path(__file__).parent.parent

@@ -19,9 +19,9 @@ from gymnasium.vector import AutoresetMode
 from model_doubles import Glow, PerfectPixels, assert_same, make_pixel_spec, visual_model
 
 import physgym
-from worldmodels.checkpoint import save_checkpoint
-from worldmodels.config import to_dict
-from worldmodels.env import WorldModelEnv, WorldModelVectorEnv, make_env, make_truth
+from worldmodels.configs.training import to_dict
+from worldmodels.envs.single import WorldModelEnv, WorldModelVectorEnv, make_env, make_truth
+from worldmodels.storage.checkpoint import save_checkpoint
 
 SYSTEMS = list(physgym.SYSTEMS)
 torch.set_num_threads(1)

@@ -18,15 +18,18 @@ from model_doubles import Perfect, make_spec, small_model
 
 import physgym
 from physgym.rendering import render_batch
-from worldmodels import clips, experiment, pixel_metrics, problems
-from worldmodels.config import DataConfig, default_config
+from worldmodels.configs.training import DataConfig, default_config
 from worldmodels.data import CollectConfig, Dataset, collect, dataset_for, load_dataset
+from worldmodels.evaluation import problems
+from worldmodels.evaluation.pixels import metrics as pixel_metrics
+from worldmodels.evaluation.pixels import problems as clips
+from worldmodels.evaluation.pixels.baselines import BACKGROUND_ROW, COPY_ROW, encode, model_entry
+from worldmodels.evaluation.pixels.readout import readout_of
+from worldmodels.evaluation.pixels.report import definitions, tables, write_report
+from worldmodels.evaluation.pixels.scores import Ruler, measure, row_scores
+from worldmodels.evaluation.pixels.scoring import background_of, entries_of, evaluate_pixels
 from worldmodels.interface import DivergenceError, Latent, Spec
-from worldmodels.pixel_contenders import BACKGROUND_ROW, COPY_ROW, encode, model_entry
-from worldmodels.pixel_evaluation import background_of, entries_of, evaluate_pixels
-from worldmodels.pixel_reports import definitions, tables, write_report
-from worldmodels.pixel_scores import Ruler, measure, row_scores
-from worldmodels.readout import readout_of
+from worldmodels.training import experiment
 
 SIZE, STEPS = 32, 8
 cv2 = pytest.importorskip("cv2")

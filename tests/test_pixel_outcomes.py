@@ -11,7 +11,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from model_doubles import Glow, make_pixel_spec
 
-from worldmodels.env import WorldModelEnv, WorldModelVectorEnv
+from worldmodels.envs.single import WorldModelEnv, WorldModelVectorEnv
 
 WAYS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "nan": lambda z: z * float("nan"),

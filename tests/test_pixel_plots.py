@@ -15,15 +15,17 @@ from model_doubles import make_spec, small_model
 from PIL import Image
 
 from physgym.rendering import SCREEN
-from worldmodels import mosaics, pixel_energy, pixel_plots, pixel_recording
-from worldmodels.config import default_config
+from worldmodels.configs.training import default_config
 from worldmodels.data import CollectConfig, collect, load_dataset
+from worldmodels.films import energy as pixel_energy
+from worldmodels.films import mosaics, pixel_recording
+from worldmodels.films import pixels as pixel_plots
+from worldmodels.films.pixel_recording import film_pixels, true_frames
+from worldmodels.films.pixels import write_pictures
+from worldmodels.films.recording import record
+from worldmodels.films.scenes import Scenes, cut, idle_actions, without_action
+from worldmodels.films.video import LEARNED_COLOR, TRUE_COLOR
 from worldmodels.interface import Batch, DivergenceError, Latent, Spec, WorldModel
-from worldmodels.pixel_plots import write_pictures
-from worldmodels.pixel_recording import film_pixels, true_frames
-from worldmodels.pixel_scenes import Scenes, cut, idle_actions, without_action
-from worldmodels.recording import record
-from worldmodels.video import LEARNED_COLOR, TRUE_COLOR
 
 SIZE = 32
 cv2 = pytest.importorskip("cv2")

@@ -13,9 +13,9 @@ from model_doubles import Glow, make_pixel_spec, visual_model
 import physgym
 from physgym.task import Task
 from worldmodels.data import CollectConfig, collect, load_dataset
-from worldmodels.env import WorldModelVectorEnv, make_truth
-from worldmodels.pixel_starts import BufferFrames, TrueFrames, rewind
-from worldmodels.task import task_of
+from worldmodels.envs.pixel_starts import BufferFrames, TrueFrames, rewind
+from worldmodels.envs.single import WorldModelVectorEnv, make_truth
+from worldmodels.envs.task import task_of
 
 SYSTEMS = list(physgym.SYSTEMS)
 KINDS = [(name, kind) for name, s in physgym.SYSTEMS.items() for kind in s.integrators]

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import physgym
-from worldmodels import probes
-from worldmodels.probes import Samples
+from worldmodels.evaluation.pixels import probes
+from worldmodels.evaluation.pixels.probes import Samples
 
 
 def samples(count: int, seed: int, wide: int = 12, curved: bool = False) -> Samples:

@@ -11,7 +11,7 @@ import pytest
 from system_cases import METHODS, NAMES, row_of, rows_of
 
 from physgym import SYSTEMS, integrators
-from physgym.program import MAX_SUBSTEPS
+from physgym.compile.program import MAX_SUBSTEPS
 from physgym.task import Task
 
 # -- the generated program ---------------------------------------------------------------
@@ -77,7 +77,7 @@ def test_native_code_is_python_to_the_bit(
     name: str, integrator: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("llvmlite")
-    from physgym import native
+    from physgym.compile import native
 
     monkeypatch.delenv("PHYSGYM_NATIVE", raising=False)
     task = Task(name, integrator=integrator)
@@ -106,7 +106,7 @@ def test_native_code_is_python_to_the_bit(
 
 def test_native_code_on_many_threads_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("llvmlite")
-    from physgym import native
+    from physgym.compile import native
 
     task = Task("pendulum")
     assert task.program is not None

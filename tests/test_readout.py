@@ -11,7 +11,7 @@ import torch
 import physgym
 from physgym.primitives import Disc, Segment
 from physgym.rendering import render, render_batch
-from worldmodels.readout import centroid_error, centroids, readout_of, weights
+from worldmodels.evaluation.pixels.readout import centroid_error, centroids, readout_of, weights
 
 
 def drawn(name: str, start: str, size: int = 64) -> tuple[torch.Tensor, np.ndarray]:

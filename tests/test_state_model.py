@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodels.checkpoint import load, save_checkpoint
-from worldmodels.config import MODELS, default_config, from_dict, to_dict
+from worldmodels.configs.training import MODELS, default_config, from_dict, to_dict
+from worldmodels.imagination import imagine
 from worldmodels.interface import Batch, Latent, Spec, WorldModel, select
-from worldmodels.rollout import imagine
-from worldmodels.state import StateWorldModel, build
+from worldmodels.models.states import StateWorldModel, build
+from worldmodels.storage.checkpoint import load, save_checkpoint
 
 SPECS = {
     "oscillator": Spec("oscillator", {}, 0.1, 2, (), "discrete", 3, ("mass", "stiffness")),

@@ -16,8 +16,8 @@ from checkpoint_cases import (
     raise_no_space,
 )
 
-from worldmodels import storage
-from worldmodels.checkpoint import (
+from worldmodels.storage import files as storage
+from worldmodels.storage.checkpoint import (
     LockedError,
     RunLock,
     atomic_write,
@@ -118,7 +118,7 @@ FORBIDDEN_CALLS = {
 }
 
 
-ALLOWED = {"physgym/program.py": ["exec"]}
+ALLOWED = {"physgym/compile/program.py": ["exec"]}
 """Compiles the equations of the systems, source that it prints itself; it reads no file."""
 
 

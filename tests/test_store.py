@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from data_cases import SMALL, content
 
-from worldmodels import storage
 from worldmodels.data import (
     DatasetError,
     collect,
@@ -19,6 +18,7 @@ from worldmodels.data import (
     repair,
     store,
 )
+from worldmodels.storage import files as storage
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import pytest
 
-from worldmodels.config import LogConfig
-from worldmodels.tracking import Logger, read_metrics
+from worldmodels.configs.training import LogConfig
+from worldmodels.training.tracking import Logger, read_metrics
 
 NO_SERVER = "http://127.0.0.1:9"
 SCALARS = (float("nan"), float("inf"), -float("inf"), np.float32("nan"), np.array(np.inf))
@@ -62,7 +62,7 @@ def test_disabled_writes_rows_and_nothing_else(tmp_path):
 
 def test_disabled_imports_no_wandb(tmp_path):
     code = (
-        "import sys; from worldmodels.tracking import Logger; l = Logger('run');"
+        "import sys; from worldmodels.training.tracking import Logger; l = Logger('run');"
         "l.log({'a': 1}, 0); l.finish(); sys.exit('wandb' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, timeout=60).returncode == 0

@@ -20,10 +20,13 @@ import torch
 from data_cases import Log
 
 import physgym
-from worldmodels import batches, feeds, optimisers, training
-from worldmodels.checkpoint import load, resume_checkpoint
-from worldmodels.config import MODELS, OptimConfig, TrainConfig, default_config
-from worldmodels.soap import SOAP
+from worldmodels.configs.training import MODELS, OptimConfig, TrainConfig, default_config
+from worldmodels.data import batches
+from worldmodels.storage.checkpoint import load, resume_checkpoint
+from worldmodels.training import fit as training
+from worldmodels.training import loaders as feeds
+from worldmodels.training import optimisers
+from worldmodels.training.soap import SOAP
 
 
 def buffer(name: str = "oscillator", count: int = 24, steps: int = 30) -> SimpleNamespace:
@@ -181,7 +184,10 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_training import DATA, Log, folder, small
-from worldmodels import batches, feeds, optimisers, training
+from worldmodels.data import batches
+from worldmodels.training import loaders as feeds
+from worldmodels.training import optimisers
+from worldmodels.training import fit as training
 training.fit(small("newtonian", 40), DATA, folder(Path(sys.argv[2])), Log(), resume=sys.argv[3] == "resume")
 """
 
@@ -228,7 +234,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
 
 
 def spoil_losses(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool]) -> None:
-    from worldmodels.state import StateWorldModel
+    from worldmodels.models.states import StateWorldModel
 
     loss, calls = StateWorldModel.loss, [0]
 

@@ -7,8 +7,8 @@ import pytest
 from model_doubles import assert_same, make_spec, small_model
 
 import physgym
-from worldmodels.env import WorldModelEnv, WorldModelVectorEnv
-from worldmodels.predictor import calibrate_uncertainty
+from worldmodels.envs.predictor import calibrate_uncertainty
+from worldmodels.envs.single import WorldModelEnv, WorldModelVectorEnv
 
 
 def test_an_ensemble_tells_its_uncertainty() -> None:

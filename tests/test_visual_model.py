@@ -8,14 +8,14 @@ import pytest
 import torch
 from visual_cases import SIDE, random_batch, tiny_config, tiny_model, tiny_spec
 
-from worldmodels import objectives
-from worldmodels.checkpoint import load, save_checkpoint
-from worldmodels.config import PREDICTORS, default_config, from_dict, to_dict
+from worldmodels.configs.training import PREDICTORS, default_config, from_dict, to_dict
+from worldmodels.configs.visual import halvings
+from worldmodels.imagination import imagine
 from worldmodels.interface import Batch, Latent, select
-from worldmodels.objectives import divergence, sample
-from worldmodels.rollout import imagine
-from worldmodels.state import build
-from worldmodels.visual_config import halvings
+from worldmodels.models import objectives
+from worldmodels.models.objectives import divergence, sample
+from worldmodels.models.states import build
+from worldmodels.storage.checkpoint import load, save_checkpoint
 
 HAMILTONIAN = [name for name in PREDICTORS if name.endswith("hamiltonian")]
 CONTINUOUS = tiny_spec("continuous", 2)

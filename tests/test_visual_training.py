@@ -24,14 +24,15 @@ from visual_cases import (
     trained_on_oscillator,
 )
 
-from worldmodels import pixel_batches, training
-from worldmodels.batches import TrainingError
-from worldmodels.checkpoint import CheckpointError, load
-from worldmodels.config import PREDICTORS
+from worldmodels.configs.training import PREDICTORS
 from worldmodels.data import CollectConfig, collect, load_dataset
+from worldmodels.data import frames as pixel_batches
+from worldmodels.data.batches import TrainingError
+from worldmodels.data.frames import Frames, FrameValidation, FrameWindows
+from worldmodels.imagination import imagine
 from worldmodels.interface import Latent
-from worldmodels.pixel_batches import Frames, FrameValidation, FrameWindows
-from worldmodels.rollout import imagine
+from worldmodels.storage.checkpoint import CheckpointError, load
+from worldmodels.training import fit as training
 
 ROOT = Path(__file__).parent.parent
 

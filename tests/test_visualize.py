@@ -19,14 +19,15 @@ from model_doubles import Perfect, make_spec
 from PIL import Image
 
 import physgym
-from worldmodels import experiment, video
-from worldmodels.checkpoint import save_checkpoint
-from worldmodels.config import DataConfig, default_config, to_dict
+from worldmodels.configs.training import DataConfig, default_config, to_dict
 from worldmodels.data import CollectConfig, DatasetError, collect, dataset_for
+from worldmodels.films import video
+from worldmodels.films.recording import film_beside, predict, record
+from worldmodels.films.video import film, side_by_side, write_video
 from worldmodels.interface import Spec
-from worldmodels.recording import film_beside, predict, record
-from worldmodels.runs import RunFolder
-from worldmodels.video import film, side_by_side, write_video
+from worldmodels.storage.checkpoint import save_checkpoint
+from worldmodels.storage.runs import RunFolder
+from worldmodels.training import experiment
 
 cv2 = pytest.importorskip("cv2")
 

@@ -14,8 +14,8 @@ from gymnasium.vector import AutoresetMode
 from model_doubles import Perfect, Still, make_spec, small_model
 
 import physgym
-from worldmodels.config import MODELS
-from worldmodels.env import WorldModelEnv, WorldModelVectorEnv
+from worldmodels.configs.training import MODELS
+from worldmodels.envs.single import WorldModelEnv, WorldModelVectorEnv
 from worldmodels.interface import DivergenceError
 
 torch.set_num_threads(1)

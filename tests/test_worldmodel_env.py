@@ -20,9 +20,9 @@ from model_doubles import Perfect, assert_same, make_spec
 
 import physgym
 import worldmodels  # noqa: F401  (registers the learned env)
-from worldmodels.checkpoint import save_checkpoint
-from worldmodels.config import MODELS, to_dict
-from worldmodels.env import WorldModelEnv, WorldModelVectorEnv, make_env, make_truth
+from worldmodels.configs.training import MODELS, to_dict
+from worldmodels.envs.single import WorldModelEnv, WorldModelVectorEnv, make_env, make_truth
+from worldmodels.storage.checkpoint import save_checkpoint
 
 SYSTEMS = list(physgym.SYSTEMS)
 torch.set_num_threads(1)

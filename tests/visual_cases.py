@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from data_cases import Log
 
-from worldmodels import training
-from worldmodels.checkpoint import load
-from worldmodels.config import TrainConfig, default_config
+from worldmodels.configs.training import TrainConfig, default_config
 from worldmodels.data import CollectConfig, Dataset, collect, load_dataset
 from worldmodels.interface import Batch, Spec
+from worldmodels.storage.checkpoint import load
+from worldmodels.training import fit as training
 
 SIDE = 16
 """Height and width of the smallest pictures."""

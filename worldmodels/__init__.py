@@ -12,19 +12,24 @@ from typing import Any
 from worldmodels.registration import register as _register
 
 _HOME = {
-    "Dataset": "worldmodels.data",
-    "TrainConfig": "worldmodels.config",
+    "CollectConfig": "worldmodels.data.config",
+    "Dataset": "worldmodels.data.dataset",
+    "Planner": "worldmodels.agents.planning",
+    "TrainConfig": "worldmodels.configs.training",
     "WorldModel": "worldmodels.interface",
-    "WorldModelEnv": "worldmodels.env",
-    "WorldModelVectorEnv": "worldmodels.env",
-    "collect": "worldmodels.data",
-    "dataset_for": "worldmodels.data",
-    "default_config": "worldmodels.config",
-    "imagine": "worldmodels.rollout",
-    "load": "worldmodels.checkpoint",
-    "load_dataset": "worldmodels.data",
-    "make_env": "worldmodels.env",
-    "train": "worldmodels.experiment",
+    "WorldModelEnv": "worldmodels.envs.single",
+    "WorldModelVectorEnv": "worldmodels.envs.vector",
+    "calibrate_uncertainty": "worldmodels.envs.predictor",
+    "collect": "worldmodels.data.collecting",
+    "dataset_for": "worldmodels.data.cache",
+    "default_config": "worldmodels.configs.training",
+    "evaluate": "worldmodels.evaluation.states.scoring",
+    "imagine": "worldmodels.imagination",
+    "load": "worldmodels.storage.checkpoint",
+    "load_dataset": "worldmodels.data.dataset",
+    "make_env": "worldmodels.envs.single",
+    "to_sb3_vecenv": "worldmodels.agents.stable_baselines",
+    "train": "worldmodels.training.experiment",
 }
 
 __all__ = sorted(_HOME)

@@ -20,8 +20,8 @@ def register() -> None:
         return
     gymnasium.register(
         id=ENV_ID,
-        entry_point="worldmodels.env:WorldModelEnv",
-        vector_entry_point="worldmodels.env:WorldModelVectorEnv",
+        entry_point="worldmodels.envs.single:WorldModelEnv",
+        vector_entry_point="worldmodels.envs.single:WorldModelVectorEnv",
     )
 
 

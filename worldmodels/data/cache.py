@@ -12,10 +12,10 @@ from worldmodels.data.collecting import collect
 from worldmodels.data.config import CollectConfig
 from worldmodels.data.dataset import Dataset, find_dataset, load_dataset
 from worldmodels.data.store import DatasetError
-from worldmodels.storage import LockedError
+from worldmodels.storage.files import LockedError
 
 if TYPE_CHECKING:
-    from worldmodels.config import TrainConfig
+    from worldmodels.configs.training import TrainConfig
 
 LONGEST_WAIT = 3600.0
 """Seconds for which a run waits while another process collects the dataset both need."""

@@ -16,7 +16,6 @@ from gymnasium import Space, spaces
 
 import physgym
 from physgym.system import System
-from worldmodels import storage
 from worldmodels.data import store
 from worldmodels.data.config import CollectConfig
 from worldmodels.data.policies import BEHAVIOURS
@@ -24,6 +23,7 @@ from worldmodels.data.progress import Progress
 from worldmodels.data.rollouts import Tick, make_vector_env, pictures, roll_out, steps_of
 from worldmodels.data.store import DatasetError, Shard
 from worldmodels.data.workers import run_jobs
+from worldmodels.storage import files as storage
 
 _PACKAGES = ("physgym", "numpy", "gymnasium", "h5py")
 

@@ -21,7 +21,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from worldmodels import storage
+from worldmodels.storage import files as storage
 
 FORMAT_VERSION = 1
 HEADER = "dataset.json"

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from typing import Any
 
-from worldmodels.config import ModelConfig
+from worldmodels.configs.training import ModelConfig
 from worldmodels.interface import STRUCTURES, Dynamics, Medium
 
 

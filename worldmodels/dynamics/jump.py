@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from worldmodels.config import JumpConfig
-from worldmodels.fields import ActionEmbedding, Network, embed, embedded_size, tile
+from worldmodels.configs.training import JumpConfig
+from worldmodels.dynamics.fields import ActionEmbedding, Network, embed, embedded_size, tile
 from worldmodels.interface import Dynamics, Latent, Medium, register
 
 

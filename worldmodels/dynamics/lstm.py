@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from worldmodels.config import LSTMConfig
-from worldmodels.fields import ActionEmbedding, Network, embed, embedded_size, layer, tile
+from worldmodels.configs.training import LSTMConfig
+from worldmodels.dynamics.fields import ActionEmbedding, Network, embed, embedded_size, layer, tile
 from worldmodels.interface import Dynamics, Latent, Medium, register
 
 

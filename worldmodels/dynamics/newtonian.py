@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from worldmodels.config import SPLIT, NewtonianConfig
-from worldmodels.fields import (
+from worldmodels.configs.training import SPLIT, NewtonianConfig
+from worldmodels.dynamics.fields import (
     ActionEmbedding,
     Coefficients,
     Network,
@@ -16,7 +16,7 @@ from worldmodels.fields import (
     nonnegative,
     tile,
 )
-from worldmodels.flow import flow, split_flow
+from worldmodels.dynamics.flow import flow, split_flow
 from worldmodels.interface import Dynamics, Latent, Medium, register
 
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldmodels.config import SPLIT, PortHamiltonianConfig
-from worldmodels.fields import (
+from worldmodels.configs.training import SPLIT, PortHamiltonianConfig
+from worldmodels.dynamics.fields import (
     ActionEmbedding,
     Coefficients,
     Energy,
@@ -20,7 +20,7 @@ from worldmodels.fields import (
     nonnegative,
     tile,
 )
-from worldmodels.flow import flow, split_flow
+from worldmodels.dynamics.flow import flow, split_flow
 from worldmodels.interface import Dynamics, Latent, Medium, register
 
 _INVERSE_SOFTPLUS_1 = 0.5413248546129181

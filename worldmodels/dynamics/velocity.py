@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from worldmodels.config import VelocityConfig
-from worldmodels.fields import ActionEmbedding, Network, embed, embedded_size, tile
-from worldmodels.flow import flow
+from worldmodels.configs.training import VelocityConfig
+from worldmodels.dynamics.fields import ActionEmbedding, Network, embed, embedded_size, tile
+from worldmodels.dynamics.flow import flow
 from worldmodels.interface import Dynamics, Latent, Medium, register
 
 

@@ -1,0 +1,1 @@
+"""Equations made fast: traced once, printed as straight-line Python, or compiled through LLVM."""

@@ -1,0 +1,1 @@
+"""Agents that act in true and in learned envs."""

@@ -1,0 +1,92 @@
+"""An agent that does not learn: it imagines many futures in a world model and takes the best."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import physgym
+from worldmodels.films.recording import forecast
+
+
+class Planner:
+    """Cross-entropy search over sequences of discrete actions, in the model's imagination.
+
+    Call it with observations (N, D) of ``obs_mode="state"``, all rows in step; it answers with
+    actions (N,). Every ``hold`` steps it draws ``samples`` futures a row, each of ``blocks``
+    actions held for ``hold`` steps, keeps the best ``elite`` and draws anew around them, ``rounds``
+    times. Futures are scored by the system's own reward of the imagined states, until one ends the episode,
+    with the parameters of the model's env.
+
+    Raises ``ValueError`` for a model of continuous actions.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        blocks: int = 8,
+        hold: int = 5,
+        samples: int = 64,
+        elite: int = 8,
+        rounds: int = 2,
+        seed: int = 0,
+    ) -> None:
+        if model.spec.action_kind != "discrete":
+            raise ValueError("the planner chooses among discrete actions; this model has others")
+        self.model = model.eval()
+        self.system = physgym.get_system(model.spec.env_name)
+        self.params = self.system.check_params(model.spec.env_kwargs.get("params"))
+        self.blocks, self.hold, self.samples = blocks, hold, samples
+        self.elite, self.rounds = elite, rounds
+        self._rng = np.random.default_rng(seed)
+        self._likely: np.ndarray | None = None
+        self._actions = np.zeros(0, np.int64)
+        self._step = 0
+
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
+        """Actions (N,) for observations (N, D)."""
+        if self._step % self.hold == 0:
+            self._actions = self._plan(np.asarray(observations, np.float64))
+        self._step += 1
+        return self._actions
+
+    def _plan(self, states: np.ndarray) -> np.ndarray:
+        rows, choices = len(states), len(self.system.discrete_actions)
+        flat = np.full((rows, self.blocks, choices), 1.0 / choices)
+        likely = flat
+        if self._likely is not None:
+            likely = np.concatenate([self._likely[:, 1:], flat[:, :1]], axis=1)
+        for _ in range(self.rounds):
+            likely = 0.9 * likely + 0.1 * flat
+            plans = self._draw(likely)
+            best = np.argsort(-self._score(states, plans), axis=1)[:, : self.elite]
+            chosen = np.take_along_axis(plans, best[:, :, None], axis=1)
+            likely = np.eye(choices)[chosen].mean(axis=1)
+        self._likely = likely
+        return chosen[:, 0, 0]
+
+    def _draw(self, likely: np.ndarray) -> np.ndarray:
+        """Plans (N, samples, blocks) of actions, drawn from ``likely`` (N, blocks, n)."""
+        rows, blocks, _ = likely.shape
+        dice = self._rng.random((rows, self.samples, blocks, 1))
+        above = dice > likely.cumsum(axis=2)[:, None]
+        return np.minimum(above.sum(axis=3), likely.shape[2] - 1)
+
+    def _score(self, states: np.ndarray, plans: np.ndarray) -> np.ndarray:
+        """Sum of imagined rewards (N, samples)."""
+        rows, samples, blocks = plans.shape
+        actions = np.repeat(plans.reshape(-1, blocks), self.hold, axis=1)
+        starts = np.repeat(states, samples, axis=0)
+        names = self.model.spec.param_names
+        told = np.tile([float(getattr(self.params, name)) for name in names], (len(starts), 1))
+        futures = forecast(self.model, starts[:, None], actions, told, self.model.spec.dt)
+        before = np.concatenate([starts[:, None], futures[:, :-1]], axis=1)
+        controls = self.system.control(self.system.discrete_actions[actions], self.params)
+        with np.errstate(all="ignore"):
+            rewards = np.asarray(self.system.reward(before, controls, futures, self.params))
+            ends = np.asarray(self.system.terminated(futures, self.params), np.bool_)
+        ends = ends | ~np.isfinite(rewards)
+        going = np.cumsum(ends, axis=1) - ends == 0  # the step that ends an episode still counts
+        total = np.where(going & np.isfinite(rewards), rewards, 0.0).sum(axis=1)
+        return total.reshape(rows, samples)

@@ -1,0 +1,301 @@
+"""Configs of a training run: plain frozen dataclasses, saved as JSON beside the weights.
+
+No torch is imported here, so that a command line built from these answers ``--help`` at once.
+The docstring under a field is its help text.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
+
+from worldmodels.configs.schema import (
+    config_hash,
+    merge,
+    require,
+    require_count,
+    require_number,
+    suggestion,
+)
+from worldmodels.configs.structures import (
+    ADAPTIVE,
+    FIXED_STEP,
+    MODELS,
+    SPLIT,
+    SYSTEM_OPTIONS,
+    FirstOrderConfig,
+    FlowConfig,
+    JumpConfig,
+    LSTMConfig,
+    ModelConfig,
+    NewtonianConfig,
+    PortHamiltonianConfig,
+    VelocityConfig,
+)
+from worldmodels.configs.visual import (
+    PREDICTORS,
+    Size,
+    VisualConfig,
+    halvings,
+    visual_config,
+    visual_from_dict,
+)
+
+__all__ = [
+    "ADAPTIVE",
+    "FIXED_STEP",
+    "KINDS",
+    "MODELS",
+    "PREDICTORS",
+    "SPLIT",
+    "SYSTEM_OPTIONS",
+    "DataConfig",
+    "EnvConfig",
+    "FirstOrderConfig",
+    "FlowConfig",
+    "JumpConfig",
+    "LSTMConfig",
+    "LogConfig",
+    "ModelConfig",
+    "NewtonianConfig",
+    "OptimConfig",
+    "PortHamiltonianConfig",
+    "TrainConfig",
+    "VelocityConfig",
+    "VisualConfig",
+    "config_hash",
+    "default_config",
+    "from_dict",
+    "model_from_dict",
+    "to_dict",
+]
+
+KINDS: dict[str, type[ModelConfig] | type[VisualConfig]] = {**MODELS, "visual": VisualConfig}
+"""Models by the name on the command line: a structure over states, or the visual model."""
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Arguments of the true env that the buffer comes from (its name stands beside this)."""
+
+    action_mode: Literal["discrete", "continuous"] = "discrete"
+    """Actions of the env and of the model: a choice of levels, or numbers in [-1, 1]."""
+    dt: float | None = None
+    """Seconds a step; None: the system's own."""
+    integrator: str | None = None
+    """Integrator of the truth; None: the system's own."""
+    randomize: bool = False
+    """Draw the physical parameters anew in every episode."""
+    params: dict[str, float] | None = None
+    """Overrides of physical parameters, such as damping."""
+    start: str | None = None
+    """Start distribution, where the system has several."""
+
+    def __post_init__(self) -> None:
+        if self.dt is not None:
+            require("env.dt", self.dt, math.isfinite(self.dt) and self.dt > 0, "seconds above 0")
+
+    def kwargs(self) -> dict[str, Any]:
+        """Arguments for ``gymnasium.make``: those that differ from the env's own defaults."""
+        return {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if getattr(self, f.name) not in (None, False, f.default)
+        }
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How the weights are fitted."""
+
+    name: Literal["soap", "adam"] = "soap"
+    """soap: second order, far more exact on small networks (arXiv:2409.11321); or adam."""
+    lr: float = 3e-3
+    """Highest learning rate."""
+    batch_size: int = 256
+    """Windows in a batch."""
+    steps_per_epoch: int = 120
+    """Batches in an epoch; 0: one pass over the training split."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    accumulate: int = 1
+    """Batches whose gradients make one step: larger batches in the same memory."""
+    grad_clip: float = 1.0
+    """Largest norm of the gradient; 0: not clipped."""
+    schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
+    """Learning rate over the run: warm-up and cosine to 0, cosine to 0, or constant."""
+    max_bad_steps: int = 20
+    """Non-finite losses in a row (each skipped) after which the training stops with an error."""
+
+    def __post_init__(self) -> None:
+        require_number("optim.lr", self.lr, 1e-12, 10.0)
+        require_count("optim.batch_size", self.batch_size, 1, 1_000_000)
+        require_count("optim.steps_per_epoch", self.steps_per_epoch, 0, 10_000_000)
+        require_count("optim.accumulate", self.accumulate, 1, 10_000)
+        require_number("optim.weight_decay", self.weight_decay, 0.0, 10.0)
+        require_number("optim.grad_clip", self.grad_clip, 0.0)
+        require_count("optim.max_bad_steps", self.max_bad_steps, 1, 1_000_000)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The buffer that is collected where no dataset is named."""
+
+    episodes: int = 1000
+    """Episodes in the buffer."""
+    policy: Literal["random", "zero", "bang", "mixed"] = "random"
+    """What acts in the true env."""
+    seed: int = 0
+    """Seed of the buffer: episodes, actions and split."""
+    image_size: int = 64
+    """Width and height of the pictures that a visual model learns from."""
+
+    def __post_init__(self) -> None:
+        require_count("data.episodes", self.episodes, 1, 10_000_000)
+        require_count("data.seed", self.seed, 0, 2**63 - 1)
+        require_count("data.image_size", self.image_size, 1, 4096)
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """Where metrics go beside the run folder's own metrics.jsonl."""
+
+    wandb: Literal["disabled", "offline", "online"] = "disabled"
+    """Weights & Biases: never needed."""
+    project: str = "physgym"
+    """Project at Weights & Biases."""
+    group: str | None = None
+    """Group of runs there."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run: everything that its result depends on."""
+
+    env_name: str = "oscillator"
+    """System to learn: a name of ``physgym.SYSTEMS`` or an env id."""
+    model_name: str = "jump"
+    """Structure over states, or visual: a name of ``worldmodels.configs.training.KINDS``."""
+    env: EnvConfig = field(default_factory=EnvConfig)
+    """Arguments of the true env."""
+    model: ModelConfig | VisualConfig = field(default_factory=JumpConfig)
+    """The model's own options."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimiser."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Buffer."""
+    log: LogConfig = field(default_factory=LogConfig)
+    """Logging."""
+    epochs: int = 60
+    """Passes of ``optim.steps_per_epoch`` batches, each followed by a validation."""
+    seed: int = 0
+    """Seed of weights and batches."""
+    device: str = "cpu"
+    """cpu, cuda, cuda:N, mps, or auto: the first of cuda, mps and cpu that is there."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What a visual model's convolutions of pictures run in; auto: bfloat16 where the hardware has it."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile the parts of a visual model; auto: on CUDA."""
+    out: str | None = None
+    """Run folder; None: outputs/<date>/<time>/<model>."""
+    pretrained: str | None = None
+    """Run whose weights to start from, wherever names and shapes fit."""
+    dataset: str | None = None
+    """Collected buffer to train on, a name or a path; None: collect (once) as data says."""
+    save_seconds: float = 10.0
+    """Seconds between saves of the last state; each end of an epoch may save."""
+    validation_steps: int = 100
+    """Length of the validation rollouts that choose the best checkpoint."""
+
+    def __post_init__(self) -> None:
+        allowed = ", ".join(KINDS)
+        require("model_name", self.model_name, self.model_name in KINDS, f"one of {allowed}")
+        expected = KINDS[self.model_name]
+        valid = isinstance(self.model, expected)
+        require(
+            "model", type(self.model).__name__, valid, f"{expected.__name__} as model_name says"
+        )
+        if isinstance(self.model, VisualConfig) and self.dataset is None:
+            halvings(self.data.image_size, self.model.spatial_size)
+        require_count("epochs", self.epochs, 1, 10_000_000)
+        require_count("seed", self.seed, 0, 2**63 - 1)
+        require_count("validation_steps", self.validation_steps, 1, 1_000_000)
+        require_number("save_seconds", self.save_seconds, 0.0)
+
+
+def default_config(
+    env_name: str = "oscillator",
+    model_name: str = "jump",
+    predictor: str = "spatial_jump",
+    size: Size = "small",
+) -> TrainConfig:
+    """What ``scripts/train.py`` starts from for this system and model.
+
+    ``predictor`` and ``size`` are those of a visual model. Raises ``ValueError`` for an unknown model,
+    predictor or system, with the closest match.
+    """
+    from physgym import get_system
+
+    if model_name not in KINDS:
+        raise ValueError(
+            f"model {model_name!r} is not known: expected one of {', '.join(KINDS)}"
+            + suggestion(model_name, KINDS)
+        )
+    try:
+        system = get_system(env_name)
+    except KeyError as error:
+        raise ValueError(error.args[0]) from None
+    if model_name == "visual":
+        visual = visual_config(predictor, size)
+        return TrainConfig(
+            env_name=env_name,
+            model_name=model_name,
+            model=visual,
+            optim=VISUAL_OPTIM[size],
+            epochs=VISUAL_EPOCHS[size] // (1 if visual.structure in ("jump", "lstm") else 2),
+            validation_steps=visual.rollout_steps,  # beyond it, luck would choose the best
+            device="auto",
+        )
+    options = SYSTEM_OPTIONS.get(system.name, {}).get(model_name, {})
+    model = MODELS[model_name](**options)
+    epochs = 30 if model_name == "lstm" else 60  # its windows cost several steps each
+    return TrainConfig(env_name=env_name, model_name=model_name, model=model, epochs=epochs)
+
+
+VISUAL_OPTIM: dict[Size, OptimConfig] = {
+    "tiny": OptimConfig(lr=4e-3, batch_size=8, steps_per_epoch=5, grad_clip=10.0),
+    "small": OptimConfig(lr=4e-3, batch_size=32, steps_per_epoch=200, grad_clip=10.0),
+    "base": OptimConfig(lr=2e-3, batch_size=64, steps_per_epoch=500, grad_clip=10.0),
+}
+"""Optimiser of visual models by size."""
+VISUAL_EPOCHS: dict[Size, int] = {"tiny": 2, "small": 30, "base": 60}
+"""Epochs of visual models by size; half as many where a step of the structure costs several passes."""
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Any config as plain JSON types; ``from_dict`` reverses it for a ``TrainConfig``."""
+    return asdict(config)
+
+
+def from_dict(values: dict[str, Any]) -> TrainConfig:
+    """TrainConfig of a saved one. Raises ``ValueError`` naming an unknown key or a bad value."""
+    model_name = values.get("model_name", "jump")
+    if not isinstance(model_name, str):
+        raise ValueError(f"model_name={model_name!r} is not valid: expected a name")
+    env_name, model = str(values.get("env_name", "oscillator")), values.get("model", {})
+    if model_name == "visual" and isinstance(model, dict):
+        visual = visual_from_dict(model)
+        base = replace(
+            default_config(env_name, "visual", visual.predictor, visual.size), model=visual
+        )
+    else:
+        base = default_config(env_name, model_name)
+    return merge(base, values, "config")
+
+
+def model_from_dict(model_name: str, values: dict[str, Any]) -> Any:
+    """Config of a model from plain values. Raises ``ValueError`` as ``from_dict`` does."""
+    if model_name == "visual":
+        return visual_from_dict(values)
+    return merge(default_config(model_name=model_name).model, values, "model")

@@ -1,0 +1,202 @@
+"""Config of the visual world model: what stands between pixels and one of the structures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from worldmodels.configs.schema import merge, require, require_count, require_number, suggestion
+from worldmodels.configs.structures import MODELS as STRUCTURES
+from worldmodels.configs.structures import JumpConfig, ModelConfig
+
+Size = Literal["tiny", "small", "base"]
+SIZES: tuple[Size, ...] = ("tiny", "small", "base")
+SHORT_NAMES = {"first_order": "ode", "port_hamiltonian": "hamiltonian"}
+"""Structures whose name after the medium is shorter than their own."""
+PREDICTORS = {
+    f"{medium}_{SHORT_NAMES.get(name, name)}": (medium, name)
+    for medium in ("spatial", "flat")
+    for name in STRUCTURES
+}
+"""Names on the command line: the medium of the latent, and the structure that steps it."""
+_OF_STATES = ("objective", "rollout_steps", "rollout_growth", "relative_loss", "ensemble")
+_HIDDEN = {"tiny": 8, "small": 32, "base": 64}
+
+
+@dataclass(frozen=True)
+class VisualConfig:
+    """A beta-VAE around a structure: pixels in, pixels out, physics in between."""
+
+    predictor: str = "spatial_jump"
+    """Medium and structure: spatial_ or flat_ and jump, lstm, ode, newtonian, velocity or hamiltonian."""
+    size: Size = "small"
+    """Dial that the defaults below follow: tiny for tests, small for 2 CPU cores, base for a GPU."""
+    encoder_frames: int = 2
+    """Frames stacked into the encoder; at least 2, so that motion is visible."""
+    encoder_actions: bool = True
+    """Tell the encoder the actions between its frames: what they did to the motion is not seen yet."""
+    context_frames: int = 2
+    """Frames seen before a rollout; more than encoder_frames warm up a memory (lstm)."""
+    latent_channels: int = 32
+    """Channels of the latent map: half are positions, which alone are decoded, half momenta."""
+    spatial_size: int = 8
+    """Height and width of the latent map; the image is this times a power of 2."""
+    flat_size: int = 64
+    """Features of a flat latent: half positions, half momenta."""
+    width: int = 32
+    """Channels of the encoder, and of the decoder at the size of the latent map."""
+    depth: int = 5
+    """Convolutions of the encoder at the size of the latent map."""
+    transform_width: int = 32
+    """Channels inside the map from the VAE's sample to positions and momenta."""
+    training_mode: Literal["hgn", "detached"] = "hgn"
+    """hgn: one ELBO over a decoded rollout; detached: predictor on detached latents, its own optimiser."""
+    beta: float = 0.001
+    """Weight of the KL divergence, summed over the latent, against a picture's summed squared error."""
+    free_bits: float = 0.0
+    """Nats of KL that each element of the latent has for free."""
+    predictor_weight: float = 1.0
+    """Weight of the predictor's loss in the latent (detached mode)."""
+    head_weight: float = 1.0
+    """Weight of the losses of the reward and termination heads."""
+    head_gradient: bool = False
+    """Let the heads' losses reach the latent; otherwise they only read it."""
+    rollout_steps: int = 24
+    """Steps of the rollouts in training."""
+    rollout_growth: bool = True
+    """Let the rollout grow from 2 to rollout_steps over the first half of the training."""
+    pushforward_steps: int = 0
+    """Most steps imagined without gradients before a rollout that is trained, so that longer ones stay
+    sound (arXiv:2202.03376; hgn mode, in half of the batches, once rollouts have grown); 0: none."""
+    decoded_frames: int = 4
+    """Random frames of a rollout that are decoded in a step of training; 0: all of them."""
+    train_encoder: bool = True
+    """Train encoder and state transform; otherwise they stay as loaded."""
+    train_decoder: bool = True
+    """Train the decoder."""
+    train_predictor: bool = True
+    """Train the predictor."""
+    time_step: float = 0.25
+    """Length of one step of the buffer in the latent's own time."""
+    dynamics: ModelConfig = field(default_factory=JumpConfig)
+    """The structure's own options."""
+
+    def __post_init__(self) -> None:
+        known = self.predictor in PREDICTORS
+        require("model.predictor", self.predictor, known, f"one of {', '.join(PREDICTORS)}")
+        require("model.size", self.size, self.size in SIZES, f"one of {', '.join(SIZES)}")
+        structure = STRUCTURES[self.structure]
+        require(
+            "model.dynamics",
+            type(self.dynamics).__name__,
+            type(self.dynamics) is structure,
+            f"{structure.__name__} as predictor={self.predictor!r} says",
+        )
+        require_count("model.encoder_frames", self.encoder_frames, 2, 64)
+        require_count("model.context_frames", self.context_frames, self.encoder_frames, 1000)
+        for name, low, high in (("latent_channels", 2, 1024), ("flat_size", 2, 65536)):
+            value = getattr(self, name)
+            even = low <= value <= high and value % 2 == 0
+            require(f"model.{name}", value, even, f"an even number from {low} to {high}")
+        require_count("model.spatial_size", self.spatial_size, 1, 256)
+        require_count("model.width", self.width, 1, 4096)
+        require_count("model.depth", self.depth, 1, 64)
+        require_count("model.transform_width", self.transform_width, 1, 4096)
+        for name in ("beta", "free_bits", "predictor_weight", "head_weight"):
+            require_number(f"model.{name}", getattr(self, name), 0.0)
+        require_count("model.rollout_steps", self.rollout_steps, 1, 1000)
+        require_count("model.pushforward_steps", self.pushforward_steps, 0, 1000)
+        require_count("model.decoded_frames", self.decoded_frames, 0, 1000)
+        require_number("model.time_step", self.time_step, 1e-6, 1e3)
+        self._check_dynamics()
+
+    def _check_dynamics(self) -> None:
+        """Options of a model over states that mean nothing to one over pixels stay as they are."""
+        default = type(self.dynamics)()
+        for name in _OF_STATES:
+            value = getattr(self.dynamics, name)
+            if value != getattr(default, name):
+                raise ValueError(
+                    f"model.dynamics.{name}={value!r} is an option of models over states; leave it "
+                    f"at {getattr(default, name)!r}"
+                    + (f" and use model.{name}" if hasattr(self, name) else "")
+                )
+
+    @property
+    def name(self) -> str:
+        """Name in ``MODELS``."""
+        return "visual"
+
+    @property
+    def spatial(self) -> bool:
+        """Whether the latent is a map."""
+        return PREDICTORS[self.predictor][0] == "spatial"
+
+    @property
+    def structure(self) -> str:
+        """Name of the predictor's structure."""
+        return PREDICTORS[self.predictor][1]
+
+    def build(self, spec: Any) -> Any:
+        """World model over pixels; ``spec`` is an ``interface.Spec`` with an image size."""
+        from worldmodels.models.states import build
+
+        return build(spec, self.name, self)
+
+
+_SIZED: dict[Size, dict[str, Any]] = {
+    "tiny": {
+        "latent_channels": 8,
+        "flat_size": 8,
+        "width": 8,
+        "depth": 1,
+        "transform_width": 8,
+        "rollout_steps": 4,
+        "decoded_frames": 2,
+    },
+    "small": {},
+    "base": {
+        "width": 64,
+        "transform_width": 64,
+        "rollout_steps": 30,
+        "decoded_frames": 0,
+    },
+}
+
+
+def halvings(image_size: int, spatial_size: int) -> int:
+    """How often ``image_size`` is halved to become ``spatial_size``. Raises ``ValueError``."""
+    count = round(math.log2(max(image_size, 1) / spatial_size))
+    if count < 1 or spatial_size * 2**count != image_size:
+        allowed = ", ".join(str(spatial_size * 2**k) for k in range(1, 6))
+        raise ValueError(
+            f"image_size={image_size} is not valid for spatial_size={spatial_size}: expected "
+            f"{spatial_size} times a power of 2 ({allowed}, ...); choose another "
+            "--data.image-size (of collect.py: --image-size)"
+        )
+    return count
+
+
+def visual_config(predictor: str = "spatial_jump", size: Size = "small") -> VisualConfig:
+    """Defaults of a predictor at a size. Raises ``ValueError`` for an unknown one of either."""
+    if predictor not in PREDICTORS:
+        raise ValueError(
+            f"predictor {predictor!r} is not known: expected one of {', '.join(PREDICTORS)}"
+            + suggestion(predictor, PREDICTORS)
+        )
+    require("size", size, size in SIZES, f"one of {', '.join(SIZES)}")
+    _, name = PREDICTORS[predictor]
+    options: dict[str, Any] = {"hidden": _HIDDEN[size]}
+    if name == "port_hamiltonian":  # in a learned latent, what a control does depends on the place
+        options |= {"integrator": "leapfrog", "activation": "softplus", "input_map": "state"}
+    dynamics = STRUCTURES[name](**options)
+    return VisualConfig(predictor=predictor, size=size, dynamics=dynamics, **_SIZED[size])
+
+
+def visual_from_dict(values: dict[str, Any]) -> VisualConfig:
+    """VisualConfig of plain values. Raises ``ValueError`` naming an unknown key or a bad value."""
+    predictor, size = values.get("predictor", "spatial_jump"), values.get("size", "small")
+    for name, value in (("predictor", predictor), ("size", size)):
+        require(f"model.{name}", value, isinstance(value, str), "a name")
+    return merge(visual_config(predictor, size), values, "model")

@@ -1,0 +1,111 @@
+"""What training draws from a buffer: shuffled windows to descend on, rollouts to choose by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodels.evaluation.states import metrics
+from worldmodels.imagination import imagine
+from worldmodels.interface import Batch, Spec, WorldModel
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on or start; the message says why and what to change."""
+
+
+def _param_table(dataset: Any, rows: np.ndarray | slice = slice(None)) -> Tensor:
+    """(N, P) float32 parameters of some episodes."""
+    columns = [np.asarray(values, np.float32)[rows] for values in dataset.params.values()]
+    empty = np.zeros((len(np.asarray(dataset.lengths)[rows]), 0), np.float32)
+    return torch.as_tensor(np.stack(columns, 1) if columns else empty)
+
+
+class Windows:
+    """Shuffled windows of a split on a device; batch ``step`` is a pure function of seed and step."""
+
+    def __init__(self, dataset: Any, length: int, batch_size: int, seed: int, device: str) -> None:
+        lengths = torch.as_tensor(np.asarray(dataset.lengths))
+        longest = int(lengths.max())
+        self.length = min(length, longest)
+        if self.length < 1:
+            raise TrainingError("the train split has no transitions: collect longer episodes")
+        steps = torch.arange(longest)
+        fits = steps[None, :] + self.length <= lengths[:, None]
+        short = (lengths > 0) & (lengths < self.length)
+        fits[short, 0] = True  # an episode shorter than a window gives one masked window
+        self.starts = torch.nonzero(fits)
+        self.batch_size = min(batch_size, len(self.starts))
+        self.seed = seed
+        self.device = device
+        self.lengths = lengths.to(device)
+        self.states = torch.as_tensor(dataset.states, dtype=torch.float32, device=device)
+        self.actions = torch.as_tensor(dataset.actions, device=device)
+        self.params = _param_table(dataset).to(device)
+        self._pass = -1
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    @property
+    def batches_per_pass(self) -> int:
+        """Batches in one pass over all windows (the rest of a pass is left out)."""
+        return len(self.starts) // self.batch_size
+
+    def batch(self, step: int) -> Batch:
+        """Batch number ``step`` of an endless stream of shuffled passes."""
+        number, index = divmod(step, self.batches_per_pass)
+        if number != self._pass:
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**63)
+            self._order = torch.randperm(len(self.starts), generator=generator)
+            self._pass = number
+        chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
+        return self.at(*self.starts[chosen].to(self.device).unbind(1))
+
+    def at(self, episode: Tensor, start: Tensor) -> Batch:
+        """The windows of episodes (B,) from the steps ``start`` (B,) on."""
+        times = start[:, None] + torch.arange(self.length + 1, device=self.device)
+        row = episode[:, None]
+        mask = times[:, :-1] < self.lengths[row]
+        # Behind an episode's end the arrays repeat its last state: those steps carry no weight.
+        times = times.clamp(max=self.actions.shape[1])
+        actions = self.actions[row, times[:, :-1].clamp(max=self.actions.shape[1] - 1)]
+        return Batch(self.states[row, times], actions, self.params[episode], mask)
+
+
+class Validation:
+    """Open-loop rollouts on the validation split; the median error chooses the best checkpoint."""
+
+    def __init__(
+        self, dataset: Any, spec: Spec, scale: np.ndarray, steps: int, device: str
+    ) -> None:
+        kept = np.flatnonzero(np.asarray(dataset.lengths) > 0)[:128]
+        if not len(kept):
+            raise TrainingError("the validation split has no episodes: collect more")
+        lengths = np.asarray(dataset.lengths)[kept]
+        self.steps = int(min(steps, lengths.max()))
+        self.spec = spec
+        self.scale = scale
+        self.truth = dataset.states[kept, 1 : self.steps + 1]
+        self.valid = np.arange(self.steps)[None, :] < lengths[:, None]
+        starts = torch.as_tensor(dataset.states[kept, :1], dtype=torch.float32)
+        self.starts = starts.to(device)
+        self.actions = torch.as_tensor(dataset.actions[kept, : self.steps]).to(device)
+        self.params = _param_table(dataset, kept).to(device)
+
+    def score(self, model: WorldModel) -> dict[str, float]:
+        """``nmse`` (what is minimised) and the medians at a few horizons."""
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            latent = model.encode(self.starts, self.params)
+            predicted = imagine(model, latent, self.actions).double().cpu().numpy()
+        model.train(was_training)
+        errors = metrics.normalised_mse(self.truth, predicted, self.scale, self.spec.angles)
+        weights = self.valid.sum(1)
+        means = np.where(self.valid, errors, 0.0).sum(1) / weights
+        values = {"nmse": float(np.median(means)), "finite": metrics.finite_share(predicted)}
+        for horizon in sorted({h for h in (1, 10, 50, 100) if h < self.steps} | {self.steps}):
+            values[f"nmse_{horizon}"] = metrics.at_horizon(errors, self.valid, horizon)["median"]
+        return values

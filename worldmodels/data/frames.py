@@ -1,0 +1,174 @@
+"""What training draws from a buffer of pictures: windows of frames, and rollouts to choose by."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodels.data.batches import TrainingError, Windows, _param_table
+from worldmodels.imagination import imagine
+from worldmodels.interface import Batch
+
+HOST_SHARE, DEVICE_SHARE = 0.5, 0.4
+"""Shares of the free memory of the host and of a GPU that cached frames may take."""
+VALIDATION_EPISODES = 32
+
+
+def check_pictures(dataset: Any, image_size: int | None = None) -> int:
+    """Height of the square pictures of ``dataset``. Raises ``TrainingError`` for one without."""
+    if dataset.pixels is None:
+        raise TrainingError(
+            f"{dataset.path} was collected without pixels: collect with --pixels, or leave out "
+            "--dataset and the frames are collected"
+        )
+    height, width, channels = dataset.metadata["schema"]["pixels"]["shape"][-3:]
+    if height != width or channels != 3 or image_size not in (None, height):
+        wanted = "square RGB ones" if image_size is None else f"({image_size}, {image_size}, 3)"
+        raise TrainingError(
+            f"{dataset.path} has pictures of shape {(height, width, channels)}: expected {wanted}"
+        )
+    return int(height)
+
+
+class Frames:
+    """The pictures of a dataset: on the device or in memory as uint8 where they fit, or on disk."""
+
+    def __init__(self, dataset: Any, device: str) -> None:
+        self.pixels = dataset.pixels
+        self.device = torch.device(device)
+        size = check_pictures(dataset)
+        needed = len(dataset) * dataset.states.shape[1] * size * size * 3
+        self.cached: Tensor | None = None
+        self.place = "disk"
+        if needed <= HOST_SHARE * _free_host_memory():
+            self.cached = torch.empty(
+                (len(dataset), dataset.states.shape[1], size, size, 3), dtype=torch.uint8
+            )
+            for row in range(len(dataset)):
+                self.cached[row] = torch.from_numpy(self.pixels[row])
+            self.place = "memory"
+            if self.device.type == "cuda":
+                free = torch.cuda.mem_get_info(self.device)[0]
+                if needed <= DEVICE_SHARE * free:
+                    self.cached = self.cached.to(self.device)
+                    self.place = "device"
+        else:
+            warnings.warn(
+                f"the frames ({needed / 2**30:.1f} GiB) do not fit into memory: they are read from "
+                "disk batch by batch, which is slow; fewer --data.episodes fit",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def take(self, episode: Tensor, times: Tensor) -> Tensor:
+        """Frames (B, T, S, S, 3) uint8, on the device, at ``times`` (B, T) of ``episode`` (B,)."""
+        if self.cached is not None:
+            where = self.cached.device
+            found = self.cached[episode.to(where)[:, None], times.to(where)]
+            return found.to(self.device, non_blocking=True)
+        rows, at = episode.cpu().numpy(), times.cpu().numpy()
+        read = np.stack([self.pixels[int(row)][index] for row, index in zip(rows, at, strict=True)])
+        return torch.from_numpy(read).to(self.device)
+
+
+class FrameWindows(Windows):
+    """Shuffled windows with frames, rewards and ends; batch ``step`` is a function of seed and step."""
+
+    def __init__(self, dataset: Any, length: int, batch_size: int, seed: int, device: str) -> None:
+        longest = int(np.asarray(dataset.lengths).max())
+        if longest < length:
+            raise TrainingError(
+                f"windows of {length} steps are longer than the longest episode, {longest}: lower "
+                f"model.rollout_steps (or context_frames, pushforward_steps) by {length - longest} or "
+                "more, or collect longer episodes"
+            )
+        super().__init__(dataset, length, batch_size, seed, device)
+        self.frames = Frames(dataset, device)
+        self.rewards = torch.as_tensor(dataset.rewards, dtype=torch.float32, device=device)
+        self.terminated = torch.as_tensor(dataset.terminated, device=device)
+
+    def at(self, episode: Tensor, start: Tensor) -> Batch:
+        """The windows of episodes (B,) from the steps ``start`` (B,) on."""
+        times = start[:, None] + torch.arange(self.length + 1, device=start.device)
+        times = times.clamp(max=self.actions.shape[1])
+        before = times[:, :-1].clamp(max=self.actions.shape[1] - 1)
+        row = episode[:, None]
+        return (
+            super()
+            .at(episode, start)
+            ._replace(
+                frames=self.frames.take(episode, times),
+                rewards=self.rewards[row, before],
+                terminated=self.terminated[row, before],
+            )
+        )
+
+
+class FrameValidation:
+    """Open-loop rollouts on the validation split, in pictures; the median error chooses the best."""
+
+    def __init__(self, dataset: Any, context: int, steps: int, device: str) -> None:
+        lengths = np.asarray(dataset.lengths)
+        kept = np.flatnonzero(lengths >= context)[:VALIDATION_EPISODES]
+        if not len(kept):
+            raise TrainingError(
+                f"no validation episode has the {context} frames and a step that a rollout needs"
+            )
+        self.context = context
+        self.steps = int(min(steps, lengths[kept].max() - context + 1))
+        frames = torch.from_numpy(dataset.pixels[kept][:, : context + self.steps])
+        self.seen = frames[:, :context].to(device)
+        self.truth = frames[:, context:].to(device)
+        self.actions = torch.as_tensor(dataset.actions[kept, : context - 1 + self.steps]).to(device)
+        self.params = _param_table(dataset, kept).to(device)
+        steps_at = np.arange(context - 1, context - 1 + self.steps)
+        self.valid = torch.as_tensor(steps_at[None] < lengths[kept, None], device=device)
+
+    def score(self, model: Any) -> dict[str, float]:
+        """``nmse``: squared error over squared brightness, median over rollouts of the mean over steps.
+
+        With ``mse_h`` at a few horizons, and ``versus_copy_h``: its ratio to copying the last frame.
+        """
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            warm = self.actions[:, : self.context - 1]
+            latent = model.encode(self.seen, self.params, warm)
+            predicted = imagine(model, latent, self.actions[:, self.context - 1 :])
+        model.train(was_training)
+        truth, last = self.truth.float() / 255.0, self.seen[:, -1:].float() / 255.0
+        error = ((predicted - truth) ** 2).mean((2, 3, 4))
+        copied = ((last - truth) ** 2).mean((2, 3, 4))
+        bright = (truth**2).mean((2, 3, 4)).clamp(min=1e-9)
+        error = torch.where(torch.isfinite(error), error, torch.inf)
+        weight = self.valid.float()
+        relative = torch.where(self.valid, error / bright, 0.0).sum(1) / weight.sum(1).clamp(min=1)
+        finite = torch.isfinite(predicted).flatten(1).all(1).float().mean()
+        values = {"nmse": float(relative.median()), "finite": float(finite)}
+        for horizon in sorted({h for h in (1, 5, 10, 20, 40) if h < self.steps} | {self.steps}):
+            alive = self.valid[:, horizon - 1]
+            mean = float(error[alive, horizon - 1].mean())
+            values[f"mse_{horizon}"] = mean
+            values[f"versus_copy_{horizon}"] = mean / max(
+                float(copied[alive, horizon - 1].mean()), 1e-12
+            )
+        return values
+
+
+def _free_host_memory() -> float:
+    """Bytes of memory that are free for use, as far as the system tells; else 4 GiB."""
+    try:
+        with open("/proc/meminfo") as table:
+            rows = dict(line.split(":", 1) for line in table)
+        return float(rows["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        return 0.5 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 4.0 * 2**30

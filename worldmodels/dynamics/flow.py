@@ -1,0 +1,100 @@
+"""One control step of a learned flow: fixed-step integrators shared with physgym, or torchdiffeq's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from physgym import integrators
+from worldmodels.configs.training import ADAPTIVE, FlowConfig
+from worldmodels.interface import DivergenceError
+
+VectorField = Callable[[Tensor], Tensor]
+
+
+def time_step(dt: Tensor | float, like: Tensor) -> Tensor | float:
+    """``dt`` to multiply ``like`` with: a number, or one a row (B,) shaped to broadcast."""
+    if isinstance(dt, Tensor) and dt.ndim == 1:
+        return dt.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
+    return dt
+
+
+def flow(config: FlowConfig, derivative: VectorField, z: Tensor, dt: Tensor | float) -> Tensor:
+    """``z`` after ``dt`` along dz/dt = derivative(z), by a method that needs no split.
+
+    Raises ``DivergenceError`` where an adaptive method cannot go on.
+    """
+    if config.integrator in ADAPTIVE:
+        return _adaptive(config, derivative, z, dt)
+    h = time_step(dt, z) / config.substeps
+    method = implicit_midpoint if config.integrator == "implicit_midpoint" else None
+    for _ in range(config.substeps):
+        if method is not None:
+            z = method(derivative, z, h)
+        else:
+            (z,) = integrators.FLOWS[config.integrator](lambda s: (derivative(s[0]),), (z,), h)
+    return z
+
+
+def split_flow(
+    config: FlowConfig,
+    force: VectorField,
+    velocity: VectorField,
+    z: Tensor,
+    dt: Tensor | float,
+    damping: Tensor | None,
+) -> Tensor:
+    """``z`` after ``dt`` along dq/dt = velocity(p), dp/dt = force(q) - damping p, by a splitting."""
+    h = time_step(dt, z) / config.substeps
+    q, p = z.chunk(2, 1)
+    remembered = _remember_last(force)
+    rates = None if damping is None else (damping,)
+    method = integrators.SPLITTINGS[config.integrator]
+    position, momentum = (q,), (p,)
+    for _ in range(config.substeps):
+        position, momentum = method(
+            remembered, lambda s: (velocity(s[0]),), position, momentum, h, rates
+        )
+    return torch.cat((position[0], momentum[0]), 1)
+
+
+def _remember_last(force: VectorField) -> Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]:
+    """A force that is not computed again where one kick ends and the next begins."""
+    last: list[tuple[Tensor, Tensor]] = []
+
+    def remembered(q: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if not last or last[0][0] is not q[0]:
+            last[:] = [(q[0], force(q[0]))]
+        return (last[0][1],)
+
+    return remembered
+
+
+def implicit_midpoint(derivative: VectorField, z: Tensor, h: Tensor | float) -> Tensor:
+    """z' = z + h f((z + z') / 2), solved by 8 fixed-point iterations (order 2, symplectic)."""
+    after = z + h * derivative(z)
+    for _ in range(8):
+        after = z + h * derivative(0.5 * (z + after))
+    return after
+
+
+def _adaptive(config: FlowConfig, derivative: VectorField, z: Tensor, dt: Tensor | float) -> Tensor:
+    from torchdiffeq import odeint
+
+    scale = time_step(dt, z)  # time runs from 0 to 1, so that rows may differ in dt
+    times = torch.tensor([0.0, 1.0], dtype=z.dtype, device=z.device)
+    try:
+        states = odeint(
+            lambda t, state: scale * derivative(state),
+            z,
+            times,
+            method=config.integrator,
+            rtol=config.rtol,
+            atol=config.atol,
+            options={"max_num_steps": 1000},
+        )
+    except AssertionError as error:
+        raise DivergenceError(f"{config.integrator} could not go on: {error}") from error
+    return states[-1]

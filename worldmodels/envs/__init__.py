@@ -1,0 +1,1 @@
+"""Learned envs: a world model behind Gymnasium's interfaces."""

@@ -1,0 +1,160 @@
+"""What a learned env shows of its latents: the interface, and the modality of states.
+
+A `Modality` is a model beside its task: how starts become latents, what a latent looks like and whether
+it can be trusted, what it earns, and what users see of it. It holds nothing that moves. `Predictor` and
+`WorldModelVectorEnv` are written against it and know no medium.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from physgym.env import RENDER_SIZE
+from physgym.task import Task
+from worldmodels.envs import task as truth
+from worldmodels.envs.starts import BufferStarts, Starts, TrueStarts
+from worldmodels.interface import Latent, WorldModel
+
+
+class Decoded(NamedTuple):
+    """What N latents look like."""
+
+    shown: np.ndarray
+    """(N, *shape): states, or pictures; anything where a row is not sound."""
+    sound: np.ndarray
+    """(N,) bool: finite, and within what training has seen."""
+
+
+class Modality(ABC):
+    """What learned envs of one medium have of their own; abstract.
+
+    Legend: N rows, K rows that start, L elements of a context, A action size, P parameters.
+
+    Args:
+        model: in its final place; tensors are made in its floating type and on its device.
+        task: of the env it learned.
+        factor: a prediction this many times beyond the training range has diverged.
+
+    Raises:
+        ValueError: a factor that is not above 0.
+    """
+
+    shape: tuple[int, ...]
+    """Shape of what one row shows."""
+    dtype: type
+    """NumPy type of it."""
+    length: int
+    """L, the elements of a start's context."""
+    flags: tuple[str, ...]
+    """Keys of `Outcome.events`, and "out_of_bounds" where it can be told: bools of `info`."""
+
+    def __init__(self, model: WorldModel, task: Task, factor: float) -> None:
+        if not factor > 0:
+            raise ValueError(f"divergence_factor={factor!r} must be more than 0")
+        self.model, self.task = model, task
+        tensors = (*model.parameters(), *model.buffers(), torch.zeros(1))
+        first = next(tensor for tensor in tensors if tensor.is_floating_point())
+        self.float_type, self.device = first.dtype, first.device
+
+    @abstractmethod
+    def true_starts(self) -> Starts:
+        """Starts drawn as the true env draws them."""
+
+    @abstractmethod
+    def buffer_starts(self, dataset: Any) -> Starts:
+        """Starts taken from a buffer. Raises ValueError where it cannot give any."""
+
+    @abstractmethod
+    def encode(self, context: np.ndarray, actions: np.ndarray, params: np.ndarray) -> Latent:
+        """Latents of contexts (K, L, *shape), actions (K, L-1[, A]) and parameters (K, P)."""
+
+    @abstractmethod
+    def decode(self, latent: Latent) -> Decoded:
+        """What latents look like, and which of them can be trusted."""
+
+    @abstractmethod
+    def judge(
+        self, latent: Latent, shown: np.ndarray, actions: np.ndarray, params: Any
+    ) -> truth.Outcome:
+        """Reward and ends of having come to `latent` by `actions`; `params` are columns (N,)."""
+
+    @abstractmethod
+    def observe(self, shown: np.ndarray, params: np.ndarray) -> Any:
+        """Observations of what rows show, batched and fresh; `params` (N, P)."""
+
+    @abstractmethod
+    def facts(self, shown: np.ndarray, params: Any) -> dict[str, Any]:
+        """What `info` says of it: fresh arrays; `params` are columns (N,)."""
+
+    @abstractmethod
+    def portrait(
+        self, shown: np.ndarray, action: np.ndarray | None, params: Any, caption: str
+    ) -> np.ndarray:
+        """A picture (480, 480, 3) uint8 for people of one row, come to by `action` (None: none)."""
+
+    def actions(self, actions: np.ndarray) -> Tensor:
+        """Parsed actions as the model takes them."""
+        if self.model.spec.action_kind == "discrete":
+            return torch.as_tensor(actions, dtype=torch.int64, device=self.device)
+        return self.tensor(actions)
+
+    def tensor(self, values: np.ndarray) -> Tensor:
+        """`values` in the model's floating type, where the model is."""
+        return torch.as_tensor(values, dtype=self.float_type, device=self.device)
+
+
+class StateModality(Modality):
+    """A model of states: what it predicts is judged and shown by the true system itself.
+
+    A state has diverged beyond `factor` times the training range; angles beyond 1e6 rad.
+    """
+
+    dtype, length = np.float64, 1
+
+    def __init__(self, model: WorldModel, task: Task, factor: float) -> None:
+        super().__init__(model, task, factor)
+        self.shape = (model.spec.state_size,)
+        self.flags = ("out_of_bounds", *truth.event_names(task))
+        self._limit = truth.prediction_limit(model, task, factor)
+
+    def true_starts(self) -> Starts:
+        return TrueStarts(self.task)
+
+    def buffer_starts(self, dataset: Any) -> Starts:
+        return BufferStarts(dataset, self.task, self.true_starts())
+
+    def encode(self, context: np.ndarray, actions: np.ndarray, params: np.ndarray) -> Latent:
+        return self.model.encode(self.tensor(context), self.tensor(params))
+
+    def decode(self, latent: Latent) -> Decoded:
+        states = self.model.decode(latent).detach().to("cpu", torch.float64).numpy()
+        sound = (np.isfinite(states) & (np.abs(states) <= self._limit)).all(axis=-1)
+        return Decoded(states, sound)
+
+    def judge(
+        self, latent: Latent, shown: np.ndarray, actions: np.ndarray, params: Any
+    ) -> truth.Outcome:
+        control = truth.controls_of(self.task, actions, params)
+        return truth.judge(self.task, shown, control, params)
+
+    def observe(self, shown: np.ndarray, params: np.ndarray) -> Any:
+        return self.task.observe_rows(shown, params)
+
+    def facts(self, shown: np.ndarray, params: Any) -> dict[str, Any]:
+        with np.errstate(all="ignore"):
+            energy = np.array(self.task.system.energy(tuple(shown.T), params))
+        return {"state": shown.copy(), "energy": energy}
+
+    def portrait(
+        self, shown: np.ndarray, action: np.ndarray | None, params: Any, caption: str
+    ) -> np.ndarray:
+        control = None
+        if action is not None:
+            row = type(params)(*(np.array([value]) for value in params))
+            control = tuple(float(u[0]) for u in truth.controls_of(self.task, action[None], row))
+        return self.task.portrait(tuple(shown.tolist()), control, params, RENDER_SIZE, caption)

@@ -1,0 +1,225 @@
+"""Rows of one world model, stepped together: the part of a learned env that holds the latents.
+
+A row that cannot be predicted further (not finite, far outside the training range, or the model
+raised) is reported as diverged and stays where it was; the other rows go on. Beside it: how far an
+ensemble may disagree before it is better not trusted.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodels.envs.modality import Decoded, Modality
+from worldmodels.envs.starts import Start
+from worldmodels.interface import DivergenceError, WorldModel
+
+
+class Prediction(NamedTuple):
+    """One step of every row."""
+
+    diverged: np.ndarray
+    """(N,) bool."""
+    uncertainty: np.ndarray
+    """(N,) float64 disagreement of an ensemble; 0 for a single model."""
+
+
+class Predictor:
+    """N latents of a model, each with what it shows.
+
+    Args:
+        modality: holds the model, which is put into eval mode; every step runs under
+            `torch.inference_mode`, and decodes all rows once.
+        num_rows: N.
+        dt: seconds a step.
+
+    Attributes:
+        latent: the model's, of N rows; None before the first start.
+        shown: (N, ...) what each row shows, by the modality; of diverged rows the last good one.
+
+    Raises:
+        ValueError: the model's verbs do not fit its spec.
+    """
+
+    def __init__(self, modality: Modality, num_rows: int, dt: float) -> None:
+        self.modality, self.model = modality, modality.model.eval()
+        self.num_rows, self.dt = num_rows, dt
+        self.shown: np.ndarray = np.zeros((num_rows, *modality.shape), dtype=modality.dtype)
+        self.latent: Any = None
+        self._warned = False
+        self._probe()
+
+    def start(self, rows: np.ndarray, starts: Sequence[Start], params: np.ndarray) -> None:
+        """Encode K `starts` with `params` (K, P) into `rows` (K,), memory included."""
+        context = np.stack([start.context for start in starts])
+        actions = np.stack([start.actions for start in starts])
+        with torch.inference_mode():
+            fresh = self.modality.encode(context, actions, params)
+            if self.latent is None:
+                index = np.zeros(self.num_rows, dtype=np.int64)
+                index[rows] = np.arange(len(rows))
+                self.latent = _map(lambda new: new[self._index(index)], fresh)
+            else:
+                at = self._index(rows)
+                self.latent = _map(lambda old, new: _put(old, at, new), self.latent, fresh)
+        self.shown = self.shown.copy()
+        self.shown[rows] = context[:, -1]
+
+    def step(self, actions: np.ndarray) -> Prediction:
+        """Move every row one control step under `actions` (N,) int64 or (N, A)."""
+        if self.model.training:
+            self.model.eval()
+        with torch.inference_mode():
+            latent, raised = self._advance(self.modality.actions(actions))
+            shown, sound = self._decode(latent)
+            diverged = raised | ~sound
+            uncertainty = self._uncertainty(latent)
+            if diverged.any():
+                lost = diverged.reshape(-1, *[1] * (shown.ndim - 1))
+                shown = np.where(lost, self.shown, shown)
+                keep = torch.as_tensor(~diverged, device=self.modality.device)
+                latent = _map(lambda new, old: _choose(keep, new, old), latent, self.latent)
+        self.latent, self.shown = latent, shown
+        return Prediction(diverged, uncertainty)
+
+    def _advance(self, actions: Tensor) -> tuple[Any, np.ndarray]:
+        """The next latents, and which rows the model raised for (those keep their latent)."""
+        raised = np.zeros(self.num_rows, dtype=np.bool_)
+        try:
+            return self.model.step(self.latent, actions, self.dt), raised
+        except _DIVERGENCES as error:
+            self._warn(error)
+        latent = _map(torch.clone, self.latent)
+        for row in range(self.num_rows):
+            at = slice(row, row + 1)
+            try:
+                alone = _map(lambda x, at=at: x[at], self.latent)
+                moved = self.model.step(alone, actions[at], self.dt)
+            except _DIVERGENCES:
+                raised[row] = True
+            else:
+                latent = _map(lambda old, new, at=at: _put(old, at, new), latent, moved)
+        return latent, raised
+
+    def _decode(self, latent: Any) -> Decoded:
+        try:
+            return self.modality.decode(latent)
+        except _DIVERGENCES as error:
+            self._warn(error)
+            return Decoded(self.shown.copy(), np.zeros(self.num_rows, dtype=np.bool_))
+
+    def _uncertainty(self, latent: Any) -> np.ndarray:
+        if not knows_uncertainty(self.model):
+            return np.zeros(self.num_rows)
+        disagreement: Any = self.model.disagreement
+        return np.nan_to_num(disagreement(latent).double().cpu().numpy(), nan=np.inf)
+
+    def _index(self, rows: np.ndarray) -> Tensor:
+        return torch.as_tensor(rows, device=self.modality.device)
+
+    def _probe(self) -> None:
+        """Two rows through the verbs, so that a misfit shows here and not as divergence."""
+        modality, spec = self.modality, self.model.spec
+        wide = () if spec.action_kind == "discrete" else (spec.action_size,)
+        context: np.ndarray = np.zeros((2, modality.length, *modality.shape), modality.dtype)
+        past = np.zeros((2, modality.length - 1, *wide), dtype=np.int64)
+        actions, params = np.zeros((2, *wide), dtype=np.int64), modality.task.base
+        try:
+            with torch.inference_mode():
+                latent = modality.encode(context, past, np.ones((2, len(spec.param_names))))
+                decoded = self.model.decode(latent)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    self.model.step(latent, modality.actions(actions), self.dt)
+                modality.judge(latent, context[:, -1], actions, params)
+        except _DIVERGENCES as error:
+            if isinstance(error, (DivergenceError, ArithmeticError, AssertionError)):
+                return
+            raise ValueError(f"the model does not fit its spec {spec}: {error}") from error
+        wanted = (2, *modality.shape)
+        if decoded.shape != wanted:
+            raise ValueError(f"the model decodes to {tuple(decoded.shape)}, its spec says {wanted}")
+
+    def _warn(self, error: BaseException) -> None:
+        if not self._warned:
+            message = (
+                f"The model raised {type(error).__name__} ({error}); its rows end as diverged."
+            )
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+        self._warned = True
+
+
+def knows_uncertainty(model: WorldModel) -> bool:
+    """Whether `model` can say how far its members disagree."""
+    return hasattr(model, "disagreement")
+
+
+def calibrate_uncertainty(
+    model: WorldModel, dataset: Any, quantile: float = 0.99, split: str = "val"
+) -> float:
+    """The uncertainty that open-loop rollouts of a buffer's episodes stay below at `quantile`.
+
+    Use it as `uncertainty_limit` of a learned env: episodes as long and as far afield as the
+    buffer's are then rarely cut short, others are.
+
+    Args:
+        model: an ensemble.
+        dataset: `worldmodels.data.Dataset`; the episodes of `split` are rolled out from their
+            first states under their own actions.
+        quantile: share of the steps that lie below, in (0, 1].
+
+    Raises:
+        ValueError: the model is no ensemble, there is no such episode, a bad quantile.
+    """
+    if not knows_uncertainty(model):
+        raise ValueError("the model has one member only: train with --model.ensemble 5")
+    if not 0.0 < quantile <= 1.0:
+        raise ValueError(f"quantile={quantile!r} must lie in (0, 1]")
+    episodes = np.asarray(dataset.splits.get(split, []), dtype=np.int64)
+    lengths = np.asarray(dataset.lengths)[episodes]
+    if not len(episodes) or not lengths.any():
+        raise ValueError(f"the buffer has no steps in its split {split!r} to calibrate on")
+    first = next(model.parameters())
+    starts = torch.as_tensor(dataset.states[episodes, :1], dtype=first.dtype, device=first.device)
+    told = [dataset.params[name][episodes] for name in model.spec.param_names]
+    params = torch.as_tensor(np.stack(told, 1), dtype=first.dtype, device=first.device)
+    actions = torch.as_tensor(dataset.actions[episodes], device=first.device)
+    seen: list[np.ndarray] = []
+    disagreement: Any = model.disagreement
+    with torch.inference_mode():
+        latent = model.eval().encode(starts, params)
+        for t in range(int(lengths.max())):
+            latent = model.step(latent, actions[:, t])
+            seen.append(disagreement(latent).double().cpu().numpy()[t < lengths])
+    return float(np.quantile(np.nan_to_num(np.concatenate(seen), nan=np.inf), quantile))
+
+
+# torchdiffeq reports a failed solve by AssertionError, torch by RuntimeError.
+_DIVERGENCES = (AssertionError, ArithmeticError, RuntimeError, ValueError)
+
+
+def _map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
+    """`function` over the tensors of nested tuples, NamedTuples and dicts; None stays None."""
+    if tree is None:
+        return None
+    if isinstance(tree, Tensor):
+        return function(tree, *others)
+    if isinstance(tree, dict):
+        return {k: _map(function, tree[k], *(other[k] for other in others)) for k in tree}
+    parts = [_map(function, *leaves) for leaves in zip(tree, *others, strict=True)]
+    return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+
+
+def _put(old: Tensor, at: Any, new: Tensor) -> Tensor:
+    result = old.clone()
+    result[at] = new
+    return result
+
+
+def _choose(keep: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(keep.reshape(-1, *[1] * (new.ndim - 1)), new, old)

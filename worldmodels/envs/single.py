@@ -1,0 +1,205 @@
+"""Learned envs: a world model behind Gymnasium's interfaces, with the true env's spaces and task.
+
+(TorchRL has a `WorldModelEnv` of its own, over TensorDicts; this one is Gymnasium's.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.error import Error, ResetNeeded
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from physgym.autoreset import parse_seed
+from physgym.env import RENDER_MODES
+from worldmodels.envs.task import arguments_of, find_system, parse_action
+from worldmodels.envs.vector import WorldModelVectorEnv, resolve_model
+from worldmodels.interface import Spec, WorldModel
+from worldmodels.registration import completed
+
+__all__ = ["WorldModelEnv", "WorldModelVectorEnv", "make_env", "make_truth", "resolve_model"]
+
+
+class WorldModelEnv(gymnasium.Env[Any, Any]):
+    """A world model as a single Gymnasium env: one row of a `WorldModelVectorEnv`.
+
+    Args:
+        model: a `WorldModel`, or the run or checkpoint folder of one.
+        checkpoint: the same, for `gymnasium.make("WorldModels/Learned-v0", checkpoint="runs/x")`.
+        render_mode: "rgb_array" or "human".
+        arguments: those of `WorldModelVectorEnv`, less num_envs and autoreset_mode.
+
+    The time limit is inside: the env itself returns truncated=True at the true env's limit.
+
+    Raises:
+        ValueError: as `WorldModelVectorEnv`.
+        gymnasium.error.ResetNeeded: step before reset or after the end.
+    """
+
+    metadata = {"render_modes": RENDER_MODES, "render_fps": 20}
+
+    def __init__(
+        self,
+        model: WorldModel | str | Path | None = None,
+        *,
+        checkpoint: str | Path | None = None,
+        render_mode: str | None = None,
+        **arguments: Any,
+    ) -> None:
+        if render_mode is not None and render_mode not in RENDER_MODES:
+            allowed = ", ".join(RENDER_MODES)
+            raise ValueError(f"render_mode={render_mode!r} is neither None nor one of {allowed}")
+        mode = AutoresetMode.DISABLED
+        self._rows = WorldModelVectorEnv(
+            model, 1, checkpoint=checkpoint, autoreset_mode=mode, **arguments
+        )
+        self.render_mode = render_mode
+        fps = self._rows.metadata["render_fps"]
+        self.metadata = {"render_modes": list(RENDER_MODES), "render_fps": fps}
+        self.observation_space = self._rows.single_observation_space
+        self.action_space = self._rows.single_action_space
+        self._spec: EnvSpec | None = None
+        self._window: Any = None
+        self._over = True
+
+    @property
+    def model(self) -> WorldModel:
+        """The world model."""
+        return self._rows.model
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """What `gymnasium.make` was asked for, with the time limit and the reward threshold."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        rows = self._rows
+        self._spec = completed(spec, rows.max_episode_steps, rows.task.system.reward_threshold)
+
+    @property
+    def dt(self) -> float:
+        """Seconds a step."""
+        return self._rows.dt
+
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start an episode; `options` may hold "state", "params" and "randomize"."""
+        super().reset(seed=None if seed is None else parse_seed(seed))
+        self._rows.use_generator(0, self.np_random)
+        observations, info = self._rows.reset(options=options)
+        self._over = False
+        if self.render_mode == "human":
+            self._show()
+        return _first(observations), _first_info(info)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Predict what `action` does in one control step."""
+        if self._over:
+            raise ResetNeeded("Call reset() before step(): there is no running episode.")
+        row = parse_action(self._rows.task, action)
+        observations, rewards, terminated, truncated, info = self._rows.step(row)
+        self._over = bool(terminated[0] or truncated[0])
+        if self.render_mode == "human":
+            self._show()
+        return (
+            _first(observations),
+            float(rewards[0]),
+            bool(terminated[0]),
+            bool(truncated[0]),
+            _first_info(info),
+        )
+
+    def render(self) -> np.ndarray | None:
+        """A picture (480, 480, 3) uint8 of what is predicted, with the action visible."""
+        if self.render_mode is None:
+            gymnasium.logger.warn('render() needs a render_mode: make the env with "rgb_array"')
+            return None
+        if self.render_mode == "human":
+            self._show()
+            return None
+        return self._rows.portrait(0)
+
+    def _show(self) -> None:
+        if self._window is None:
+            from physgym.rendering import Window
+
+            self._window = Window(f"learned {self._rows.task.system.env_id}")
+        self._window.show(self._rows.portrait(0), fps=self.metadata["render_fps"])
+
+    def close(self) -> None:
+        """Close the window, if there is one."""
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+
+    def get_keys_to_action(self) -> dict[tuple[str, ...], int]:
+        """Keys for `gymnasium.utils.play.play` (discrete actions)."""
+        task = self._rows.task
+        if not task.discrete:
+            raise Error("keys need discrete actions: this model learned from continuous ones")
+        return {tuple(keys): action for keys, action in task.system.keys.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_window": None}
+
+
+def make_env(
+    model: WorldModel | str | Path, num_envs: int | None = None, **arguments: Any
+) -> WorldModelEnv | WorldModelVectorEnv:
+    """A learned env of a model, or of a run or checkpoint folder.
+
+    Args:
+        model: a folder alone is enough.
+        num_envs: None for a single env, else the number of rows of a vector env.
+        arguments: those of `WorldModelVectorEnv`.
+    """
+    if num_envs is None:
+        return WorldModelEnv(model, **arguments)
+    return WorldModelVectorEnv(model, num_envs, **arguments)
+
+
+def make_truth(
+    model: WorldModel | Spec | str | Path, num_envs: int | None = None, **arguments: Any
+) -> gymnasium.Env | VectorEnv:
+    """The true env that a model learned from, single or as native vector env; it shows what the
+    model sees.
+
+    Args:
+        model: the model, its spec, or a run or checkpoint folder.
+        num_envs: None for a single env, else the number of rows of a vector env.
+        arguments: of the true env, over those of the buffer (and `autoreset_mode`).
+    """
+    spec = model if isinstance(model, Spec) else resolve_model(model).spec
+    kwargs = {**arguments_of(spec), **arguments}
+    env_id = find_system(spec).env_id
+    if num_envs is None:
+        return gymnasium.make(env_id, **kwargs)
+    return gymnasium.make_vec(
+        env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs
+    )
+
+
+def _first(observations: Any) -> Any:
+    if isinstance(observations, Mapping):
+        return {key: value[0] for key, value in observations.items()}
+    return observations[0]
+
+
+def _first_info(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Row 0 of a vector info as a single env's: plain floats and bools, no masks."""
+    single: dict[str, Any] = {}
+    for key, value in info.items():
+        if key.startswith("_"):
+            continue
+        if isinstance(value, Mapping):
+            single[key] = _first_info(value)
+        else:
+            single[key] = value[0].item() if value.ndim == 1 else value[0]
+    return single

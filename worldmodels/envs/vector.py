@@ -1,0 +1,255 @@
+"""`WorldModelVectorEnv`: rows of a world model behind Gymnasium's vector interface."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from physgym.autoreset import AutoresetVectorEnv
+from physgym.task import Task
+from worldmodels.envs import task as truth
+from worldmodels.envs.modality import Modality, StateModality
+from worldmodels.envs.pixels import PixelModality
+from worldmodels.envs.predictor import Predictor, knows_uncertainty
+from worldmodels.envs.starts import Starts
+from worldmodels.interface import WorldModel
+
+DIVERGENCE_FACTOR = 10.0
+"""A prediction this many times beyond the training range has diverged."""
+
+
+class WorldModelVectorEnv(AutoresetVectorEnv):
+    """N rows of a world model as a Gymnasium vector env.
+
+    Spaces, starts, time limit and dt are those of the true env that the model learned from. Of a
+    model of states only the next state is predicted: reward and ends are the true env's own. A
+    model of pixels serves obs_mode="pixels" alone; an episode begins with a real picture (the model
+    also sees those before it, see `worldmodels.envs.pixel_starts`), then pictures, rewards and ends are
+    the model's. A row whose prediction is not finite, lies beyond `divergence_factor` times the
+    training range, or could not be computed, is truncated with `info["diverged"]` and its last
+    good observation; the other rows go on.
+
+    Args:
+        model: a `WorldModel`, or the run or checkpoint folder of one.
+        num_envs: N.
+        checkpoint: the same as `model`, for callers that can only pass names.
+        max_episode_steps: time limit; None: the true env's.
+        autoreset_mode: any of Gymnasium's, by name or value.
+        starts: "true", the true env's start distribution; "buffer", any state (picture) of `dataset`.
+        dataset: a collected buffer, or its path; for a model of pixels one with pictures.
+        uncertainty_penalty: reward lost per unit of an ensemble's `info["uncertainty"]`.
+        uncertainty_limit: rows whose uncertainty exceeds it are truncated; see
+            `worldmodels.envs.predictor.calibrate_uncertainty`.
+        divergence_factor: see above; angles are excepted, turns have no range.
+        device: where the model runs, such as "cuda"; None: where it is. Without CUDA, the CPU.
+        render_mode: "rgb_array" or None.
+        arguments: of the true env, where they may differ from those of the buffer: obs_mode,
+            reward, params, randomize, start, observe_params, image_size, and dt where the model can
+            step by any. What is shown and the kind of reward are fixed for a model of pixels.
+
+    `info` holds what the true env's does (`energy` is the true energy of the predicted state), and
+    `diverged`, and for an ensemble `uncertainty`. Of a model of pixels it holds `params` and
+    `diverged`: nobody knows its state, nor which event ended an episode.
+    `reset(options={"state": ..., "params": ...})` starts every row there; a state (N, D) gives each
+    row its own.
+
+    Raises:
+        ValueError: the model does not fit the env it names, or an argument contradicts it.
+    """
+
+    metadata = {
+        "render_modes": ["rgb_array"],
+        "render_fps": 20,
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
+
+    def __init__(
+        self,
+        model: WorldModel | str | Path | None = None,
+        num_envs: int = 1,
+        *,
+        checkpoint: str | Path | None = None,
+        max_episode_steps: int | None = None,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        starts: Literal["true", "buffer"] = "true",
+        dataset: Any = None,
+        uncertainty_penalty: float = 0.0,
+        uncertainty_limit: float | None = None,
+        divergence_factor: float = DIVERGENCE_FACTOR,
+        device: str | None = None,
+        render_mode: str | None = None,
+        **arguments: Any,
+    ) -> None:
+        self.model = move(resolve_model(model, checkpoint), device)
+        self.task = truth.task_of(self.model, arguments)
+        limit = (
+            self.model.spec.max_episode_steps if max_episode_steps is None else max_episode_steps
+        )
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f'render_mode={render_mode!r} is neither "rgb_array" nor None')
+        fps = max(1, round(1.0 / self.task.dt))
+        metadata = {**self.metadata, "render_fps": fps}
+        super().__init__(num_envs, limit, autoreset_mode, metadata)
+        self.render_mode = render_mode
+        self.single_observation_space = self.task.observation_space
+        self.single_action_space = self.task.action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        if (uncertainty_penalty or uncertainty_limit is not None) and not knows_uncertainty(
+            self.model
+        ):
+            raise ValueError("uncertainty needs an ensemble: train with --model.ensemble 5")
+        self._modality = _modality_of(self.model, self.task, divergence_factor)
+        self._starts = _choose_starts(starts, dataset, self._modality)
+        self._predictor = Predictor(self._modality, self.num_envs, self.task.dt)
+        self._penalty, self._uncertainty_limit = uncertainty_penalty, uncertainty_limit
+        self._params = np.tile(np.array(self.task.base, dtype=np.float64), (self.num_envs, 1))
+        names = (*self._modality.flags, "diverged")
+        self._flags = {name: self.blank(np.bool_) for name in names}
+        self._uncertainty = np.zeros(self.num_envs)
+        self._actions: np.ndarray | None = None
+
+    def _named_params(self) -> Any:
+        return self.task.system.Params(*self._params.T)
+
+    @property
+    def dt(self) -> float:
+        """Seconds a step."""
+        return self.task.dt
+
+    def start(self, rows: np.ndarray, options: Mapping[str, Any]) -> None:
+        """Draw a beginning for each of `rows` and encode it."""
+        per_row = [_options_of(options, row, self.num_envs) for row in rows]
+        drawn = [
+            self._starts.draw(self.generator(row), own)
+            for row, own in zip(rows.tolist(), per_row, strict=True)
+        ]
+        self._params = self._params.copy()
+        self._params[rows] = [start.params for start in drawn]
+        fields = self.task.system.Params._fields
+        told = [fields.index(name) for name in self.model.spec.param_names]
+        self._predictor.start(rows, drawn, self._params[rows][:, told])
+        for flag in self._flags.values():
+            flag[rows] = False
+        self._uncertainty[rows] = 0.0
+
+    def advance(self, actions: Any, resting: Any | None) -> tuple[Any, Any, Any]:
+        """Predict one step of every row, and judge it."""
+        parsed = truth.parse_actions(self.task, actions, self.num_envs, resting)
+        prediction = self._predictor.step(parsed)
+        latent, shown = self._predictor.latent, self._predictor.shown
+        outcome = self._modality.judge(latent, shown, parsed, self._named_params())
+        going = ~prediction.diverged
+        told = {"out_of_bounds": outcome.out_of_bounds, **outcome.events}
+        self._flags = {name: told[name] & going for name in self._modality.flags}
+        self._flags["diverged"] = prediction.diverged
+        self._actions = parsed
+        self._uncertainty = prediction.uncertainty
+        truncated = prediction.diverged | outcome.out_of_bounds
+        rewards = outcome.rewards
+        if self._uncertainty_limit is not None:
+            truncated |= prediction.uncertainty > self._uncertainty_limit
+        if self._penalty:
+            rewards = rewards - self._penalty * np.minimum(prediction.uncertainty, 1e6)
+        return rewards, outcome.terminated & going, truncated
+
+    def observe(self, rows: np.ndarray | None = None) -> Any:
+        """Observations of `rows`, in the true env's form and bounds."""
+        shown, params = self._predictor.shown, self._params
+        if rows is not None:
+            shown, params = shown[rows], params[rows]
+        return self._modality.observe(shown, params)
+
+    def facts(self) -> dict[str, Any]:
+        """What is known: of predicted states all that the true env tells, of pictures less."""
+        params = self._named_params()
+        info = {
+            **self._modality.facts(self._predictor.shown, params),
+            "params": {name: values.copy() for name, values in params._asdict().items()},
+            **{name: flag.copy() for name, flag in self._flags.items()},
+        }
+        if knows_uncertainty(self.model):
+            info["uncertainty"] = self._uncertainty.copy()
+        return info
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """A picture of what each row shows, with the action visible."""
+        if self.render_mode is None:
+            gymnasium.logger.warn('render() needs a render_mode: make the env with "rgb_array"')
+            return None
+        if not self._started:
+            raise ResetNeeded("Call reset() before render(): there is no state to draw.")
+        return tuple(self.portrait(row) for row in range(self.num_envs))
+
+    def portrait(self, row: int) -> np.ndarray:
+        """The picture (480, 480, 3) uint8 of one row."""
+        params = self.task.system.Params(*self._params[row].tolist())
+        moved = self._actions is not None and self.elapsed[row] > 0
+        action = self._actions[row] if moved else None  # type: ignore[index]
+        caption = f"t = {int(self.elapsed[row]) * self.dt:5.2f} s"
+        return self._modality.portrait(self._predictor.shown[row], action, params, caption)
+
+
+def resolve_model(
+    model: WorldModel | str | Path | None, checkpoint: str | Path | None = None
+) -> WorldModel:
+    """The model itself, or the one in a run or checkpoint folder; exactly one must be given."""
+    given = model if checkpoint is None else checkpoint
+    if given is None or (model is not None and checkpoint is not None):
+        raise ValueError("give a model or a run folder: checkpoint='outputs/.../newtonian'")
+    if isinstance(given, WorldModel):
+        return given
+    if not isinstance(given, (str, Path)):
+        raise ValueError(f"{given!r} is neither a WorldModel nor the path of a run folder")
+    from worldmodels.storage.checkpoint import load
+
+    return load(given)
+
+
+def move(model: WorldModel, device: str | None) -> WorldModel:
+    """`model` on `device`; CUDA that is not there means the CPU, with a warning."""
+    if device is None:
+        return model
+    wanted = torch.device(device)
+    if wanted.type == "cuda" and not torch.cuda.is_available():
+        warnings.warn(
+            f"device={device!r} is not available here: the model runs on the CPU.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        wanted = torch.device("cpu")
+    return model.to(wanted)
+
+
+def _modality_of(model: WorldModel, task: Task, factor: float) -> Modality:
+    """That of the model: pictures where its spec has an image size, else states."""
+    kind = PixelModality if model.spec.image_size else StateModality
+    return kind(model, task, factor)
+
+
+def _choose_starts(starts: str, dataset: Any, modality: Modality) -> Starts:
+    if starts == "true":
+        return modality.true_starts()
+    if starts == "buffer":
+        return modality.buffer_starts(dataset)
+    raise ValueError(f'starts={starts!r} is neither "true" nor "buffer"')
+
+
+def _options_of(options: Mapping[str, Any], row: int, num_envs: int) -> dict[str, Any]:
+    """The options of one row: states (N, D) are dealt out."""
+    own = dict(options)
+    state = own.get("state")
+    if state is not None and np.ndim(state) == 2:
+        if len(state) != num_envs:
+            raise ValueError(f"options['state'] has {len(state)} rows for {num_envs} envs")
+        own["state"] = state[row]
+    return own

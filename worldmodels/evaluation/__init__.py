@@ -1,0 +1,1 @@
+"""World models against the truth: problems, baselines, scores, reports."""

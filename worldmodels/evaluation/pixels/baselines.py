@@ -1,0 +1,159 @@
+"""What is compared in pixels: learned models, the ceiling that their own pictures set, and floors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodels.evaluation.pixels.metrics import brightness
+from worldmodels.evaluation.pixels.problems import Clip
+from worldmodels.films.pixel_recording import device_of, evaluating, read
+from worldmodels.films.scenes import idle_actions
+from worldmodels.interface import DivergenceError, Latent
+
+BACKGROUND_ROW = "constant background"
+COPY_ROW = "copy-last-frame"
+
+
+class Prediction(NamedTuple):
+    """What a row says of a clip."""
+
+    frames: Tensor
+    """(B, n, S, S, 3) floats in [0, 1]: of all T steps, or the last alone."""
+    latents: np.ndarray | None = None
+    """(B, T+1, F) float32, the first of the frames seen; None where there are none."""
+
+
+class PixelEntry(NamedTuple):
+    """One row of a comparison in pixels."""
+
+    predict: Callable[[Clip, bool], Prediction]
+    """What comes of a clip; True: of the last step alone."""
+    kind: str = "model"
+    """model, oracle (a model's own reconstruction) or floor."""
+    model_name: str = ""
+    """Structure of a model; decides its colour in plots."""
+    any_dt: bool = True
+    """Whether it can be asked for a step length it was not made for."""
+    reversible: bool = True
+    """Whether it can be asked backward in time."""
+
+
+def structure_of(model: Any) -> str:
+    """Name of the structure of a visual model."""
+    return str(getattr(model.config, "structure", model.config.name))
+
+
+def model_entry(model: Any) -> PixelEntry:
+    """Row of a visual model: it sees the frames of the context and the actions, and nothing after.
+
+    One whose step length is an input, but whose steps are jumps, has never seen a negative one, and is not
+    asked for it.
+    """
+
+    def predict(clip: Clip, last: bool) -> Prediction:
+        with evaluating(model), torch.inference_mode():
+            return _roll(model, clip, last)
+
+    structure, any_dt = structure_of(model), bool(model.any_dt)
+    return PixelEntry(predict, "model", structure, any_dt, any_dt and structure != "jump")
+
+
+def reconstruction_entry(model: Any) -> PixelEntry:
+    """Row of what the model draws of the true frames around each step: the ceiling of its rollouts."""
+
+    def predict(clip: Clip, last: bool) -> Prediction:
+        many, seen = model.config.encoder_frames, clip.context.shape[1]
+        told = clip.tasks.param_array(model.spec.param_names)
+        actions = _all_actions(clip)
+        frames, drawn, latents = clip.frames, [], []
+        with evaluating(model), torch.inference_mode():
+            for t in range(seen - 1, frames.shape[1]):
+                window = frames[:, t + 1 - many : t + 1]
+                latent = read(model, window, actions[:, t + 1 - many : t], told)
+                latents.append(latent.z.flatten(1))
+                drawn.append(model.decode(latent))
+        return _prediction(drawn[1:], latents)
+
+    return PixelEntry(predict, "oracle", structure_of(model), False, False)
+
+
+def background_entry(frame: np.ndarray) -> PixelEntry:
+    """Row of one frame (S, S, 3) in [0, 1], the mean of the training split, whatever happens."""
+
+    def predict(clip: Clip, last: bool) -> Prediction:
+        constant = torch.from_numpy(frame.astype(np.float32))
+        return Prediction(constant.expand(len(clip.truth), clip.truth.shape[1], *frame.shape))
+
+    return PixelEntry(predict, "floor")
+
+
+def copy_entry() -> PixelEntry:
+    """Row of the last frame seen, for ever."""
+
+    def predict(clip: Clip, last: bool) -> Prediction:
+        return Prediction(brightness(clip.context[:, -1:]).expand_as(clip.truth))
+
+    return PixelEntry(predict, "floor")
+
+
+def encode(model: Any, clip: Clip) -> Latent:
+    """Latent at the last frame seen, of as many frames as the model wants."""
+    many = model.context_frames
+    told = clip.tasks.param_array(model.spec.param_names)
+    past = clip.past_actions[:, clip.past_actions.shape[1] - (many - 1) :]
+    return read(model, clip.context[:, -many:], np.ascontiguousarray(past), told)
+
+
+def learned_energies(model: Any, clip: Clip) -> np.ndarray:
+    """Learned energies (B, T+1) from the frames seen on, along the motion that H alone makes.
+
+    That is ``model.conserve``, with neither control nor learned dissipation; a model without it is stepped
+    under the action that does nothing.
+    """
+    actions = idle_actions(model.spec, *clip.tasks.actions.shape[:2])
+    with evaluating(model), torch.inference_mode():
+        latent = encode(model, clip)
+        held = torch.as_tensor(actions, device=latent.z.device)
+        values = [model.energy(latent)]
+        for t in range(actions.shape[1]):
+            try:
+                if hasattr(model, "conserve"):
+                    latent = model.conserve(latent)
+                else:
+                    latent = model.step(latent, held[:, t])
+            except DivergenceError:
+                values.append(torch.full_like(values[0], torch.nan))
+                continue
+            values.append(model.energy(latent))
+        return torch.stack(values, 1).cpu().double().numpy()
+
+
+def _roll(model: Any, clip: Clip, last: bool) -> Prediction:
+    """Step through the actions of a clip; where a solver cannot go on, the rest is NaN."""
+    latent = encode(model, clip)
+    actions = torch.as_tensor(np.ascontiguousarray(clip.tasks.actions), device=device_of(model))
+    frames: list[Tensor] = []
+    latents = [latent.z.flatten(1)]
+    lost = False
+    for t in range(actions.shape[1]):
+        try:
+            latent = latent if lost else model.step(latent, actions[:, t], clip.dt)
+        except DivergenceError:
+            latent, lost = latent._replace(z=torch.full_like(latent.z, torch.nan)), True
+        latents.append(latent.z.flatten(1))
+        if not last or t == actions.shape[1] - 1:
+            frames.append(model.decode(latent))
+    return _prediction(frames, latents)
+
+
+def _prediction(frames: list[Tensor], latents: list[Tensor]) -> Prediction:
+    return Prediction(torch.stack(frames, 1), torch.stack(latents, 1).float().cpu().numpy())
+
+
+def _all_actions(clip: Clip) -> np.ndarray:
+    return np.concatenate([clip.past_actions, clip.tasks.actions], 1)

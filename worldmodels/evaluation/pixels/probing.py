@@ -1,0 +1,113 @@
+"""What the latents of a visual model know of the physics: probes of true frames, and the learned energy."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from worldmodels.evaluation.pixels import probes
+from worldmodels.evaluation.pixels import problems as clips
+from worldmodels.evaluation.pixels.baselines import encode
+from worldmodels.evaluation.pixels.probes import Probe, Samples
+from worldmodels.evaluation.pixels.problems import Clip
+from worldmodels.evaluation.problems import Problems
+from worldmodels.films.pixel_recording import evaluating
+
+FRAMES = 2000
+"""Training frames that probes are fitted on; half as many choose among them, and half as many test them."""
+EPISODES = 100
+"""Episodes of each split at most that they are from."""
+BATCH = 128
+CONTROL_SEED = 20_000
+"""Seed of the random weights that a probe's R^2 is compared with."""
+
+
+class Reading(NamedTuple):
+    """What can be read from the latents of one model."""
+
+    probe: Probe
+    """Network that reads the physical state, for energies."""
+    angles: tuple[int, ...]
+    scores: dict[str, Any]
+    """R^2 by component: of a linear probe, of one with random weights, and of ``probe``."""
+    energy_r_squared: float | None
+    """R^2 of the true energy under an affine map of the learned one, on test frames."""
+    energy_spread: float
+    """Standard deviation of the learned energy on test frames."""
+
+    def energy(self, tasks: Problems, latents: np.ndarray) -> np.ndarray:
+        """True energy (B, T+1) [J] of the states that the probe reads from ``latents`` (B, T+1, F)."""
+        size = tasks.states.shape[-1]
+        with np.errstate(all="ignore"):
+            targets = self.probe.predict(latents.astype(np.float64))
+            return tasks.energy(probes.states_of(targets, self.angles, size))
+
+
+def read_latents(model: Any, dataset: Any, frames: int = FRAMES) -> Reading:
+    """Fit probes to ``model`` on the train split of ``dataset``, choose on val, and score on test.
+
+    A control with random weights, of the same architecture, is fitted alike.
+    """
+    many = model.context_frames
+    counts = {"train": frames, "val": max(1, frames // 2), "test": max(1, frames // 2)}
+    found = {
+        split: clips.sample(dataset.subset(split), many, count, EPISODES, seed)
+        for seed, (split, count) in enumerate(counts.items())
+    }
+    system = found["test"].tasks.system
+    names = probes.target_names(system.state_names, system.angles)
+    parts = {split: _samples(model, clip) for split, clip in found.items()}
+    linear = probes.fit_linear(parts["train"], parts["val"])
+    probe = probes.fit_network(parts["train"], parts["val"])
+    control = {split: _samples(_untrained(model), clip) for split, clip in found.items()}
+    random = probes.fit_linear(control["train"], control["val"])
+    scores = {
+        "linear": probes.scores(linear, parts["test"], names),
+        "random weights": probes.scores(random, control["test"], names),
+        "network": probes.scores(probe, parts["test"], names),
+    }
+    r_squared, spread = None, 1.0
+    if model.has_energy:
+        learned = _energies(model, found["test"])
+        truth = found["test"].tasks.energy(found["test"].tasks.states)[:, 0]
+        r_squared = probes.affine_r_squared(truth, learned)
+        spread = max(float(learned.std()), 1e-12)
+    return Reading(probe, tuple(system.angles), scores, r_squared, spread)
+
+
+def _samples(model: Any, clip: Clip) -> Samples:
+    system = clip.tasks.system
+    with evaluating(model), torch.inference_mode():
+        latents = [
+            encode(model, part).z.flatten(1).cpu().double().numpy() for part in _batches(clip)
+        ]
+    features = np.concatenate(latents)
+    if not np.isfinite(features).all():
+        raise ValueError(
+            "latents of true frames are not finite: the weights have diverged; evaluate another run or "
+            "checkpoint"
+        )
+    return Samples(features, probes.targets_of(clip.tasks.states[:, 0], system.angles))
+
+
+def _energies(model: Any, clip: Clip) -> np.ndarray:
+    """Learned energies (n,) of the frames of ``clip``."""
+    with evaluating(model), torch.inference_mode():
+        parts = [model.energy(encode(model, part)) for part in _batches(clip)]
+    return torch.cat(parts).cpu().double().numpy()
+
+
+def _batches(clip: Clip) -> list[Clip]:
+    starts = range(0, len(clip.context), BATCH)
+    return [clips.rows_of(clip, slice(start, start + BATCH)) for start in starts]
+
+
+def _untrained(model: Any) -> Any:
+    """The same architecture with fresh weights, where the model is; torch's generator stays as it was."""
+    device = next(model.parameters()).device
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(CONTROL_SEED)
+        fresh = model.config.build(model.spec)
+    return fresh.to(device)

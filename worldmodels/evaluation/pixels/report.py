@@ -1,0 +1,265 @@
+"""Reports of a comparison in pixels: tables, JSON and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from worldmodels.evaluation import plots
+from worldmodels.evaluation.states.report import UNKNOWN, grid, header, number, spread, write_texts
+
+IMAGE_ERROR = "normalised image MSE"
+COPY_RATIO = "mean MSE over that of copy-last-frame"
+TIMES = "{:.2f}"
+
+
+class Table(NamedTuple):
+    """Columns and rows of strings under a title."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    brief: bool = False
+    """Whether a terminal shows it; the others stand in report.md alone."""
+
+
+def definitions(report: Mapping[str, Any]) -> str:
+    """What the columns and rows mean, for a reader who has nothing else."""
+    texts = [
+        f"{report['problems']} open-loop rollouts of {report['steps']} steps of {report['dt']:g} s, under "
+        f"the true actions, from {report['context']} true frames of {report['image_size']} px of the test "
+        "split. Median (quartiles); a frame that is not finite counts as an infinite error; finite: share "
+        "of rollouts after the last step.",
+        f"{IMAGE_ERROR}: summed squared error over the summed squared brightness of the true frame above "
+        "the black background (a frame without the body scores 1, with it in a wrong place 2); valid: "
+        f"median seconds until it first exceeds {report['valid_threshold']:g}.",
+        "Ratio to copy-last-frame: mean MSE over that of repeating the last frame seen.",
+        "Centroid: distance of a body in the picture to where the true picture shows it, read in closed "
+        f"form from its colour (1 px = {report['meters_per_pixel']:.4g} m); visible: share of rollouts "
+        "whose last picture shows the body at all; where it does not, the error is infinite.",
+        "Reconstruction: what a model draws of the true frames around each step, the ceiling of its "
+        "rollouts. Energy: error of the true energy of the state that a probe reads from the latent (a "
+        "small network, fitted on latents of true training frames), over the spread of the energy; the row "
+        "of the reconstruction is the probe's own error.",
+    ]
+    if any(row["backward"] for row in report["rows"].values()):
+        texts.append(
+            "Backward: from the last frames of the same windows, with a negative step length, under the "
+            "action that was held over each interval; structures that step in jumps cannot. Frames up to "
+            f"n = {report['context'] - 1} are among those seen."
+        )
+    if report["learned_energy"]:
+        texts.append(
+            "Learned energy H, along the model's own rollout under the action that does nothing: "
+            "|H(t) - H(0)| over the spread of H on test frames; range: largest less smallest H of a rollout, "
+            "in its own unit; R^2: of the true energy under an affine map of H, on test frames."
+        )
+    if report["ssim_install"]:
+        texts.append(f"SSIM needs torchmetrics: {report['ssim_install']}.")
+    return "\n\n".join(texts)
+
+
+def tables(report: Mapping[str, Any], quartiles: bool = True, join: str = " ") -> list[Table]:
+    """Every table of the report; ``join`` stands before quartiles."""
+
+    def cell(value: Mapping[str, Any] | None, form: str = "{:.1e}", lost: str = "inf") -> str:
+        return UNKNOWN if value is None else spread(value, quartiles, join, form, lost)
+
+    found = [
+        _errors(report, cell),
+        _over_horizons(
+            COPY_RATIO,
+            report,
+            lambda row, h: number(row["copy_ratio"][h], "{:.3g}"),
+            True,
+        ),
+        _over_horizons(
+            "PSNR (dB)", report, lambda row, h: cell(row["psnr"][h], "{:.1f}", "-inf"), True
+        ),
+        _over_horizons(
+            "SSIM",
+            report,
+            lambda row, h: cell(row["ssim"] and row["ssim"][h], "{:.3f}", "-inf"),
+            True,
+        ),
+        _over_horizons("MSE", report, lambda row, h: cell(row["mse"][h])),
+        *_centroids(report, cell),
+    ]
+    if any(row["backward"] for row in report["rows"].values()):
+        found += _backward(report, cell)
+    if report["probes"]:
+        found.append(
+            _over_horizons(
+                "energy error over its spread",
+                report,
+                lambda row, h: cell(row["energy_error"][h]),
+                True,
+                lambda row: row["energy_error"] is not None,
+            )
+        )
+        found.append(_probes(report))
+    if report["learned_energy"]:
+        found.append(_learned_energy(report, cell))
+    if "step_lengths" in report:
+        found += _step_lengths(report, cell)
+    return found
+
+
+def write_report(report: Mapping[str, Any], folder: str | Path) -> list[Path]:
+    """Write report.json, report.md and the plots into ``folder``; returns their paths."""
+    folder = Path(folder)
+    files = write_texts(report, _markdown(report), folder)
+    path = folder / "error_over_horizon.png"
+    files.append(plots.error_over_horizon(report, path, IMAGE_ERROR, "frame"))
+    files.append(plots.centroids_over_time(report, folder / "centroids_over_time.png"))
+    read = {name: row for name, row in report["rows"].items() if row["energy"]}
+    if read:
+        path = folder / "energy_over_time.png"
+        files.append(plots.energy_over_time({**report, "rows": read}, path, seen="frame"))
+    if "step_lengths" in report:
+        path = folder / "error_over_step_length.png"
+        files.append(plots.error_over_step_length(report, path, IMAGE_ERROR))
+    return files
+
+
+Cell = Callable[..., str]
+Row = Mapping[str, Any]
+
+
+def _over_horizons(
+    title: str,
+    report: Mapping[str, Any],
+    text: Callable[[Row, str], str],
+    brief: bool = False,
+    kept: Callable[[Row], bool] = lambda row: True,
+) -> Table:
+    horizons = report["horizons"]
+    rows = [
+        [name, *(text(row, str(h)) for h in horizons)]
+        for name, row in report["rows"].items()
+        if kept(row)
+    ]
+    return Table(title, ["model", *(f"n = {h}" for h in horizons)], rows, brief)
+
+
+def _errors(report: Mapping[str, Any], cell: Cell) -> Table:
+    table = _over_horizons(
+        f"{IMAGE_ERROR} after n steps", report, lambda row, h: cell(row["nmse"][h]), True
+    )
+    last = str(report["horizons"][-1])
+    for line in table.rows:
+        row = report["rows"][line[0]]
+        line.append(_share(row["nmse"][last]["finite"]))
+        line.append(number(row["valid_time"]["median"], TIMES))
+    return table._replace(head=[*table.head, "finite", "valid (s)"])
+
+
+def _centroids(report: Mapping[str, Any], cell: Cell) -> list[Table]:
+    last = str(report["horizons"][-1])
+    found = []
+    for key, unit, form in (("centroid_pixels", "px", TIMES), ("centroid", "m", "{:.3g}")):
+        for body in report["bodies"]:
+
+            def text(row: Row, h: str, key: str = key, body: str = body, form: str = form) -> str:
+                return cell(row[key][body][h], form)
+
+            title = f"centroid error of the {body} body ({unit})"
+            table = _over_horizons(title, report, text, unit == "px")
+            for line in table.rows:
+                line.append(_share(report["rows"][line[0]][key][body][last]["finite"]))
+            found.append(table._replace(head=[*table.head, "visible"]))
+    return found
+
+
+def _backward(report: Mapping[str, Any], cell: Cell) -> list[Table]:
+    found = []
+
+    def add(title: str, text: Callable[[Row, str], str], brief: bool = True) -> None:
+        def of_row(row: Row, h: str) -> str:
+            return UNKNOWN if row["backward"] is None else text(row["backward"], h)
+
+        title = f"backward in time, n steps before the last frame seen: {title}"
+        found.append(_over_horizons(title, report, of_row, brief))
+
+    add(IMAGE_ERROR, lambda part, h: cell(part["nmse"][h]), False)
+    add(COPY_RATIO, lambda part, h: number(part["copy_ratio"][h], "{:.3g}"))
+    for body in report["bodies"]:
+
+        def place(part: Row, h: str, body: str = body) -> str:
+            return cell(part["centroid_pixels"][body][h], TIMES)
+
+        add(f"centroid error of the {body} body (px)", place)
+    return found
+
+
+def _probes(report: Mapping[str, Any]) -> Table:
+    rows = []
+    names: list[str] = []
+    for name, scores in report["probes"].items():
+        names = list(scores["linear"])
+        labels = {"linear": name, "random weights": f"{name}, random weights"}
+        for key, label in {**labels, "network": f"{name}, network"}.items():
+            rows.append([label, *(_score(scores[key][part]) for part in names)])
+    title = (
+        "R^2 of probes of the latent, on test episodes: linear, and the network that reads energies"
+    )
+    return Table(title, ["model", *names], rows, True)
+
+
+def _learned_energy(report: Mapping[str, Any], cell: Cell) -> Table:
+    horizons = report["horizons"]
+    rows = [
+        [
+            name,
+            _score(scores["r_squared"]),
+            *(cell(scores["drift"][str(h)]) for h in horizons),
+            cell(scores["wander"], "{:.3g}"),
+        ]
+        for name, scores in report["learned_energy"].items()
+    ]
+    head = ["model", "R^2", *(f"n = {h}" for h in horizons), "range"]
+    return Table(
+        "drift of the learned energy, without control and learned dissipation", head, rows, True
+    )
+
+
+def _step_lengths(report: Mapping[str, Any], cell: Cell) -> list[Table]:
+    study, pixel = report["step_lengths"], report["meters_per_pixel"]
+    names = [f"{dt:g}" for dt in study["dt_values"]]
+    head = ["model", *(f"dt {dt} s" for dt in names)]
+    when = f"after {study['seconds']:g} s, actions held {study['hold']:g} s"
+    errors = [[name, *(cell(row[dt]) for dt in names)] for name, row in study["rows"].items()]
+    places = [
+        [name, *(cell(_scaled(row[dt], 1 / pixel), TIMES) for dt in names)]
+        for name, row in study["centroid"].items()
+    ]
+    return [
+        Table(f"other step lengths: {IMAGE_ERROR} {when}", head, errors, True),
+        Table(f"other step lengths: largest centroid error of a body (px) {when}", head, places),
+    ]
+
+
+def _scaled(cell: Mapping[str, Any] | None, factor: float) -> dict[str, Any] | None:
+    if cell is None:
+        return None
+    return {
+        key: value * factor if key in ("median", "q25", "q75") and value is not None else value
+        for key, value in cell.items()
+    }
+
+
+def _share(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{100 * value:.0f} %"
+
+
+def _score(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.3f}"
+
+
+def _markdown(report: Mapping[str, Any]) -> list[str]:
+    lines = [f"# {report['env']}, in pixels", "", f"{header(report)}.", "", definitions(report)]
+    for table in tables(report):
+        lines += ["", f"## {table.title[0].upper()}{table.title[1:]}", ""]
+        lines += grid(table.head, table.rows)
+    return lines

@@ -1,0 +1,279 @@
+"""Open-loop evaluation in pixels: visual models, their own reconstructions and floors against the truth.
+
+Every row is asked for the same frames: those after the last of L true ones, under the true actions, on the
+test split. Frames that are not finite count as infinite errors. Legend: B problems, T steps, N bodies,
+H horizons.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from worldmodels.evaluation import problems
+from worldmodels.evaluation.pixels import metrics as pixel_metrics
+from worldmodels.evaluation.pixels import probing
+from worldmodels.evaluation.pixels import problems as clips
+from worldmodels.evaluation.pixels.baselines import (
+    BACKGROUND_ROW,
+    COPY_ROW,
+    PixelEntry,
+    background_entry,
+    copy_entry,
+    learned_energies,
+    model_entry,
+    reconstruction_entry,
+)
+from worldmodels.evaluation.pixels.probing import Reading
+from worldmodels.evaluation.pixels.problems import Clip, Cut
+from worldmodels.evaluation.pixels.readout import readout_of
+from worldmodels.evaluation.pixels.scores import (
+    Ruler,
+    Values,
+    energy_scores,
+    measure,
+    row_scores,
+    worst_body,
+)
+from worldmodels.evaluation.states import metrics
+from worldmodels.evaluation.states import scoring as evaluation
+from worldmodels.films.pixel_recording import check_sees_pixels
+
+HORIZONS = (1, 5, 10, 20, 40, 60, 100, 150, 200)
+"""Steps at which errors are reported."""
+BACKGROUND_EPISODES = 200
+"""Training episodes at most, evenly spread, whose mean is the constant background."""
+LEAST_BRIGHTNESS = 0.1
+"""A frame's squared brightness counts as at least this share of the mean, for bodies out of sight."""
+PROBE_SHARE = 0.3
+"""Share of the work that the probes are, about."""
+RECONSTRUCTION = ", reconstruction"
+"""What a row is called after its model, where it draws the true frames."""
+
+
+def evaluate_pixels(
+    models: Mapping[str, Any],
+    dataset: Any,
+    horizon: int = 60,
+    count: int = 256,
+    dt_values: Sequence[float] = (),
+    horizons: Sequence[int] = HORIZONS,
+    probe_frames: int = probing.FRAMES,
+    origin: str = "",
+    advance: Callable[[float], object] = lambda share: None,
+) -> dict[str, Any]:
+    """Score visual ``models`` by row name, on at most ``count`` rollouts of ``horizon`` steps.
+
+    ``dt_values``: other step lengths to ask for, which must divide the longest; ``probe_frames``: frames
+    that the probes of the latent are fitted on, 0 for none (and no energies). ``advance`` is told shares
+    of the work as they are done. Returns a report of JSON types, None for what is not finite; see
+    ``pixel_reports``. Raises ``ValueError`` for a model of states, a dataset without pictures, of another
+    size, env, action kind or dt, and episodes shorter than the context and the horizon.
+    """
+    for name, model in models.items():
+        _check(name, model, dataset)
+    train, test = dataset.subset("train"), dataset.subset("test")
+    windows = clips.cut(test, max(m.context_frames for m in models.values()), horizon, count)
+    frame, bright = background_of(train)
+    ruler = Ruler(
+        readout_of(windows.tasks.system, frame.shape[0]),
+        LEAST_BRIGHTNESS * bright,
+        tuple(sorted({h for h in (*horizons, horizon) if 1 <= h <= horizon})),
+        pixel_metrics.has_ssim(),
+    )
+    readings: dict[str, Reading] = {}
+    for name, model in models.items() if probe_frames else ():
+        readings[name] = probing.read_latents(model, dataset, probe_frames)
+        advance(PROBE_SHARE / len(models))
+    study = _Study(windows.asked, dt_values) if dt_values else None
+    entries = entries_of(models, frame)
+    rest = 1.0 - PROBE_SHARE if readings else 1.0
+    tallies, seconds = _measure_all(
+        entries, models, windows, ruler, readings, study, lambda share: advance(rest * share)
+    )
+    scale = evaluation.scale_of(train).energy
+    report = _facts(windows, ruler, scale)
+    report["dataset"] = evaluation.source(dataset, origin)
+    report["rows"] = {
+        name: {
+            "kind": entry.kind,
+            "model": entry.model_name,
+            "seconds": seconds[name],
+            **row_scores(tallies[name], tallies[COPY_ROW], windows.asked, ruler, scale),
+        }
+        for name, entry in entries.items()
+    }
+    report |= _learned(readings, tallies, windows, ruler)
+    if study is not None:
+        report["step_lengths"] = study.scores(entries)
+    return evaluation.plain(report)
+
+
+def entries_of(models: Mapping[str, Any], background: np.ndarray) -> dict[str, PixelEntry]:
+    """Every row of a comparison: models, what each makes of the true frames, and floors."""
+    rows = {name: model_entry(model) for name, model in models.items()}
+    rows |= {f"{name}{RECONSTRUCTION}": reconstruction_entry(m) for name, m in models.items()}
+    return {**rows, COPY_ROW: copy_entry(), BACKGROUND_ROW: background_entry(background)}
+
+
+def background_of(dataset: Any) -> tuple[np.ndarray, float]:
+    """Mean frame (S, S, 3) in [0, 1] of ``dataset``, and the mean squared brightness of a frame, summed.
+
+    Of at most ``BACKGROUND_EPISODES`` episodes, evenly spread. Raises ``ValueError`` without pictures.
+    """
+    clips.check_pictures(dataset)
+    rows = np.linspace(0, len(dataset) - 1, min(BACKGROUND_EPISODES, len(dataset))).round()
+    total, squares, seen = 0.0, 0.0, 0
+    for row in rows.astype(int):
+        frames = dataset.pixels[int(row)][: int(dataset.lengths[row]) + 1]
+        total = total + frames.sum(0, dtype=np.float64)
+        squares += float(np.square(frames, dtype=np.float32).sum(dtype=np.float64)) / 255.0**2
+        seen += len(frames)
+    return np.asarray(total) / (255.0 * seen), max(squares / seen, 1e-6)
+
+
+def _facts(windows: Cut, ruler: Ruler, energy_scale: float) -> dict[str, Any]:
+    """What a report says of the problems and of its measures."""
+    tasks = windows.asked
+    return {
+        "kind": "pixels",
+        "env": tasks.system.name,
+        "dt": tasks.dt,
+        "steps": tasks.steps,
+        "problems": len(tasks.states),
+        "problems_at": {str(h): int(tasks.valid[:, h - 1].sum()) for h in ruler.horizons},
+        "context": windows.context,
+        "image_size": ruler.readout.size,
+        "horizons": list(ruler.horizons),
+        "bodies": list(ruler.readout.names),
+        "meters_per_pixel": ruler.readout.meters_per_pixel,
+        "valid_threshold": pixel_metrics.VALID_THRESHOLD,
+        "ssim_install": None if ruler.similarity else pixel_metrics.SSIM_INSTALL,
+        "energy_scale": energy_scale,
+        "true_energy": tasks.energy(tasks.states)[: evaluation.EXAMPLES],
+    }
+
+
+def _learned(
+    readings: Mapping[str, Reading], tallies: Mapping[str, Values], windows: Cut, ruler: Ruler
+) -> dict[str, Any]:
+    """What the latents of each model know, and whether its own energy is kept, where it has one."""
+    energies = {
+        name: {
+            "r_squared": reading.energy_r_squared,
+            **energy_scores(
+                tallies[name]["learned_energy"],
+                reading.energy_spread,
+                windows.asked,
+                ruler.horizons,
+            ),
+        }
+        for name, reading in readings.items()
+        if "learned_energy" in tallies[name]
+    }
+    probed = {name: reading.scores for name, reading in readings.items()}
+    return {"probes": probed, "learned_energy": energies}
+
+
+def _check(name: str, model: Any, dataset: Any) -> None:
+    check_sees_pixels(model)
+    problems.check_source(name, model.spec, dataset)
+    clips.check_pictures(dataset)
+    size = dataset.pixels[0].shape[1]
+    if model.spec.image_size != size:
+        raise ValueError(
+            f"{name} learned from pictures of {model.spec.image_size} px, but {dataset.path} has "
+            f"{size} px: compare runs and datasets of one image size"
+        )
+
+
+class _Study:
+    """Errors after equal physical time under equal held actions, batch by batch."""
+
+    def __init__(self, tasks: problems.Problems, dt_values: Sequence[float]) -> None:
+        self.dt, self.dt_values = tasks.dt, tuple(dt_values)
+        self.hold, self.seconds = evaluation.span(tasks, dt_values)
+        self.tallies: dict[tuple[str, float], dict[str, list[np.ndarray]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
+
+    def add(self, clip: Clip, entries: Mapping[str, PixelEntry], ruler: Ruler) -> None:
+        """Ask every entry that can be asked for every step length."""
+        for dt in self.dt_values:
+            asked = clips.at_step_length(clip, dt, self.hold, self.seconds)
+            for name, entry in entries.items():
+                if entry.any_dt or (entry.kind == "model" and abs(dt - self.dt) < 1e-9):
+                    values = measure(asked, entry.predict(asked, True).frames, ruler)
+                    _extend(self.tallies[name, dt], values)
+                    self.tallies[name, dt]["valid"].append(asked.tasks.valid[:, -1:])
+
+    def scores(self, entries: Mapping[str, PixelEntry]) -> dict[str, Any]:
+        """Normalised image MSE and centroid error of every entry; None where it cannot be asked."""
+        rows: dict[str, Any] = {name: {} for name in entries}
+        places: dict[str, Any] = {name: {} for name in entries}
+        for name in entries:
+            for dt in self.dt_values:
+                tally = self.tallies.get((name, dt))
+                rows[name][f"{dt:g}"] = places[name][f"{dt:g}"] = None
+                if tally:
+                    values = _joined(tally)
+                    rows[name][f"{dt:g}"] = metrics.at_horizon(values["nmse"], values["valid"], 1)
+                    worst, valid = worst_body(values, values["valid"])
+                    places[name][f"{dt:g}"] = metrics.at_horizon(worst, valid, 1)
+        return {
+            "seconds": self.seconds,
+            "hold": self.hold,
+            "dt_values": list(self.dt_values),
+            "rows": rows,
+            "centroid": places,
+        }
+
+
+def _measure_all(
+    entries: Mapping[str, PixelEntry],
+    models: Mapping[str, Any],
+    windows: Cut,
+    ruler: Ruler,
+    readings: Mapping[str, Reading],
+    study: _Study | None,
+    advance: Callable[[float], object],
+) -> tuple[dict[str, Values], dict[str, float]]:
+    """Measures of every entry over all windows, batch by batch, and the seconds each took to predict."""
+    tallies: dict[str, Any] = {name: defaultdict(list) for name in entries}
+    seconds = dict.fromkeys(entries, 0.0)
+    backward = any(e.reversible for e in entries.values() if e.kind == "model")
+    for _, clip in clips.clips(windows):
+        reversed_clip = clips.reverse(clip) if backward else None
+        for name, entry in entries.items():
+            began = time.perf_counter()
+            predicted = entry.predict(clip, False)
+            seconds[name] += time.perf_counter() - began
+            _extend(tallies[name], measure(clip, predicted.frames, ruler, True))
+            reading = readings.get(name.removesuffix(RECONSTRUCTION))
+            if reading is not None and predicted.latents is not None:
+                energy = reading.energy(clip.tasks, predicted.latents)
+                _extend(tallies[name], {"energy": energy})
+            if reversed_clip is not None and entry.reversible:
+                values = measure(reversed_clip, entry.predict(reversed_clip, False).frames, ruler)
+                values["valid"] = reversed_clip.tasks.valid
+                _extend(tallies[name], {f"backward {key}": v for key, v in values.items()})
+        for name, model in models.items():
+            if model.has_energy:
+                _extend(tallies[name], {"learned_energy": learned_energies(model, clip)})
+        if study is not None:
+            study.add(clip, entries, ruler)
+        advance(len(clip.truth) / len(windows.rows))
+    return {name: _joined(tally) for name, tally in tallies.items()}, seconds
+
+
+def _extend(tally: dict[str, list[np.ndarray]], values: Values) -> None:
+    for name, value in values.items():
+        tally[name].append(value)
+
+
+def _joined(tally: Mapping[str, list[np.ndarray]]) -> Values:
+    return {name: np.concatenate(parts) for name, parts in tally.items()}

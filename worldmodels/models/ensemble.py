@@ -1,0 +1,128 @@
+"""K members of a model as one, evaluated together, with their disagreement."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from worldmodels.configs.training import ADAPTIVE, ModelConfig
+from worldmodels.interface import Batch, Latent, Spec, WorldModel
+from worldmodels.models.states import StateWorldModel
+
+
+class EnsembleWorldModel(WorldModel):
+    """``config.ensemble`` independent members behind the four verbs.
+
+    Latents hold every member's own on axis 1, (B, K, ...), so each member carries its own rollout.
+    ``decode`` is the members' mean; ``members`` and ``disagreement`` show how far they are apart.
+    """
+
+    def __init__(self, spec: Spec, config: ModelConfig) -> None:
+        super().__init__()
+        if getattr(config, "integrator", "") in ADAPTIVE:
+            raise ValueError(
+                f"integrator={config.integrator!r} cannot step an ensemble, whose members go "  # type: ignore[attr-defined]
+                "together: choose a fixed-step one such as rk4"
+            )
+        self.spec = spec
+        self.config = config
+        self.models = nn.ModuleList(StateWorldModel(spec, config) for _ in range(config.ensemble))
+        self.any_dt = self._first.any_dt
+
+    @property
+    def _first(self) -> StateWorldModel:
+        return self.models[0]  # type: ignore[return-value]
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether ``energy`` is there."""
+        return self._first.has_energy
+
+    @property
+    def reach(self) -> Tensor:
+        """(D,) largest absolute values seen in training."""
+        return self._first.reach
+
+    def fit_normaliser(self, dataset: Any) -> None:
+        """Set the scales of all members. Raises as ``StateWorldModel.fit_normaliser``."""
+        self._first.fit_normaliser(dataset)
+        others: Any = self.models[1:]
+        for model in others:
+            for own, first in zip(model.buffers(), self._first.buffers(), strict=True):
+                own.copy_(first)
+            model._know_time_scale()
+
+    def _stacked(self) -> dict[str, Tensor]:
+        named = [dict(model.named_parameters()) for model in self.models]
+        return {name: torch.stack([tensors[name] for tensors in named]) for name in named[0]}
+
+    def _together(self, verb: str, latent: Latent, *arguments: Any, out_axis: int = 1) -> Any:
+        """``verb`` of every member at its own latent; the other arguments are the same for all."""
+        told = None if latent.condition is None else 1
+        latent_axes = Latent(1, (1,) * len(latent.memory), told)  # type: ignore[arg-type]
+        call = _Verb(self._first)
+
+        def one(weights: dict[str, Tensor], own: Latent) -> Any:
+            named = {f"model.{name}": tensor for name, tensor in weights.items()}
+            return functional_call(call, named, (verb, own, *arguments))
+
+        out: Any = out_axis
+        if verb == "step":
+            out = latent_axes
+        return torch.vmap(one, in_dims=(0, latent_axes), out_dims=out)(self._stacked(), latent)
+
+    def encode(self, context: Tensor, params: Tensor | None = None) -> Latent:
+        """Latent (B, K, ...) of the last of ``context`` (B, T, D)."""
+        latent = self._first.encode(context, params)
+        count = len(self.models)
+
+        def repeat(x: Tensor) -> Tensor:
+            return x.unsqueeze(1).expand(x.shape[0], count, *x.shape[1:])
+
+        condition = None if latent.condition is None else repeat(latent.condition)
+        return Latent(repeat(latent.z), tuple(map(repeat, latent.memory)), condition)
+
+    def step(self, latent: Latent, action: Tensor, dt: Tensor | float | None = None) -> Latent:
+        """Every member's latent ``dt`` seconds later, under the same ``action`` (B,) or (B, A)."""
+        return self._together("step", latent, action, dt)
+
+    def members(self, latent: Latent) -> Tensor:
+        """(B, K, D) physical states of the members."""
+        return latent.z * self._first.scale + self._first.shift
+
+    def decode(self, latent: Latent) -> Tensor:
+        """(B, D) mean physical state of the members."""
+        return self.members(latent).mean(1)
+
+    def disagreement(self, latent: Latent) -> Tensor:
+        """(B,) standard deviation over members in latent units, root mean square over the state."""
+        return latent.z.var(1, correction=0).mean(-1).sqrt()
+
+    def energy(self, latent: Latent) -> Tensor:
+        """(B,) mean of the members' learned energies."""
+        return self._together("energy", latent).mean(1)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sum of the members' losses: each descends its own, as if it were alone."""
+        call = _Verb(self._first)
+
+        def one(weights: dict[str, Tensor]) -> Tensor:
+            named = {f"model.{name}": tensor for name, tensor in weights.items()}
+            return functional_call(call, named, ("loss", batch))[0]
+
+        losses = torch.vmap(one)(self._stacked())
+        return losses.sum(), {"loss": losses.mean().detach()}
+
+
+class _Verb(nn.Module):
+    """A model whose ``forward`` is any of its verbs, for ``functional_call``."""
+
+    def __init__(self, model: StateWorldModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, verb: str, *arguments: Any) -> Any:
+        return getattr(self.model, verb)(*arguments)

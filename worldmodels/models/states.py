@@ -1,0 +1,213 @@
+"""World model over state vectors: normalise, step a structure, denormalise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodels.configs.training import ModelConfig, VisualConfig, model_from_dict
+from worldmodels.dynamics import build_dynamics
+from worldmodels.interface import Batch, Latent, Medium, Spec, WorldModel
+
+
+class StateWorldModel(WorldModel):
+    """The four verbs over states (B, D) of positions, then velocities.
+
+    Latents are dimensionless: positions are centred and divided by one length (angles stay in radians),
+    velocities by the same length over one time tau, and dt by tau. So a velocity stays the rate of its
+    position, directions stay comparable, and everything is of order one. ``fit_normaliser`` sets the
+    numbers, which are saved with the weights.
+    """
+
+    def __init__(self, spec: Spec, config: ModelConfig) -> None:
+        super().__init__()
+        self.spec = spec
+        self.config = config
+        told = len(spec.param_names) if config.condition == "params" else 0
+        if config.condition == "params" and not told:
+            raise ValueError("condition='params' needs a buffer whose spec names parameters")
+        medium = Medium(
+            spec.state_size, False, spec.angles, spec.action_kind, spec.action_size, told
+        )
+        self.dynamics = build_dynamics(config, medium)
+        self.any_dt = self.dynamics.any_dt
+        size = spec.state_size
+        self.shift: Tensor
+        self.scale: Tensor
+        self.time_scale: Tensor
+        self.step_scale: Tensor
+        self.param_shift: Tensor
+        self.param_scale: Tensor
+        self.reach: Tensor
+        self.register_buffer("shift", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
+        self.register_buffer("time_scale", torch.ones(()))
+        self.register_buffer("step_scale", torch.ones(size))
+        self.register_buffer("param_shift", torch.zeros(told))
+        self.register_buffer("param_scale", torch.ones(told))
+        self.register_buffer("reach", torch.full((size,), float("inf")))
+        self._tau = 1.0
+        self.register_load_state_dict_post_hook(_after_loading)
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether ``energy`` is there."""
+        return self.dynamics.has_energy
+
+    def fit_normaliser(self, dataset: Any) -> None:
+        """Set scales from the episodes of ``dataset`` (its train split). Raises on non-finite data."""
+        states, following = transitions(dataset)
+        half = self.spec.state_size // 2
+        straight = [i for i in range(half) if i not in self.spec.angles]
+        centre = states.mean(0)
+        length = np.ones(half)
+        if straight:
+            spread = np.sqrt(np.mean((states[:, straight] - centre[straight]) ** 2))
+            length[straight] = _floored(spread)
+        rate = np.sqrt(np.mean((states[:, half:] / length) ** 2))
+        tau = 1.0 / _floored(rate)
+        shift = np.zeros(2 * half)
+        shift[straight] = centre[straight]
+        scale = np.concatenate((length, length / tau))
+        change = np.sqrt(np.mean(((following - states) / scale) ** 2, 0))
+        values = {"shift": shift, "scale": scale, "time_scale": tau}
+        values["step_scale"] = np.array([_floored(c) for c in change])
+        values["reach"] = np.abs(states).max(0)
+        if self.param_shift.numel():
+            table = np.stack([dataset.params[name] for name in self.spec.param_names], 1)
+            values["param_shift"] = table.mean(0)
+            values["param_scale"] = np.array([_floored(s, 1e-6) for s in table.std(0)])
+        for name, value in values.items():
+            buffer = getattr(self, name)
+            buffer.copy_(torch.as_tensor(value, dtype=buffer.dtype))
+        self._know_time_scale()
+        self.dynamics.calibrate(self.spec.dt / self._tau)
+
+    def _know_time_scale(self) -> None:
+        """Keep tau as a plain number too: integrators then spend nothing on it."""
+        self._tau = float(self.time_scale)
+
+    def encode(self, context: Tensor, params: Tensor | None = None) -> Latent:
+        """Latent of the last of ``context`` (B, K, D); a state is all there is to know of the past."""
+        z = (context[:, -1].to(self.scale.dtype) - self.shift) / self.scale
+        condition = None
+        if self.param_shift.numel():
+            if params is None:
+                names = ", ".join(self.spec.param_names)
+                raise ValueError(f"this model is told parameters: pass params (B, P) of {names}")
+            condition = (params.to(z.dtype) - self.param_shift) / self.param_scale
+        return Latent(z, self.dynamics.initial_memory(z), condition)
+
+    def step(self, latent: Latent, action: Tensor, dt: Tensor | float | None = None) -> Latent:
+        """Latent ``dt`` seconds later. A model that knows one step length only ignores ``dt``."""
+        seconds = self.spec.dt if dt is None else dt
+        return self.dynamics.step(latent, action, seconds / self._tau)
+
+    def decode(self, latent: Latent) -> Tensor:
+        """(B, D) state in physical units, angles unwrapped."""
+        return latent.z * self.scale + self.shift
+
+    def energy(self, latent: Latent) -> Tensor:
+        """(B,) learned energy, up to scale and offset. Raises where the structure has none."""
+        return self.dynamics.energy(latent)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean squared error of steps, in units of the typical change in one step.
+
+        A step in which more than that changes (a close encounter) weighs less, as 1 / (1 + change^2):
+        otherwise the few fastest moments of a buffer would decide the fit.
+        """
+        if self.config.objective == "shooting":
+            errors = self._shooting_errors(batch)
+        else:
+            errors = self._matching_errors(batch)
+        weights = batch.mask.to(errors.dtype)
+        if self.config.relative_loss:
+            change = (batch.states[:, 1:] - batch.states[:, :-1]) / (self.scale * self.step_scale)
+            weights = weights / (1.0 + (change**2).mean(2))
+        loss = (errors * weights).sum() / batch.mask.sum().clamp(min=1)
+        return loss, {"loss": loss.detach()}
+
+    def _matching_errors(self, batch: Batch) -> Tensor:
+        """(B, T): each true state one step ahead; memory runs through the window."""
+        count, steps = batch.mask.shape
+        if self.dynamics.initial_memory(batch.states[:, 0]):
+            latent = self.encode(batch.states[:, :1], batch.params)
+            errors = []
+            for t in range(steps):
+                latent = latent._replace(z=(batch.states[:, t] - self.shift) / self.scale)
+                latent = self.step(latent, batch.actions[:, t])
+                errors.append(self._error(latent.z, batch.states[:, t + 1]))
+            return torch.stack(errors, 1)
+        starts = batch.states[:, :-1].flatten(0, 1)
+        params = batch.params.repeat_interleave(steps, 0)
+        latent = self.encode(starts.unsqueeze(1), params)
+        latent = self.step(latent, batch.actions.flatten(0, 1))
+        error = self._error(latent.z, batch.states[:, 1:].flatten(0, 1))
+        return error.unflatten(0, (count, steps))
+
+    def _shooting_errors(self, batch: Batch) -> Tensor:
+        """(B, T): a rollout from the true state at 0, gradients through it."""
+        latent = self.encode(batch.states[:, :1], batch.params)
+        errors = []
+        for t in range(batch.mask.shape[1]):
+            latent = self.step(latent, batch.actions[:, t])
+            errors.append(self._error(latent.z, batch.states[:, t + 1]))
+        return torch.stack(errors, 1)
+
+    def _error(self, z: Tensor, target: Tensor) -> Tensor:
+        wanted = (target - self.shift) / self.scale
+        return (((z - wanted) / self.step_scale) ** 2).mean(1)
+
+
+def _after_loading(model: StateWorldModel, keys: Any) -> None:
+    """Hook of ``load_state_dict`` (a function of the module, so that models can be pickled)."""
+    model._know_time_scale()
+
+
+def transitions(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
+    """States (M, D) and their successors (M, D) of every valid transition of ``dataset``.
+
+    Raises ``ValueError`` where there is none, or where a state is not finite.
+    """
+    lengths = np.asarray(dataset.lengths)
+    steps = np.arange(dataset.actions.shape[1])
+    valid = steps[None, :] < lengths[:, None]
+    if not valid.any():
+        raise ValueError("the dataset has no transitions: collect episodes of at least one step")
+    states, following = dataset.states[:, :-1][valid], dataset.states[:, 1:][valid]
+    if not (np.isfinite(states).all() and np.isfinite(following).all()):
+        bad = int((~np.isfinite(following).all(-1)).sum())
+        raise ValueError(
+            f"the dataset has states that are not finite ({bad} transitions): repair it"
+        )
+    return states, following
+
+
+def _floored(value: Any, floor: float = 1e-9) -> float:
+    """A scale that can be divided by: a coordinate that never varies counts as of size one."""
+    return float(value) if float(value) > floor else 1.0
+
+
+def build(spec: Spec | Mapping[str, Any], name: str, config: Any) -> Any:
+    """World model of a spec, the name of a model and its config, as objects or as saved.
+
+    Weights are drawn from torch's global generator. Raises ``ValueError`` for values that do not fit.
+    """
+    spec = spec if isinstance(spec, Spec) else Spec.from_dict(dict(spec))
+    config = model_from_dict(name, dict(config)) if isinstance(config, Mapping) else config
+    if config.name != name:
+        raise ValueError(f"a config of {config.name!r} does not build the model {name!r}")
+    if isinstance(config, VisualConfig):
+        from worldmodels.models.pixels import VisualWorldModel
+
+        return VisualWorldModel(spec, config)
+    if config.ensemble > 1:
+        from worldmodels.models.ensemble import EnsembleWorldModel
+
+        return EnsembleWorldModel(spec, config)
+    return StateWorldModel(spec, config)

@@ -1,0 +1,298 @@
+"""Checkpoints: a folder with `config.json`, `model.safetensors` and, to go on, `train_state.pt`.
+
+`config.json` is sealed (its last field is its own SHA-256) and holds the SHA-256 and size of the
+other files, so a flipped bit, a torn write or a file of another run is always noticed; the
+generation before is kept beside it as `<name>.previous`, and readers fall back to it with a
+warning. Nothing that is read can name code: no pickle beyond `weights_only=True`, no import paths;
+models come from the closed registry. torch is imported when a function needs it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import platform
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from worldmodels.storage import files as storage
+from worldmodels.storage import tensors as tensor_files
+from worldmodels.storage.files import LockedError, RunLock, StorageError, atomic_write
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from worldmodels.interface import WorldModel
+
+__all__ = [
+    "FORMAT_VERSION",
+    "Checkpoint",
+    "CheckpointError",
+    "LockedError",
+    "RunLock",
+    "atomic_write",
+    "find_checkpoint",
+    "load",
+    "load_checkpoint",
+    "resume_checkpoint",
+    "save_checkpoint",
+]
+
+FORMAT_VERSION = 1
+CONFIG, WEIGHTS, STATE = "config.json", "model.safetensors", "train_state.pt"
+_CONFIG_KEYS = ("spec", "model_name", "model")
+_OWN_KEYS = ("format_version", *_CONFIG_KEYS, "sha256", "versions", "seal")
+
+
+class CheckpointError(StorageError):
+    """A checkpoint cannot be written, read or trusted; the message names the file and the fix."""
+
+
+class _Outdated(CheckpointError):
+    """The checkpoint is sound, but of a format this version cannot read: no falling back."""
+
+
+class Checkpoint(NamedTuple):
+    """Everything in one checkpoint folder; `train_state` is {} unless it was asked for."""
+
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any]
+    train_state: dict[str, Any]
+
+
+def save_checkpoint(
+    folder: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    train_state: Mapping[str, Any] | None = None,
+    meta: Mapping[str, Any] | None = None,
+) -> None:
+    """Publish a checkpoint as the folder `folder`, whole or not at all.
+
+    `config`: exactly {"spec": dict, "model_name": str, "model": dict} of JSON values.
+    `tensors`: the model's state dict. `train_state`: numbers, strings, tensors and containers of
+    them. `meta`: JSON values beside them (step, metrics ...); a number that is not finite becomes
+    null. Raises CheckpointError, and then the checkpoint that was there is untouched.
+    """
+    document = _document(config, meta or {})
+    try:
+        files = {WEIGHTS: tensor_files.tensors_to_bytes(tensors)}
+        if train_state is not None:
+            files[STATE] = tensor_files.state_to_bytes(train_state)
+        document["sha256"] = {name: storage.fingerprint(raw) for name, raw in files.items()}
+        files[CONFIG] = storage.seal(document)
+        storage.publish_folder(folder, files)
+    except (OSError, TypeError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise CheckpointError(
+            f"cannot write the checkpoint {folder}: {reason}; the one before is untouched"
+        ) from error
+
+
+def load_checkpoint(
+    folder: str | os.PathLike[str],
+) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
+    """(config, tensors, meta) of a verified checkpoint; the generation before if this one is bad.
+
+    Raises CheckpointError when neither can be trusted.
+    """
+    return _load(Path(folder), with_state=False)[:3]
+
+
+def resume_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
+    """As `load_checkpoint`, with `train_state` of the same generation, to train on from."""
+    return _load(Path(folder), with_state=True)
+
+
+def load(
+    run: str | os.PathLike[str], which: str = "best", allow_nonfinite: bool = False
+) -> WorldModel:
+    """Rebuild the world model of a run from its folder alone, on the CPU and in eval mode.
+
+    `run`: a run folder (its checkpoint `which`, or else the other one) or a checkpoint folder.
+    Raises CheckpointError: not found, damaged, tensors that do not fit the model, weights that
+    are not finite (unless `allow_nonfinite`).
+    """
+    folder = find_checkpoint(run, which)
+    config, tensors, meta = load_checkpoint(folder)
+    if meta.get("epoch") == 0:
+        warnings.warn(
+            f"{folder} is of a run that stopped before its first epoch: its weights know nothing yet "
+            "(scripts/train.py --resume goes on)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    try:
+        shell = _build(config, "meta")  # allocates nothing, whatever config asks for
+        _check_tensors(folder, shell.state_dict(), tensors)
+        if not allow_nonfinite:
+            _check_finite(folder, [name for name, _ in shell.named_parameters()], tensors)
+        model = _build(config, "cpu")
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / CONFIG} describes no model: {error}") from error
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def _build(config: Mapping[str, Any], device: str) -> WorldModel:
+    import torch
+
+    from worldmodels.models.states import build
+
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        return build(config["spec"], config["model_name"], config["model"])
+
+
+def find_checkpoint(run: str | os.PathLike[str], which: str = "best") -> Path:
+    """The checkpoint folder meant by `run`: itself, or `checkpoints/<which>` inside it."""
+    path = Path(run)
+    folders = [path]
+    if (path / "checkpoints").is_dir():
+        names = [which, *(name for name in ("best", "last") if name != which)]
+        folders = [path / "checkpoints" / name for name in names]
+    for folder in folders:
+        if any((kept / CONFIG).is_file() for kept in (folder, storage.previous_of(folder))):
+            return folder
+    raise CheckpointError(f"no checkpoint in {path}; {_what_is_there(path)}")
+
+
+def _what_is_there(path: Path) -> str:
+    if path.is_dir():
+        if runs := _runs_in(path):
+            return f"it holds the runs {', '.join(runs)}: name one of them"
+        return "expected checkpoints/best or checkpoints/last there: was the run ended before one?"
+    if path.exists():
+        return "it is a file, and a run is a folder"
+    names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, names, n=3)
+    return f"did you mean {', '.join(close)}?" if close else "there is no such folder"
+
+
+def _runs_in(path: Path, most: int = 5) -> list[str]:
+    """Runs below `path`, down to `<date>/<time>/<model>`: the last of them by name."""
+    for depth in ("*", "*/*", "*/*/*"):
+        if found := sorted(path.glob(f"{depth}/checkpoints")):
+            return [folder.parent.relative_to(path).as_posix() for folder in found[-most:]]
+    return []
+
+
+def _document(config: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
+    if set(config) != set(_CONFIG_KEYS):
+        raise CheckpointError(
+            f"config has the keys {sorted(config)}, but a checkpoint needs {list(_CONFIG_KEYS)}; "
+            "put anything else into meta"
+        )
+    if taken := sorted(set(meta) & set(_OWN_KEYS)):
+        raise CheckpointError(f"meta may not use the keys {taken}: the checkpoint writes them")
+    import torch
+
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    return {
+        "format_version": FORMAT_VERSION,
+        **{key: config[key] for key in _CONFIG_KEYS},
+        **_plain(dict(meta)),
+        "versions": versions,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """`value` in JSON types; floats that are not finite become None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # NumPy and torch scalars and arrays
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, os.PathLike) else value
+
+
+def _load(folder: Path, with_state: bool) -> Checkpoint:
+    try:
+        return _read(folder, with_state)
+    except _Outdated:
+        raise
+    except StorageError as error:
+        previous = storage.previous_of(folder)
+        if not previous.is_dir():
+            raise CheckpointError(f"{error}; no generation before it is kept") from error
+        try:
+            checkpoint = _read(previous, with_state)
+        except StorageError as second:
+            raise CheckpointError(f"{error}; and the one before it: {second}") from error
+        warnings.warn(
+            f"CHECKPOINT DAMAGED: {error}. Using the one before it, {previous}, "
+            f"of step {checkpoint.meta.get('step', 'unknown')}.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return checkpoint
+
+
+def _read(folder: Path, with_state: bool) -> Checkpoint:
+    document = storage.read_sealed(folder / CONFIG)
+    _check_version(folder, document)
+    files = document.get("sha256")
+    if not isinstance(files, dict) or WEIGHTS not in files:
+        raise CheckpointError(f"{folder / CONFIG} records no hash of {WEIGHTS}")
+    tensors = tensor_files.tensors_from_bytes(*_verified(folder, WEIGHTS, files))
+    state: dict[str, Any] = {}
+    if with_state:
+        if STATE not in files:
+            raise CheckpointError(f"{folder} has no {STATE}: it can be used, not trained on")
+        state = tensor_files.state_from_bytes(*_verified(folder, STATE, files))
+    config = {key: document[key] for key in _CONFIG_KEYS}
+    meta = {key: value for key, value in document.items() if key not in _OWN_KEYS}
+    return Checkpoint(config, tensors, meta, state)
+
+
+def _verified(folder: Path, name: str, files: Mapping[str, Any]) -> tuple[bytes, str]:
+    return storage.read_verified(folder / name, files[name]), str(folder / name)
+
+
+def _check_version(folder: Path, document: Mapping[str, Any]) -> None:
+    version = document.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise _Outdated(
+            f"{folder} has format_version {version}, this package reads up to {FORMAT_VERSION}: "
+            "upgrade it"
+        )
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"{folder} has format_version {version!r}, not {FORMAT_VERSION}")
+    kinds = {"spec": dict, "model_name": str, "model": dict}
+    for key, kind in kinds.items():
+        if not isinstance(document.get(key), kind):
+            raise CheckpointError(f"{folder / CONFIG}: {key!r} must be a {kind.__name__}")
+
+
+def _check_tensors(
+    folder: Path,
+    expected: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+) -> None:
+    missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    if missing or extra:
+        raise CheckpointError(
+            f"{folder / WEIGHTS} does not fit its config: missing {missing[:5]}, extra {extra[:5]}"
+        )
+    for name, tensor in found.items():
+        wanted = expected[name]
+        if tensor.shape != wanted.shape or tensor.dtype != wanted.dtype:
+            raise CheckpointError(
+                f"{folder / WEIGHTS}: {name} is {tensor.dtype} {tuple(tensor.shape)}, "
+                f"but the model needs {wanted.dtype} {tuple(wanted.shape)}"
+            )
+
+
+def _check_finite(folder: Path, names: Iterable[str], found: Mapping[str, Tensor]) -> None:
+    for name in names:
+        if not bool(found[name].isfinite().all()):
+            raise CheckpointError(
+                f"{folder / WEIGHTS}: {name} holds NaN or infinite values (training diverged?); "
+                "load(..., allow_nonfinite=True) takes them"
+            )

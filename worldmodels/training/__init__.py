@@ -1,0 +1,1 @@
+"""From a configuration and a buffer to a run folder."""

@@ -1,0 +1,97 @@
+"""What a training draws from its dataset, by the kind of model: batches, and rollouts to choose by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+
+from worldmodels.configs.training import TrainConfig, VisualConfig
+from worldmodels.data.batches import Validation, Windows
+from worldmodels.data.frames import FrameValidation, FrameWindows
+from worldmodels.evaluation.states import metrics
+from worldmodels.interface import Batch, Spec, shortened
+
+
+class Feed(Protocol):
+    """What a training draws from its dataset."""
+
+    windows: Windows
+    validation: Any
+
+    def batch(self, number: int, step: int, total: int) -> Batch:
+        """Batch ``number`` of all, for step ``step`` of ``total``."""
+        ...
+
+
+class StateFeed:
+    """Windows and rollouts of states."""
+
+    def __init__(self, config: TrainConfig, dataset: Any, device: str, spec: Spec) -> None:
+        model: Any = config.model
+        windowed = model.objective == "shooting" or config.model_name == "lstm"
+        train, size = dataset.subset("train"), config.optim.batch_size
+        length = model.rollout_steps if windowed else 1
+        self.windows = Windows(train, length, size, config.seed, device)
+        self.grows = model.rollout_growth and model.objective == "shooting"
+        scale = metrics.state_scale(train, spec.angles)
+        held = dataset.subset(_validation_split(dataset))
+        self.validation = Validation(held, spec, scale, config.validation_steps, device)
+
+    def batch(self, number: int, step: int, total: int) -> Batch:
+        """Windows, which grow from 1 step where the config says so."""
+        batch = self.windows.batch(number)
+        if not self.grows:
+            return batch
+        grown = math.ceil(self.windows.length * min(1.0, 2.0 * (step + 1) / total))
+        return shortened(batch, max(1, grown))
+
+
+class PixelFeed:
+    """Windows and rollouts of pictures."""
+
+    def __init__(self, config: TrainConfig, dataset: Any, device: str) -> None:
+        model: Any = config.model
+        self.before = model.context_frames - 1
+        self.grows, self.steps = model.rollout_growth, model.rollout_steps
+        pushed = model.pushforward_steps if model.training_mode == "hgn" else 0
+        train, size = dataset.subset("train"), config.optim.batch_size
+        self.windows: Windows = FrameWindows(
+            train, self.before + self.steps + pushed, size, config.seed, device
+        )
+        held = dataset.subset(_validation_split(dataset))
+        self.validation = FrameValidation(
+            held, model.context_frames, config.validation_steps, device
+        )
+
+    def batch(self, number: int, step: int, total: int) -> Batch:
+        """Windows, whose rollout grows from 2 steps where the config says so."""
+        batch = self.windows.batch(number)
+        if not self.grows:
+            return batch
+        grown = min(max(2, math.ceil(self.steps * 2.0 * (step + 1) / total)), self.steps)
+        return batch if grown == self.steps else shortened(batch, self.before + grown)
+
+
+def _validation_split(dataset: Any) -> str:
+    return "val" if len(dataset.splits.get("val", ())) else "train"
+
+
+@contextmanager
+def noise(seed: int, number: int, device: str) -> Iterator[None]:
+    """torch's generators as a function of seed and batch; the caller's are as before afterwards."""
+    kind = torch.device(device)
+    devices = [kind] if kind.type == "cuda" else []  # that of MPS cannot be put back by device
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed((seed * 1_000_003 + number) % 2**63)
+        yield
+
+
+def feed_of(config: TrainConfig, dataset: Any, device: str, spec: Spec) -> Feed:
+    """The feed of ``config``'s model."""
+    if isinstance(config.model, VisualConfig):
+        return PixelFeed(config, dataset, device)
+    return StateFeed(config, dataset, device, spec)
