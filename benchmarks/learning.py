@@ -3,7 +3,7 @@
     python benchmarks/learning.py --systems pendulum --models jump port_hamiltonian --seeds 0 1 2
 
 Trains with the defaults of scripts/train.py, scores the best checkpoint on the test split, and prints
-one table beside the floors. A row is written as soon as its run is done: a benchmark that was
+one table beside the baselines. A row is written as soon as its run is done: a benchmark that was
 interrupted goes on where it was. The tasks `free_oscillator` (no damping, no force) and `kepler`
 (no thrust) ask how well energy is kept.
 """
@@ -92,6 +92,7 @@ def train_and_score(task: str, config: TrainConfig, datasets: str) -> dict[str, 
 def score(task: str, dataset: Any, predict: Any) -> dict[str, Any]:
     """Errors of ``predict`` on the test split, from the start of each episode."""
     import physgym
+    from worldmodels.evaluation import statistics
     from worldmodels.evaluation.states import metrics
 
     system = physgym.get_system(dataset.env_name)
@@ -105,7 +106,7 @@ def score(task: str, dataset: Any, predict: Any) -> dict[str, Any]:
     errors = metrics.normalised_mse(truth, predicted, scale, system.angles)
     row: dict[str, Any] = {}
     for horizon in HORIZONS:
-        at = metrics.at_horizon(errors, valid, horizon)
+        at = statistics.at_horizon(errors, valid, horizon)
         row[f"nmse_{horizon}"] = finite(at["median"])
         row[f"finite_{horizon}"] = at["finite"]
     row["energy_error"] = None
@@ -116,14 +117,14 @@ def score(task: str, dataset: Any, predict: Any) -> dict[str, Any]:
 
 def long_energy_error(system: Any, test: Any, predict: Any, params: np.ndarray) -> float | None:
     """Largest relative error of the true energy in ``LONG`` unforced steps; the median over episodes."""
-    from worldmodels.evaluation.states import metrics
+    from worldmodels.evaluation import statistics
 
     idle = np.repeat(test.actions[:, :1], LONG, 1)  # the buffer's only action is to do nothing
     states = predict(test.states[:, :1], idle, test.dt, params)
     named = system.Params(*(test.params[name][:, None] for name in system.Params._fields))
     with np.errstate(all="ignore"):
         start = np.asarray(system.energy(test.states[:, :1], named))
-        off = metrics.energy_error(start, np.asarray(system.energy(states, named)))
+        off = statistics.energy_error(start, np.asarray(system.energy(states, named)))
     return finite(float(np.median(off.max(1) / np.abs(start[:, 0]))))
 
 
@@ -132,17 +133,17 @@ def finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def floor_rows(task: str, datasets: str, data_seed: int) -> Iterator[dict[str, Any]]:
+def baseline_rows(task: str, datasets: str, data_seed: int) -> Iterator[dict[str, Any]]:
     """Rows of the predictors that were not trained, and of the oracle."""
     import physgym
     from worldmodels.data import dataset_for
-    from worldmodels.evaluation.states.floors import floors_of, oracle
+    from worldmodels.evaluation.states.baselines import baselines_of, oracle
 
     dataset = dataset_for(
         config_of(task, "jump", 0, None, data_seed), root=datasets, progress=False
     )
     system = physgym.get_system(dataset.env_name)
-    rows = {**floors_of(dataset.subset("train"), system.angles), "oracle": oracle(system)}
+    rows = {**baselines_of(dataset.subset("train"), system.angles), "oracle": oracle(system)}
     for name, predict in rows.items():
         yield {
             "task": task,
@@ -231,7 +232,7 @@ def main() -> None:
         write_json(arguments.out, {"summary": summary(rows), "rows": rows})
 
     for task in arguments.systems:  # collects each buffer once, before runs share it
-        for row in floor_rows(task, arguments.datasets, arguments.data_seed):
+        for row in baseline_rows(task, arguments.datasets, arguments.data_seed):
             keep(row)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.jobs, mp_context=context) as pool:

@@ -50,7 +50,6 @@ def trained_row(arguments: argparse.Namespace, config: TrainConfig) -> dict[str,
     """Train (or go on with) one run, and score it."""
     import worldmodels
     from worldmodels.data import dataset_for
-    from worldmodels.evaluation.pixels.scoring import evaluate_pixels
     from worldmodels.storage.runs import RunFolder
     from worldmodels.training import experiment
 
@@ -63,7 +62,9 @@ def trained_row(arguments: argparse.Namespace, config: TrainConfig) -> dict[str,
     result = experiment.train(config, dataset, run, resume=resume)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     learned = worldmodels.load(str(path))
-    report = evaluate_pixels({"model": learned}, dataset, arguments.horizon, arguments.problems)
+    report = worldmodels.evaluate(
+        {"model": learned}, dataset, arguments.horizon, arguments.problems
+    )
     row = {"env": config.env_name, "predictor": model.predictor, "seed": config.seed}
     row |= {"size": model.size, "config": config_hash(to_dict(config)), "steps": result["steps"]}
     row |= {"resumed": resume, "seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}
@@ -186,10 +187,12 @@ def training_step(
     import torch
 
     from worldmodels.interface import Spec
+    from worldmodels.models.building import build
     from worldmodels.training.optimisers import optimiser
 
     torch.manual_seed(0)
-    model = config.model.build(Spec("pendulum", dt=0.05, angles=(0,), image_size=64)).to(device)
+    spec = Spec("pendulum", dt=0.05, angles=(0,), image_size=64)
+    model = build(spec, "visual", config.model).to(device)
     if quick:
         model.accelerate(dtype, compiled)
     moved = optimiser(config.optim, model)

@@ -118,11 +118,14 @@ def train_model(config: DemoConfig, name: str, dataset: Dataset, out: Path) -> A
 
 def compare_models(models: dict[str, Any], dataset: Dataset, out: Path) -> None:
     """One table, and plots of error over horizon, energy over time and other step lengths."""
-    from worldmodels.evaluation.states.report import compare, write_report
+    import worldmodels
+    from worldmodels.evaluation.comparison import write_report
 
     dt_values = [0.5 * dataset.dt, dataset.dt, 2 * dataset.dt]
-    with cli.progress("comparing", 4 * (len(models) + 4)) as advance:
-        report = compare(models, dataset, 100, dt_values, advance=advance)
+    with cli.progress("comparing: % done", 100) as advance:
+        report = worldmodels.evaluate(
+            models, dataset, 100, dt_values=dt_values, advance=lambda share: advance(100 * share)
+        )
     write_report(report, out / "evaluation")
     show(report)
 
@@ -190,14 +193,14 @@ def film_agent(config: DemoConfig, model: Any, out: Path) -> None:
 
 def film_beside_truth(config: DemoConfig, model: Any, out: Path) -> None:
     """An MP4 and a GIF of one true episode of random actions, beside the model's guess of it."""
-    from worldmodels.films.recording import film_beside, predict, record
+    from worldmodels.films.recording import record
     from worldmodels.films.video import write_video
+    from worldmodels.films.viewer import viewer_of
 
     spec = model.spec
     recording = record(spec.env_name, spec.env_kwargs, "random", seed=config.seed)
-    learned = predict(model, recording)
-    with cli.progress("drawing and writing", 4 * len(learned)) as advance:
-        frames = film_beside(recording, learned, 240, advance)
+    with cli.progress("drawing and writing", 3 * len(recording.states)) as advance:
+        frames = viewer_of(model.spec.medium).film(model, recording, 240, advance)
         for suffix in ("mp4", "gif"):
             write_video(frames, out / f"beside.{suffix}", 1 / recording.dt, advance)
 

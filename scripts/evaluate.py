@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -71,61 +71,36 @@ def main() -> None:
     """Evaluate what the command line names, and say where the report lies."""
     config = tyro.cli(EvaluateConfig, description=__doc__)
     config.check()
+    from worldmodels.evaluation.comparison import evaluate, write_report
+
     models = load_models(config)
     folder = config.out or default_folder(config)
     cli.check_writable(folder, folder=True)
     dataset = find_test_data(config)
     check_physics(config, models, dataset)
     origin = f"--dataset {config.dataset}" if config.dataset else f"that of {config.runs[0]}"
-    first = next(iter(models.values()))
-    evaluate = over_pixels if first.spec.image_size else over_states
-    report, files = evaluate(config, models, dataset, origin, folder)
-    if config.video or config.log.wandb != "disabled":
-        files.append(film(first, folder / "beside.mp4"))
-    print("\n".join(str(path) for path in files))
-    track(config, report, folder, files)
-
-
-def over_states(
-    config: EvaluateConfig, models: Mapping[str, Any], dataset: Dataset, origin: str, folder: Path
-) -> tuple[dict[str, Any], list[Path]]:
-    """Compare models of states, print the tables, and write the report: it, and its files."""
-    from worldmodels.evaluation.states.report import compare, write_report
-
-    total, horizon = len(models) + 5, 100 if config.horizon is None else config.horizon
-    with cli.progress("evaluating", total * (1 + len(config.dt_values))) as advance:
-        report = compare(
-            models, dataset, horizon, config.dt_values, config.problems, advance, origin
-        )
-    show(report)
-    return report, write_report(report, folder)
-
-
-def over_pixels(
-    config: EvaluateConfig, models: Mapping[str, Any], dataset: Dataset, origin: str, folder: Path
-) -> tuple[dict[str, Any], list[Path]]:
-    """Compare visual models, print the tables, and write the report: it, and its files."""
-    from worldmodels.evaluation.pixels.report import write_report
-    from worldmodels.evaluation.pixels.scoring import evaluate_pixels
-
-    horizon = 60 if config.horizon is None else config.horizon
     with cli.progress("evaluating: % done", 100) as advance:
-        report = evaluate_pixels(
+        report = evaluate(
             models,
             dataset,
-            horizon,
+            config.horizon,
             config.problems,
             config.dt_values,
             origin=origin,
             advance=lambda share: advance(100 * share),
         )
-    show_pixels(report)
-    return report, write_report(report, folder)
+    show(report)
+    files = write_report(report, folder)
+    if config.video or config.log.wandb != "disabled":
+        files.append(film(next(iter(models.values())), folder / "beside.mp4"))
+    print("\n".join(str(path) for path in files))
+    track(config, report, folder, files)
 
 
 def load_models(config: EvaluateConfig) -> dict[str, Any]:
     """Models by row name: the structure, with the seed or folder where that is not enough."""
     import worldmodels
+    from worldmodels.evaluation.comparison import medium_of
 
     loaded = [worldmodels.load(str(run), config.checkpoint) for run in config.runs]
     envs = sorted({model.spec.env_name for model in loaded})
@@ -133,7 +108,7 @@ def load_models(config: EvaluateConfig) -> dict[str, Any]:
         raise cli.UsageError(
             f"the runs are of different envs: {', '.join(envs)}; compare one at a time"
         )
-    check_medium(config.runs, loaded)
+    medium_of({str(run): model.spec for run, model in zip(config.runs, loaded, strict=True)})
     known = [getattr(model.config, "predictor", model.config.name) for model in loaded]
     names = known
     for label in (seed_of, str):
@@ -143,16 +118,6 @@ def load_models(config: EvaluateConfig) -> dict[str, Any]:
             for name, own, run in zip(names, known, config.runs, strict=True)
         ]
     return dict(zip(names, loaded, strict=True))
-
-
-def check_medium(runs: Sequence[Path], models: Sequence[Any]) -> None:
-    """Refuse models of states beside models of pixels: they are asked for different things."""
-    kinds = {bool(model.spec.image_size): run for run, model in zip(runs, models, strict=True)}
-    if len(kinds) > 1:
-        raise cli.UsageError(
-            f"{kinds[False]} learned from states and {kinds[True]} from pixels: compare runs of one "
-            "medium at a time"
-        )
 
 
 def check_physics(config: EvaluateConfig, models: Mapping[str, Any], dataset: Dataset) -> None:
@@ -201,56 +166,27 @@ def default_folder(config: EvaluateConfig) -> Path:
 
 
 def show(report: Mapping[str, Any]) -> None:
-    """Print the report's tables."""
-    from worldmodels.evaluation.states.report import header, legend, step_length_table, table
+    """Print the header, the tables that a terminal shows, and what they mean."""
+    from worldmodels.evaluation.comparison import comparison_of, header
 
+    comparison = comparison_of(report["kind"])
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
-    wide = width >= 130
-    title = (
-        f"{header(report)}\n{report['problems']} rollouts of {report['steps']} steps of "
-        f"{report['dt']:g} s; normalised squared error after n steps, median"
-        + (" (quartiles)" if wide else "")
-    )
-    head, rows = table(report, wide, "\n")
-    kept = len(head) if width >= 100 else len(head) - 2
-    cli.print_table(title, head[:kept], [row[:kept] for row in rows])
-    print(legend(report))
-    if "step_lengths" in report:
-        study = report["step_lengths"]
-        title = (
-            f"other step lengths: error after {study['seconds']:g} s, actions held "
-            f"{study['hold']:g} s"
-        )
-        cli.print_table(title, *step_length_table(report, wide))
-
-
-def show_pixels(report: Mapping[str, Any]) -> None:
-    """Print the tables of a report in pixels that fit a terminal."""
-    from worldmodels.evaluation.pixels.report import definitions, tables
-    from worldmodels.evaluation.states.report import header
-
     print(header(report))
-    for table in tables(report, quartiles=False):
+    for table in comparison.tables(report, quartiles=width >= 130, join="\n"):
         if table.brief:
             cli.print_table(table.title, table.head, table.rows)
-    print(definitions(report))
+    print(comparison.legend(report))
 
 
 def film(model: Any, path: Path) -> Path:
     """A film of an episode of random actions: truth, model and their difference."""
-    from worldmodels.films.recording import film_beside, predict, record
+    from worldmodels.films.recording import record
     from worldmodels.films.video import write_video
+    from worldmodels.films.viewer import viewer_of
 
     recording = record(model.spec.env_name, model.spec.env_kwargs, "random")
-    if model.spec.image_size:
-        from worldmodels.films.pixel_recording import film_pixels
-
-        with cli.progress("filming", 2 * len(recording.states)) as advance:
-            drawn = film_pixels(model, recording, 240, advance)
-            return write_video(drawn, path, 1 / recording.dt, advance)
-    learned = predict(model, recording)
-    with cli.progress("filming", 3 * len(learned)) as advance:
-        frames = film_beside(recording, learned, 240, advance)
+    with cli.progress("filming", 2 * len(recording.states)) as advance:
+        frames = viewer_of(model.spec.medium).film(model, recording, 240, advance)
         return write_video(frames, path, 1 / recording.dt, advance)
 
 
@@ -284,15 +220,12 @@ def track(
 
 def logged_tables(report: Mapping[str, Any]) -> Iterator[tuple[str, list[str], list[list[Any]]]]:
     """Names, columns and rows of the tables to log."""
-    from worldmodels.evaluation.pixels import report as pixel_reports
-    from worldmodels.evaluation.states import report as reports
+    from worldmodels.evaluation.comparison import comparison_of
+    from worldmodels.evaluation.tables import horizon_table
 
-    if report.get("kind") == "pixels":
-        first = pixel_reports.tables(report)[0]
-        yield "comparison", first.head, first.rows
-    else:
-        yield "comparison", *reports.table(report)
-    yield "horizon", *reports.horizon_table(report)
+    first = comparison_of(report["kind"]).tables(report)[0]
+    yield "comparison", first.head, first.rows
+    yield "horizon", *horizon_table(report)
 
 
 def _flat(report: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -118,20 +118,14 @@ def alone(config: VisualizeConfig) -> tuple[np.ndarray, float]:
 
 def beside(config: VisualizeConfig) -> tuple[np.ndarray, float]:
     """Film of the truth, a model and their difference, and its frames a second."""
-    from worldmodels.films.recording import film_beside, predict, record
+    from worldmodels.films.recording import record
+    from worldmodels.films.viewer import viewer_of
 
     model = load_model(config)
     spec = model.spec
     recording = record(spec.env_name, spec.env_kwargs, config.policy, config.steps, config.seed)
-    if spec.image_size:
-        from worldmodels.films.pixel_recording import film_pixels
-
-        with cli.progress("drawing", len(recording.states)) as advance:
-            film = film_pixels(model, recording, config.size or 360, advance)
-        return film, 1 / recording.dt
-    learned = predict(model, recording)
-    with cli.progress("drawing", 2 * len(learned)) as advance:
-        film = film_beside(recording, learned, config.size or 360, advance)
+    with cli.progress("drawing", len(recording.states)) as advance:
+        film = viewer_of(model.spec.medium).film(model, recording, config.size or 360, advance)
     return film, 1 / recording.dt
 
 
@@ -149,8 +143,8 @@ def load_model(config: VisualizeConfig) -> Any:
 def draw(config: VisualizeConfig, folder: Path) -> list[Path]:
     """Write the pictures of a model of pixels into ``folder``."""
     from worldmodels.data import load_dataset
-    from worldmodels.films.pixel_recording import check_sees_pixels
-    from worldmodels.films.pixels import write_pictures
+    from worldmodels.films.viewer import viewer_of
+    from worldmodels.imagination import check_sees_pixels
     from worldmodels.storage.runs import RunFolder
 
     model = load_model(config)
@@ -163,7 +157,9 @@ def draw(config: VisualizeConfig, folder: Path) -> list[Path]:
                 f"{config.run} does not say what it learned from: name a --dataset"
             )
         name = recorded["path"]
-    return write_pictures(model, load_dataset(str(name)), folder, config.seed)
+    return viewer_of(model.spec.medium).pictures(
+        model, load_dataset(str(name)), folder, config.seed
+    )
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from worldmodels.configs.training import MODELS
 from worldmodels.configs.visual import visual_config
 from worldmodels.envs.task import controls_of, judge, task_of
 from worldmodels.interface import Batch, Latent, Spec, WorldModel
+from worldmodels.models.building import build
 
 
 def make_spec(name: str, **env_kwargs: Any) -> Spec:
@@ -78,10 +79,15 @@ class Still(Perfect):
         return latent._replace(z=self.change(latent.z.clone(), count), memory=(count,))
 
 
+def build_model(spec: Spec, config: Any) -> Any:
+    """The model that `config` describes, with weights from torch's global generator."""
+    return build(spec, config.name, config)
+
+
 def small_model(name: str, spec: Spec, **options: Any) -> Any:
     """An untrained model of structure `name`, always the same one."""
     torch.manual_seed(0)
-    return MODELS[name](hidden=8, **options).build(spec)
+    return build_model(spec, MODELS[name](hidden=8, **options))
 
 
 def assert_same(a: Any, b: Any, skip: tuple[str, ...] = ("diverged", "uncertainty")) -> None:
@@ -175,4 +181,4 @@ def visual_model(name: str, predictor: str = "spatial_jump", **options: Any) -> 
     """An untrained tiny visual model of system `name`, always the same one."""
     spec = options.pop("spec", None) or make_pixel_spec(name)
     torch.manual_seed(0)
-    return replace(visual_config(predictor, "tiny"), **options).build(spec)
+    return build_model(spec, replace(visual_config(predictor, "tiny"), **options))

@@ -16,7 +16,7 @@ import pytest
 import train_agent
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from model_doubles import Perfect, make_spec
+from model_doubles import Perfect, build_model, make_spec
 
 import physgym
 import worldmodels
@@ -186,7 +186,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "best"
     spec, config = make_spec("pendulum"), MODELS["jump"](hidden=8)
     described = {"spec": spec.to_dict(), "model_name": "jump", "model": to_dict(config)}
-    save_checkpoint(folder, described, config.build(spec).state_dict())
+    save_checkpoint(folder, described, build_model(spec, config).state_dict())
     return folder
 
 

@@ -16,17 +16,18 @@ import physgym
 from worldmodels.agents.planning import Planner
 from worldmodels.data import CollectConfig, Dataset, collect, load_dataset
 from worldmodels.evaluation import plots, problems
+from worldmodels.evaluation.comparison import comparison_of, evaluate, header, write_report
 from worldmodels.evaluation.conditions import check_shared, describe, mismatch
-from worldmodels.evaluation.states import report as reports
-from worldmodels.evaluation.states import scoring as evaluation
+from worldmodels.evaluation.states import scoring
 from worldmodels.evaluation.states.baselines import (
-    floor_entries,
+    baseline_entries,
     model_entry,
     oracle_entry,
     oracles_of,
 )
 from worldmodels.evaluation.states.scoring import Entry
-from worldmodels.films.recording import POLICIES, baseline, predict, record
+from worldmodels.films.recording import POLICIES, baseline, record
+from worldmodels.films.states import predict
 
 STEPS = 20
 
@@ -45,7 +46,7 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
 
 def scored(dataset: Dataset, entries: dict[str, Entry], steps: int = STEPS) -> dict[str, Any]:
     tasks = problems.from_dataset(dataset, steps)
-    return evaluation.evaluate(entries, tasks, evaluation.scale_of(dataset), (1, 10))
+    return scoring.score(entries, tasks, scoring.scale_of(dataset), (1, 10))
 
 
 def medians(row: dict[str, Any]) -> list[float]:
@@ -70,7 +71,7 @@ def test_a_perfect_model_scores_nothing_wrong(name: str, datasets: dict[str, Dat
 
 @pytest.mark.parametrize("name", physgym.SYSTEMS)
 def test_order_of_rows_is_the_order_of_knowledge(name: str, datasets: dict[str, Dataset]) -> None:
-    entries = {**floor_entries(datasets[name]), "rk4": oracle_entry("rk4", 1)}
+    entries = {**baseline_entries(datasets[name]), "rk4": oracle_entry("rk4", 1)}
     entries["euler"] = oracle_entry("euler", 1)
     rows = scored(datasets[name], entries)["rows"]
     first = {key: medians(row)[0] for key, row in rows.items()}
@@ -146,15 +147,15 @@ def test_step_lengths_share_time_starts_and_actions(
 def test_step_lengths_say_what_cannot_be_asked(datasets: dict[str, Dataset]) -> None:
     dataset = datasets["pendulum"]
     tasks = problems.from_dataset(dataset, STEPS)
-    scale = evaluation.scale_of(dataset)
+    scale = scoring.scale_of(dataset)
     entries = {"any": oracle_entry(None, None), "one": oracle_entry(None, None)}
     entries["one"] = entries["one"]._replace(any_dt=False)
-    study = evaluation.over_step_lengths(entries, tasks, scale, (0.025, 0.05, 0.1))
+    study = scoring.over_step_lengths(entries, tasks, scale, (0.025, 0.05, 0.1))
     assert study["rows"]["one"]["0.025"] is None and study["rows"]["one"]["0.1"] is None
     assert study["rows"]["one"]["0.05"]["median"] < 1e-20
     assert all(cell["median"] < 1e-20 for cell in study["rows"]["any"].values())
     with pytest.raises(ValueError, match="no multiple"):
-        evaluation.over_step_lengths(entries, tasks, scale, (0.03, 0.05))
+        scoring.over_step_lengths(entries, tasks, scale, (0.03, 0.05))
 
 
 def test_oracles_follow_the_models() -> None:
@@ -173,26 +174,28 @@ def test_oracles_follow_the_models() -> None:
 
 @pytest.fixture
 def report(datasets: dict[str, Dataset]) -> dict[str, Any]:
-    """A report with a perfect model, one that diverges, floors, an oracle and step lengths."""
+    """A report with a perfect model, one that diverges, baselines, an oracle and step lengths."""
     dataset = datasets["pendulum"]
     spec = make_spec("pendulum", **dataset.env_kwargs)
     models = {"perfect": perfect(dataset), "lost": Still(spec, lambda z, count: z / 0.0)}
     for name, model in models.items():
         model.config = SimpleNamespace(name="jump" if name == "lost" else "newtonian")  # type: ignore[attr-defined]
-    return reports.compare(models, dataset, STEPS, (0.025, 0.05))
+    return evaluate(models, dataset, STEPS, dt_values=(0.025, 0.05))
 
 
 def test_reports_are_json_tables_and_plots(report: dict[str, Any], tmp_path: Path) -> None:
-    files = reports.write_report(report, tmp_path / "new" / "folder")
+    files = write_report(report, tmp_path / "new" / "folder")
     assert json.loads(files[0].read_text()) == report
     assert all(path.stat().st_size > 500 for path in files)
     assert {path.suffix for path in files} == {".json", ".md", ".png"}
-    head, rows = reports.table(report)
+    scores, lengths = comparison_of("states").tables(report)
+    _, head, rows, brief = scores
+    assert brief
     assert [row[0] for row in rows][:2] == ["perfect", "lost"]
     assert all(len(row) == len(head) for row in rows)
     assert rows[1][1].startswith("inf") and rows[1][-4] == "0 %"
     assert {"copy-last-state", "constant-velocity", "linear-fit"} < set(report["rows"])
-    head, rows = reports.step_length_table(report)
+    _, head, rows, _ = lengths
     assert dict(zip(head, rows[-2], strict=True))["dt 0.025 s"] == "n/a", "linear fit, other dt"
 
 
@@ -200,7 +203,7 @@ def test_a_model_of_another_env_is_refused(datasets: dict[str, Dataset]) -> None
     model = perfect(datasets["pendulum"])
     model.config = SimpleNamespace(name="jump")  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="'pendulum'.*'oscillator'"):
-        reports.compare({"a": model}, datasets["oscillator"])
+        evaluate({"a": model}, datasets["oscillator"])
 
 
 def test_other_physics_is_named() -> None:
@@ -225,11 +228,11 @@ def test_other_physics_is_named() -> None:
 
 
 def test_reports_say_what_they_are_of(report: dict[str, Any], tmp_path: Path) -> None:
-    text = reports.write_report(report, tmp_path)[1].read_text()
-    assert reports.header(report) in text and report["dataset"]["conditions"] in text
-    assert report["dataset"]["path"] in reports.header(report)
+    text = write_report(report, tmp_path)[1].read_text()
+    assert header(report) in text and report["dataset"]["conditions"] in text
+    assert report["dataset"]["path"] in header(report)
     for word in ("finite", "valid", "energy", "power", "oracle"):
-        assert word in reports.legend(report)
+        assert word in comparison_of("states").legend(report)
 
 
 def test_a_structure_has_one_colour() -> None:
@@ -237,7 +240,7 @@ def test_a_structure_has_one_colour() -> None:
         "a s0": {"kind": "model", "model": "jump"},
         "b": {"kind": "model", "model": "lstm"},
         "a s1": {"kind": "model", "model": "jump"},
-        "floor": {"kind": "floor", "model": ""},
+        "copy": {"kind": "baseline", "model": ""},
     }
     chosen = plots.styles(rows)
     assert chosen["a s0"]["color"] == chosen["a s1"]["color"] == plots.MODEL_COLORS["jump"]

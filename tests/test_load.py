@@ -13,7 +13,7 @@ from checkpoint_cases import forge
 import physgym
 from worldmodels.configs.training import MODELS, NewtonianConfig, to_dict
 from worldmodels.interface import Spec
-from worldmodels.models.states import build
+from worldmodels.models.building import build
 from worldmodels.storage.checkpoint import (
     CheckpointError,
     load,

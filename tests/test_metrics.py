@@ -1,4 +1,4 @@
-"""Laws of measures and floors."""
+"""Laws of measures and baselines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import physgym
-from worldmodels.evaluation.states import floors, metrics
+from worldmodels.evaluation import statistics
+from worldmodels.evaluation.states import baselines, metrics
 
 
 def test_angles_are_compared_the_shorter_way_round() -> None:
@@ -44,7 +45,7 @@ def test_what_is_not_finite_counts_as_infinite() -> None:
     predicted[1, 1] = np.inf
     errors = metrics.normalised_mse(truth, predicted, np.ones(2))
     assert np.isinf(errors[:2, 1]).all()
-    row = metrics.at_horizon(errors, np.ones((3, 2), bool), 2)
+    row = statistics.at_horizon(errors, np.ones((3, 2), bool), 2)
     assert row["median"] == np.inf
     assert row["finite"] == pytest.approx(1 / 3)
     assert metrics.finite_share(predicted) == pytest.approx(1 / 3)
@@ -53,25 +54,29 @@ def test_what_is_not_finite_counts_as_infinite() -> None:
 def test_only_episodes_that_last_count_at_a_horizon() -> None:
     errors = np.array([[1.0, 5.0], [2.0, 7.0], [3.0, 100.0]])
     valid = np.array([[True, True], [True, True], [True, False]])
-    assert metrics.at_horizon(errors, valid, 2)["median"] == 6.0
-    assert metrics.at_horizon(errors, valid, 2)["count"] == 2
-    assert metrics.at_horizon(errors, np.zeros_like(valid), 1)["count"] == 0
+    assert statistics.at_horizon(errors, valid, 2)["median"] == 6.0
+    assert statistics.at_horizon(errors, valid, 2)["count"] == 2
+    assert statistics.at_horizon(errors, np.zeros_like(valid), 1)["count"] == 0
     with pytest.raises(ValueError, match="horizon=3"):
-        metrics.at_horizon(errors, valid, 3)
+        statistics.at_horizon(errors, valid, 3)
 
 
 def test_prediction_is_valid_until_the_error_first_exceeds_the_threshold() -> None:
     errors = np.array([[0.0, 0.2, 0.0, 0.2], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.2]])
     valid = np.array([[True] * 4, [True] * 4, [True, True, True, False]])
-    np.testing.assert_allclose(metrics.valid_prediction_time(errors, valid, 0.5), [0.5, 2.0, 1.5])
+    np.testing.assert_allclose(
+        statistics.valid_prediction_time(errors, valid, 0.5), [0.5, 2.0, 1.5]
+    )
 
 
 def test_energy_measures() -> None:
-    assert metrics.energy_error(np.array([[1.0, 2.0]]), np.array([[np.nan, 2.5]])).tolist() == [
+    assert statistics.energy_error(np.array([[1.0, 2.0]]), np.array([[np.nan, 2.5]])).tolist() == [
         [np.inf, 0.5]
     ]
-    np.testing.assert_allclose(metrics.energy_drift(np.array([[-2.0, -2.0, -2.0]])), [0.0])
-    np.testing.assert_allclose(metrics.energy_drift(np.array([[-2.0, -1.0]])), [np.sqrt(0.5) / 2])
+    np.testing.assert_allclose(statistics.energy_drift(np.array([[-2.0, -2.0, -2.0]])), [0.0])
+    np.testing.assert_allclose(
+        statistics.energy_drift(np.array([[-2.0, -1.0]])), [np.sqrt(0.5) / 2]
+    )
 
 
 def truth_of(name: str, steps: int = 12, count: int = 64) -> SimpleNamespace:
@@ -95,12 +100,12 @@ def truth_of(name: str, steps: int = 12, count: int = 64) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize("name", physgym.SYSTEMS)
-def test_floors_and_oracle_predict_in_shape_and_order(name: str) -> None:
+def test_baselines_and_oracle_predict_in_shape_and_order(name: str) -> None:
     data = truth_of(name)
     angles = data.system.angles
     scale = metrics.state_scale(data, angles)
-    rows = floors.floors_of(data, angles)
-    rows["oracle"] = floors.oracle(data.system)
+    rows = baselines.baselines_of(data, angles)
+    rows["oracle"] = baselines.oracle(data.system)
     errors = {}
     for label, predict in rows.items():
         predicted = predict(data.states[:, :1], data.actions, data.dt)
@@ -115,7 +120,7 @@ def test_floors_and_oracle_predict_in_shape_and_order(name: str) -> None:
 
 def test_the_linear_fit_is_exact_on_a_linear_system() -> None:
     data = truth_of("oscillator")
-    predicted = floors.linear_fit(data, ridge=1e-12)(data.states[:, :1], data.actions, data.dt)
+    predicted = baselines.linear_fit(data, ridge=1e-12)(data.states[:, :1], data.actions, data.dt)
     np.testing.assert_allclose(predicted, data.states[:, 1:], atol=1e-6)
 
 
@@ -125,8 +130,8 @@ def test_the_oracle_takes_parameters_by_row() -> None:
     params = np.array([list(soft), list(stiff)])
     start = np.ones((2, 1, 2))
     actions = np.zeros((2, 5), dtype=np.int64)
-    both = floors.oracle(system)(start, actions, 0.1, params)
+    both = baselines.oracle(system)(start, actions, 0.1, params)
     for row in range(2):
-        one = floors.oracle(system)(start[:1], actions[:1], 0.1, params[row : row + 1])
+        one = baselines.oracle(system)(start[:1], actions[:1], 0.1, params[row : row + 1])
         np.testing.assert_allclose(both[row], one[0], rtol=1e-12)
     assert not np.allclose(both[0], both[1])

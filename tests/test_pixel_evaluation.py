@@ -10,24 +10,26 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import evaluate
 import numpy as np
 import pytest
 import torch
-from model_doubles import Perfect, make_spec, small_model
+from model_doubles import Perfect, build_model, make_spec, small_model
 
 import physgym
 from physgym.rendering import render_batch
 from worldmodels.configs.training import DataConfig, default_config
 from worldmodels.data import CollectConfig, Dataset, collect, dataset_for, load_dataset
 from worldmodels.evaluation import problems
+from worldmodels.evaluation.comparison import evaluate as compare
+from worldmodels.evaluation.comparison import medium_of, write_report
 from worldmodels.evaluation.pixels import metrics as pixel_metrics
-from worldmodels.evaluation.pixels import problems as clips
+from worldmodels.evaluation.pixels import problems as pixel_problems
 from worldmodels.evaluation.pixels.baselines import BACKGROUND_ROW, COPY_ROW, encode, model_entry
+from worldmodels.evaluation.pixels.comparison import PixelComparison
 from worldmodels.evaluation.pixels.readout import readout_of
-from worldmodels.evaluation.pixels.report import definitions, tables, write_report
+from worldmodels.evaluation.pixels.report import definitions, tables
 from worldmodels.evaluation.pixels.scores import Ruler, measure, row_scores
-from worldmodels.evaluation.pixels.scoring import background_of, entries_of, evaluate_pixels
+from worldmodels.evaluation.pixels.scoring import background_of, entries_of
 from worldmodels.interface import DivergenceError, Latent, Spec
 from worldmodels.training import experiment
 
@@ -65,9 +67,9 @@ class Seer(Perfect):
             if t
         }
         self.config = SimpleNamespace(
-            name="visual", predictor="seer", structure="newtonian", encoder_frames=2,
-            build=lambda spec: Seer(dataset, seed=1),
-        )  # fmt: skip
+            name="visual", predictor="seer", structure="newtonian", encoder_frames=2
+        )
+        self.untrained = lambda: Seer(dataset, seed=1)
         self.fail_at, self.steps = fail_at, 0
         self.blind = seed > 0
         self.weight = torch.nn.Parameter(torch.zeros(1))
@@ -110,11 +112,15 @@ def untrained(predictor: str, env: str = "pendulum", **options: Any) -> Any:
     assert spec.action_size == len(system.discrete_actions)
     config = default_config(env, "visual", predictor, "tiny").model
     torch.manual_seed(0)
-    return type(config)(**{**config.__dict__, **options}).build(spec)
+    return build_model(spec, type(config)(**{**config.__dict__, **options}))
+
+
+NO_PROBES = PixelComparison(probe_frames=0)
 
 
 def scored(dataset: Dataset, models: dict[str, Any], **options: Any) -> dict[str, Any]:
-    return evaluate_pixels(models, dataset, STEPS, 12, probe_frames=60, **options)
+    comparison = PixelComparison(probe_frames=60)
+    return compare(models, dataset, STEPS, 12, comparison=comparison, **options)
 
 
 # -- pure functions -------------------------------------------------------------------------------
@@ -174,46 +180,46 @@ def test_ratio_is_of_means_over_valid_rollouts() -> None:
     assert math.isnan(pixel_metrics.ratio(errors, reference, np.zeros((2, 2), bool), 1))
 
 
-# -- clips ----------------------------------------------------------------------------------------
+# -- batches ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", physgym.SYSTEMS)
 def test_frames_asked_for_are_those_of_the_states(name: str, buffers: dict[str, Dataset]) -> None:
-    windows = clips.cut(buffers[name], 3, STEPS, 5)
-    ((_, clip),) = clips.clips(windows)
-    assert clip.context.shape[1] == 3 and clip.truth.shape[1] == STEPS
-    drawn = clips.draw(clip.tasks, SIZE)
-    shown = torch.cat((clip.context[:, -1:], clip.truth), 1).numpy()
-    alive = np.concatenate([clip.tasks.valid[:, :1], clip.tasks.valid], 1)
+    windows = pixel_problems.cut(buffers[name], 3, STEPS, 5)
+    ((_, batch),) = pixel_problems.batches(windows)
+    assert batch.context.shape[1] == 3 and batch.truth.shape[1] == STEPS
+    drawn = pixel_problems.draw(batch.tasks, SIZE)
+    shown = torch.cat((batch.context[:, -1:], batch.truth), 1).numpy()
+    alive = np.concatenate([batch.tasks.valid[:, :1], batch.tasks.valid], 1)
     np.testing.assert_array_equal(drawn[alive], shown[alive])
 
 
 @pytest.mark.parametrize("name", physgym.SYSTEMS)
 def test_time_runs_backward_over_the_same_window(name: str, buffers: dict[str, Dataset]) -> None:
-    ((_, clip),) = clips.clips(clips.cut(buffers[name], 3, STEPS, 5))
-    turned = clips.reverse(clip)
-    assert turned.dt == -clip.dt and turned.backward
+    ((_, batch),) = pixel_problems.batches(pixel_problems.cut(buffers[name], 3, STEPS, 5))
+    turned = pixel_problems.reverse(batch)
+    assert turned.dt == -batch.dt and turned.backward
     kept = turned.tasks.valid[:, 0]
-    assert kept.any() and (kept == clip.tasks.valid[:, -1]).all()
+    assert kept.any() and (kept == batch.tasks.valid[:, -1]).all()
     tasks = problems.part(turned.tasks, slice(None))
     for t in range(STEPS):
         before, after = tasks.states[:, t + 1], tasks.states[:, t]
         moved = tasks.system.step(before, tasks.controls[:, t], tasks.params, tasks.dt)
         np.testing.assert_allclose(moved[kept], after[kept], atol=1e-9)
-    drawn = clips.draw(turned.tasks, SIZE)
+    drawn = pixel_problems.draw(turned.tasks, SIZE)
     np.testing.assert_array_equal(drawn[kept, 1:], turned.truth.numpy()[kept])
     np.testing.assert_array_equal(drawn[kept, 0], turned.context.numpy()[kept, -1])
-    forward = np.concatenate([clip.past_actions, clip.tasks.actions], 1)
+    forward = np.concatenate([batch.past_actions, batch.tasks.actions], 1)
     np.testing.assert_array_equal(turned.past_actions, forward[:, -2:])
 
 
 def test_batches_hold_every_window_once(
     buffers: dict[str, Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    windows = clips.cut(buffers["pendulum"], 2, STEPS, 20)
-    ((_, whole),) = clips.clips(windows)
-    monkeypatch.setattr(clips, "FRAMES_AT_ONCE", 1)
-    parts = [clip for _, clip in clips.clips(windows)]
+    windows = pixel_problems.cut(buffers["pendulum"], 2, STEPS, 20)
+    ((_, whole),) = pixel_problems.batches(windows)
+    monkeypatch.setattr(pixel_problems, "FRAMES_AT_ONCE", 1)
+    parts = [batch for _, batch in pixel_problems.batches(windows)]
     assert len(parts) > 3
     torch.testing.assert_close(torch.cat([part.truth for part in parts]), whole.truth)
     states = np.concatenate([part.tasks.states for part in parts])
@@ -222,12 +228,12 @@ def test_batches_hold_every_window_once(
 
 def test_another_step_length_keeps_the_frames_seen(buffers: dict[str, Dataset]) -> None:
     dataset = buffers["pendulum"]
-    ((_, clip),) = clips.clips(clips.cut(dataset, 2, STEPS, 5))
-    asked = clips.at_step_length(clip, 0.025, 0.1, 0.4)
+    ((_, batch),) = pixel_problems.batches(pixel_problems.cut(dataset, 2, STEPS, 5))
+    asked = pixel_problems.at_step_length(batch, 0.025, 0.1, 0.4)
     assert asked.tasks.actions.shape[1] == 16 and asked.truth.shape[1] == 1
-    assert asked.context is clip.context and asked.dt == 0.025
-    same = clips.at_step_length(clip, 0.05, 0.05, 0.05 * STEPS)
-    np.testing.assert_array_equal(same.truth[:, 0].numpy(), clip.truth[:, -1].numpy())
+    assert asked.context is batch.context and asked.dt == 0.025
+    same = pixel_problems.at_step_length(batch, 0.05, 0.05, 0.05 * STEPS)
+    np.testing.assert_array_equal(same.truth[:, 0].numpy(), batch.truth[:, -1].numpy())
 
 
 # -- a comparison ---------------------------------------------------------------------------------
@@ -288,12 +294,14 @@ def test_energy_is_kept_without_control(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", physgym.SYSTEMS)
-def test_floors(name: str, buffers: dict[str, Dataset], perfect: dict[str, dict[str, Any]]) -> None:
+def test_baselines(
+    name: str, buffers: dict[str, Dataset], perfect: dict[str, dict[str, Any]]
+) -> None:
     report = perfect[name]
     copy, constant = report["rows"][COPY_ROW], report["rows"][BACKGROUND_ROW]
     assert set(copy["copy_ratio"].values()) == {1.0}
     assert set(copy["backward"]["copy_ratio"].values()) == {1.0}
-    assert copy["kind"] == constant["kind"] == "floor"
+    assert copy["kind"] == constant["kind"] == "baseline"
     assert copy["nmse"]["1"]["median"] < copy["nmse"][str(STEPS)]["median"]
     train = buffers[name].subset("train")
     frames = np.concatenate(
@@ -369,8 +377,8 @@ def test_without_torchmetrics_the_column_says_what_to_install(
     buffers: dict[str, Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pixel_metrics, "has_ssim", lambda: False)
-    report = evaluate_pixels(
-        {"jump": untrained("flat_jump")}, buffers["pendulum"], 4, 4, probe_frames=0
+    report = compare(
+        {"jump": untrained("flat_jump")}, buffers["pendulum"], 4, 4, comparison=NO_PROBES
     )
     assert report["rows"]["jump"]["ssim"] is None and report["probes"] == {}
     (table,) = (table for table in tables(report) if table.title == "SSIM")
@@ -379,35 +387,35 @@ def test_without_torchmetrics_the_column_says_what_to_install(
 
 
 def test_the_ceiling_follows_the_frames_and_not_the_actions(buffers: dict[str, Dataset]) -> None:
-    ((_, clip),) = clips.clips(clips.cut(buffers["pendulum"], 2, STEPS, 4))
-    other = clip._replace(tasks=clip.tasks._replace(actions=2 - clip.tasks.actions))
+    ((_, batch),) = pixel_problems.batches(pixel_problems.cut(buffers["pendulum"], 2, STEPS, 4))
+    other = batch._replace(tasks=batch.tasks._replace(actions=2 - batch.tasks.actions))
     model = untrained("spatial_jump", encoder_actions=False)
     rows = entries_of({"m": model}, np.zeros((SIZE, SIZE, 3)))
-    drawn = [rows["m, reconstruction"].predict(c, False).frames for c in (clip, other)]
+    drawn = [rows["m, reconstruction"].predict(c, False).frames for c in (batch, other)]
     assert torch.equal(*drawn)
-    moved = [rows["m"].predict(c, False).frames for c in (clip, other)]
+    moved = [rows["m"].predict(c, False).frames for c in (batch, other)]
     assert not torch.equal(*moved)
 
 
 def test_every_model_starts_at_the_last_frame_seen(buffers: dict[str, Dataset]) -> None:
-    ((_, clip),) = clips.clips(clips.cut(buffers["pendulum"], 5, STEPS, 4))
+    ((_, batch),) = pixel_problems.batches(pixel_problems.cut(buffers["pendulum"], 5, STEPS, 4))
     model = untrained("spatial_jump").eval()
     with torch.inference_mode():
-        past = torch.from_numpy(np.ascontiguousarray(clip.past_actions[:, -1:]))
-        expected = model.encode(clip.context[:, -2:], None, past).z
-        assert torch.equal(encode(model, clip).z, expected)
-        predicted = model_entry(model).predict(clip, False)
+        past = torch.from_numpy(np.ascontiguousarray(batch.past_actions[:, -1:]))
+        expected = model.encode(batch.context[:, -2:], None, past).z
+        assert torch.equal(encode(model, batch).z, expected)
+        predicted = model_entry(model).predict(batch, False)
         one = model.step(
-            model.encode(clip.context[:, -2:], None, past),
-            torch.from_numpy(clip.tasks.actions[:, 0]),
+            model.encode(batch.context[:, -2:], None, past),
+            torch.from_numpy(batch.tasks.actions[:, 0]),
         )
         torch.testing.assert_close(predicted.frames[:, 0], model.decode(one))
-        last = model_entry(model).predict(clip, True)
+        last = model_entry(model).predict(batch, True)
     torch.testing.assert_close(last.frames, predicted.frames[:, -1:])
 
 
 def test_valid_time_is_that_of_the_threshold(buffers: dict[str, Dataset]) -> None:
-    windows = clips.cut(buffers["pendulum"], 2, 4, 2)
+    windows = pixel_problems.cut(buffers["pendulum"], 2, 4, 2)
     ruler = Ruler(readout_of(windows.tasks.system, SIZE), 1.0, (1, 4), False)
     errors = np.array([[0.01, 0.024, 0.026, 0.01], [0.01, 0.01, 0.01, 0.01]])
     values = {
@@ -424,11 +432,11 @@ def test_valid_time_is_that_of_the_threshold(buffers: dict[str, Dataset]) -> Non
 
 
 def test_a_body_that_the_truth_hides_does_not_count(buffers: dict[str, Dataset]) -> None:
-    windows = clips.cut(buffers["three_body"], 2, 2, 2)
-    ((_, clip),) = clips.clips(windows)
+    windows = pixel_problems.cut(buffers["three_body"], 2, 2, 2)
+    ((_, batch),) = pixel_problems.batches(windows)
     ruler = Ruler(readout_of(windows.tasks.system, SIZE), 1.0, (1, 2), False)
-    hidden = clip._replace(truth=torch.zeros_like(clip.truth))
-    values = measure(hidden, torch.zeros(clip.truth.shape), ruler)
+    hidden = batch._replace(truth=torch.zeros_like(batch.truth))
+    values = measure(hidden, torch.zeros(batch.truth.shape), ruler)
     assert not values["seen"].any() and (values["mse"] == 0).all()
     found = row_scores(values, values, windows.asked, ruler, 1.0)
     assert {cells["2"]["count"] for cells in found["centroid"].values()} == {0}
@@ -436,13 +444,13 @@ def test_a_body_that_the_truth_hides_does_not_count(buffers: dict[str, Dataset])
 
 @pytest.mark.parametrize("predictor", ["spatial_hamiltonian", "flat_newtonian"])
 def test_a_step_back_undoes_a_step(predictor: str, buffers: dict[str, Dataset]) -> None:
-    ((_, clip),) = clips.clips(clips.cut(buffers["pendulum"], 2, STEPS, 4))
+    ((_, batch),) = pixel_problems.batches(pixel_problems.cut(buffers["pendulum"], 2, STEPS, 4))
     model = untrained(predictor).double().eval()
     with torch.inference_mode():
-        start = model.encode(clip.context.double() / 255)
-        action = torch.from_numpy(clip.tasks.actions[:, 0])
-        there = model.step(start, action, clip.dt)
-        back = model.step(there, action, clips.reverse(clip).dt)
+        start = model.encode(batch.context.double() / 255)
+        action = torch.from_numpy(batch.tasks.actions[:, 0])
+        there = model.step(start, action, batch.dt)
+        back = model.step(there, action, pixel_problems.reverse(batch).dt)
     assert float((there.z - start.z).abs().max()) > 1e-4
     torch.testing.assert_close(back.z, start.z, atol=1e-6, rtol=0)
 
@@ -452,8 +460,8 @@ def test_batches_do_not_change_a_report(
 ) -> None:
     def report() -> dict[str, Any]:
         model = untrained("spatial_hamiltonian").train()
-        found = evaluate_pixels(
-            {"m": model}, buffers["pendulum"], 4, 6, (0.025, 0.05), probe_frames=0
+        found = compare(
+            {"m": model}, buffers["pendulum"], 4, 6, (0.025, 0.05), comparison=NO_PROBES
         )
         assert model.training, "the model is left in the mode it was in"
         for row in found["rows"].values():
@@ -461,7 +469,7 @@ def test_batches_do_not_change_a_report(
         return found
 
     whole = report()
-    monkeypatch.setattr(clips, "FRAMES_AT_ONCE", 1)
+    monkeypatch.setattr(pixel_problems, "FRAMES_AT_ONCE", 1)
     assert_close(report(), whole)
 
 
@@ -513,12 +521,12 @@ def test_the_script_compares_visual_runs(run_script: Callable[..., Any], tmp_pat
 
 
 def test_runs_of_states_and_of_pixels_are_not_mixed() -> None:
-    def model(size: int) -> Any:
-        return SimpleNamespace(spec=SimpleNamespace(image_size=size))
-
-    evaluate.check_medium([Path("a"), Path("b")], [model(64), model(64)])
-    with pytest.raises(ValueError, match="a learned from states and b from pixels"):
-        evaluate.check_medium([Path("a"), Path("b")], [model(0), model(64)])
+    states, pixels = make_spec("pendulum"), Spec("pendulum", image_size=64)
+    assert medium_of({"a": pixels, "b": pixels}) == "pixels"
+    with pytest.raises(ValueError, match="a learned from states and b learned from pixels"):
+        medium_of({"a": states, "b": pixels})
+    with pytest.raises(ValueError, match="no model"):
+        medium_of({})
 
 
 # -- bad input ------------------------------------------------------------------------------------
@@ -527,23 +535,23 @@ def test_runs_of_states_and_of_pixels_are_not_mixed() -> None:
 def test_what_cannot_be_compared_is_refused(buffers: dict[str, Dataset], tmp_path: Path) -> None:
     data, model = buffers["pendulum"], untrained("flat_jump")
     with pytest.raises(ValueError, match="has at most 24|at most 24 steps: expected 1 to 23"):
-        evaluate_pixels({"a": model}, data, 24)
+        compare({"a": model}, data, 24)
     with pytest.raises(ValueError, match="learned env 'pendulum'"):
-        evaluate_pixels({"a": model}, buffers["oscillator"], 4)
+        compare({"a": model}, buffers["oscillator"], 4)
     with pytest.raises(ValueError, match="sees states"):
-        evaluate_pixels({"a": small_model("jump", make_spec("pendulum"))}, data, 4)
+        compare({"a": small_model("jump", make_spec("pendulum"))}, data, comparison=NO_PROBES)
     blind = load_dataset(
         collect(
             CollectConfig(env="pendulum", name="no", episodes=6, steps=9), tmp_path, progress=False
         )
     )
     with pytest.raises(ValueError, match=r"no pictures.*--pixels"):
-        evaluate_pixels({"a": model}, blind, 4)
+        compare({"a": model}, blind, 4)
     wide = untrained("flat_jump")
     wide.spec = Spec(**{**wide.spec.to_dict(), "image_size": 64})
     with pytest.raises(ValueError, match=r"pictures of 64 px, but .* 32 px"):
-        evaluate_pixels({"a": wide}, data, 4)
+        compare({"a": wide}, data, 4)
     with torch.no_grad():
         next(model.encoder.parameters()).fill_(torch.nan)
     with pytest.raises(ValueError, match="not finite"):
-        evaluate_pixels({"a": model}, data, 4)
+        compare({"a": model}, data, 4)

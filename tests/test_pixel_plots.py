@@ -11,20 +11,20 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from model_doubles import make_spec, small_model
+from model_doubles import build_model, make_spec, small_model
 from PIL import Image
 
 from physgym.rendering import SCREEN
 from worldmodels.configs.training import default_config
 from worldmodels.data import CollectConfig, collect, load_dataset
-from worldmodels.films import energy as pixel_energy
-from worldmodels.films import mosaics, pixel_recording
+from worldmodels.evaluation.problems import idle_actions, without_action
+from worldmodels.films import energy, latents, mosaics
 from worldmodels.films import pixels as pixel_plots
-from worldmodels.films.pixel_recording import film_pixels, true_frames
-from worldmodels.films.pixels import write_pictures
+from worldmodels.films.pixels import film_pixels, true_frames, write_pictures
 from worldmodels.films.recording import record
-from worldmodels.films.scenes import Scenes, cut, idle_actions, without_action
+from worldmodels.films.scenes import Scenes, cut
 from worldmodels.films.video import LEARNED_COLOR, TRUE_COLOR
+from worldmodels.imagination import imagine_frames
 from worldmodels.interface import Batch, DivergenceError, Latent, Spec, WorldModel
 
 SIZE = 32
@@ -44,7 +44,7 @@ def visual(predictor: str = "spatial_hamiltonian", **options: Any) -> Any:
     """An untrained tiny model of the buffer, always the same one."""
     spec = Spec("pendulum", dt=0.05, image_size=SIZE, angles=(0,))
     torch.manual_seed(0)
-    model = default_config("pendulum", "visual", predictor, "tiny").model.build(spec).eval()
+    model = build_model(spec, default_config("pendulum", "visual", predictor, "tiny").model).eval()
     with torch.no_grad():
         for weights in model.decoder.parameters():
             weights.mul_(2.0)  # so that its pictures differ visibly
@@ -89,7 +89,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         caught.update(zip(names, arguments, strict=False))
         return Path(arguments[1])
 
-    monkeypatch.setattr(pixel_plots, "draw_grid", catch)
+    for module in (pixel_plots, latents):
+        monkeypatch.setattr(module, "draw_grid", catch)
     return caught
 
 
@@ -123,7 +124,7 @@ def test_a_grid_holds_its_pictures_pixel_for_pixel(tmp_path: Path) -> None:
 
 def test_enlarging_repeats_pixels() -> None:
     picture = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    large = pixel_recording.enlarged(picture, 3)
+    large = mosaics.enlarged(picture, 3)
     np.testing.assert_array_equal(large[::3, ::3], picture)
     np.testing.assert_array_equal(large[2::3, 2::3], picture)
 
@@ -205,10 +206,10 @@ def test_a_rollout_that_fails_is_black_from_there_on(buffer: Any) -> None:
     frames = np.full((6, SIZE, SIZE, 3), 200, np.uint8)
     actions = np.zeros((1, 5), np.int64)
     model, params = Replay(frames, 4), np.zeros((1, 0))
-    shown = pixel_recording.imagine_frames(model, frames[None, :2], actions, params)
+    shown = imagine_frames(model, frames[None, :2], actions, params)
     assert shown.shape == (1, 5, SIZE, SIZE, 3)
     assert np.isfinite(shown[0, :3]).all() and np.isnan(shown[0, 3:]).all()
-    assert (pixel_recording.quantised(shown)[0, 3:] == 0).all()
+    assert (mosaics.quantised(shown)[0, 3:] == 0).all()
 
 
 # The latent
@@ -219,7 +220,7 @@ def test_latent_maps_share_one_symmetric_scale(
 ) -> None:
     model = visual()
     scenes = scenes_of(buffer, model)
-    pixel_plots.latent_channels(model, scenes, tmp_path / "x.png", factor=1)
+    latents.latent_channels(model, scenes, tmp_path / "x.png", factor=1)
     frames = torch.from_numpy(scenes.frames[:1, :2])
     with torch.no_grad():
         z = model.encode(frames, None, told(scenes, 1)).z[0].numpy()
@@ -238,7 +239,7 @@ def test_channels_are_ordered_by_what_they_tell() -> None:
     mean[:25, 2], mean[25:, 2] = 2.0, -2.0
     mean[:, 1, 0, 0] = torch.linspace(-1, 1, 50)
     log_variance = torch.zeros_like(mean)
-    moves = pixel_plots.channel_moves(mean, log_variance, 2)
+    moves = latents.channel_moves(mean, log_variance, 2)
     assert [name.split("\n")[0] for name in moves] == ["channel 2", "channel 1"]
     first = next(iter(moves.values()))
     torch.testing.assert_close(first[2], torch.full((3, 3), 5.0**0.5))
@@ -249,7 +250,7 @@ def test_channels_are_ordered_by_what_they_tell() -> None:
 def test_joint_directions_are_those_of_the_largest_spread() -> None:
     axis = torch.tensor([0.6, 0.0, 0.8])
     mean = torch.linspace(-1, 1, 41)[:, None] * axis + 5.0
-    name, move = next(iter(pixel_plots.joint_moves(mean, 1).items()))
+    name, move = next(iter(latents.joint_moves(mean, 1).items()))
     torch.testing.assert_close(move.abs(), axis * torch.linspace(-1, 1, 41).std(correction=0))
     assert name == "direction 1\n100 % of variance"
 
@@ -260,17 +261,17 @@ def test_a_traversal_varies_along_its_axis_and_not_at_its_centre(
     model = visual()
     windows = cut(model, buffer, 20, 2, np.random.default_rng(0), repeat=True)
     assert len(windows.frames) == 20, "the few episodes of the split give several windows"
-    pixel_plots.traversal(model, windows, tmp_path / "x.png", factor=1)
+    latents.traversal(model, windows, tmp_path / "x.png", factor=1)
     cells = drawn["cells"]
-    count = pixel_plots.CHANNELS + pixel_plots.DIRECTIONS
-    assert cells.shape == (2 * count, len(pixel_plots.DEVIATIONS), SIZE, SIZE, 3)
-    centre = pixel_plots.DEVIATIONS.index(0)
+    count = latents.CHANNELS + latents.DIRECTIONS
+    assert cells.shape == (2 * count, len(latents.DEVIATIONS), SIZE, SIZE, 3)
+    centre = latents.DEVIATIONS.index(0)
     with torch.no_grad():
         mean, _ = model.posterior(torch.from_numpy(windows.frames[:1, :2]), told(windows, 1))
         wanted = model.decode(Latent(model.transform(mean)))
     for row in range(count):
         pictures = cells[2 * row].astype(int)
-        np.testing.assert_array_equal(pictures[centre], pixel_recording.quantised(wanted)[0])
+        np.testing.assert_array_equal(pictures[centre], mosaics.quantised(wanted)[0])
         off = np.abs(pictures - pictures[centre]).sum((1, 2, 3))
         assert off[centre] == 0 and (off[:centre] > 0).any() and (off[centre + 1 :] > 0).any()
         assert off[0] >= off[centre - 1] and off[-1] >= off[centre + 1], "further is more"
@@ -281,14 +282,14 @@ def test_prior_samples_are_decoded_draws_of_the_prior(
     buffer: Any, drawn: dict[str, Any], tmp_path: Path
 ) -> None:
     model = visual("flat_lstm")
-    pixel_plots.prior_samples(model, tmp_path / "x.png", seed=3, factor=1)
+    latents.prior_samples(model, tmp_path / "x.png", seed=3, factor=1)
     first = drawn["cells"]
     generator = torch.Generator().manual_seed(3)
-    z = torch.randn((pixel_plots.PRIOR_SAMPLES, model.config.flat_size), generator=generator)
+    z = torch.randn((latents.PRIOR_SAMPLES, model.config.flat_size), generator=generator)
     with torch.no_grad():
         wanted = model.decode(Latent(model.transform(z)))
-    np.testing.assert_array_equal(first[:, 0], pixel_recording.quantised(wanted))
-    pixel_plots.prior_samples(model, tmp_path / "x.png", seed=4, factor=1)
+    np.testing.assert_array_equal(first[:, 0], mosaics.quantised(wanted))
+    latents.prior_samples(model, tmp_path / "x.png", seed=4, factor=1)
     assert not np.array_equal(first, drawn["cells"])
 
 
@@ -297,11 +298,11 @@ def test_prior_samples_are_decoded_draws_of_the_prior(
 
 def test_the_affine_fit_finds_a_line_and_says_how_good_it_is() -> None:
     x = np.array([[0.0, 1.0, np.nan], [2.0, 3.0, 4.0]])
-    slope, offset, explained = pixel_energy.affine_fit(x, 3.0 * x - 1.0)
+    slope, offset, explained = energy.affine_fit(x, 3.0 * x - 1.0)
     assert (slope, offset, explained) == pytest.approx((3.0, -1.0, 1.0))
     noise = np.random.default_rng(0).normal(size=(2, 1000))
-    assert abs(pixel_energy.affine_fit(noise[0], noise[1])[2]) < 0.02
-    assert np.isnan(pixel_energy.affine_fit(np.full(3, np.nan), np.ones(3))).all()
+    assert abs(energy.affine_fit(noise[0], noise[1])[2]) < 0.02
+    assert np.isnan(energy.affine_fit(np.full(3, np.nan), np.ones(3))).all()
 
 
 def test_without_action_the_truth_only_loses_energy(buffer: Any) -> None:
@@ -327,8 +328,8 @@ def test_the_energy_is_fitted_where_contexts_end(
         seen.append(actions.shape[1])
         return (windows.problems.energy(windows.problems.states)[:, 1:2] - 3.0) / 2.0
 
-    monkeypatch.setattr(pixel_energy, "learned_energy", learned)
-    assert pixel_energy.fitted_energy(model, windows) == pytest.approx((2.0, 3.0, 1.0))
+    monkeypatch.setattr(energy, "learned_energy", learned)
+    assert energy.fitted_energy(model, windows) == pytest.approx((2.0, 3.0, 1.0))
     assert seen == [0]
 
 
@@ -336,7 +337,7 @@ def test_the_learned_energy_is_read_along_the_models_own_rollout(buffer: Any) ->
     model = visual()
     scenes = scenes_of(buffer, model, 2)
     actions = scenes.problems.actions[:, 1:4]
-    values = pixel_energy.learned_energy(model, scenes, actions, 0.05)
+    values = energy.learned_energy(model, scenes, actions, 0.05)
     with torch.no_grad():
         latent = model.encode(torch.from_numpy(scenes.frames[:, :2]), None, told(scenes, 2))
         for step in range(4):
@@ -353,16 +354,16 @@ def test_the_energy_plot_says_what_was_fitted(
     buffer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, predictor: str, words: str, lines: int
 ) -> None:  # fmt: skip
     caught: dict[str, Any] = {}
-    real = pixel_energy._draw
+    real = energy._draw
 
     def draw(truth: Any, learned: Any, *rest: Any) -> None:
         caught.update(truth=truth, learned=learned, title=rest[3])
         real(truth, learned, *rest)
 
-    monkeypatch.setattr(pixel_energy, "_draw", draw)
+    monkeypatch.setattr(energy, "_draw", draw)
     model = visual(predictor)
     scenes = scenes_of(buffer, model, 2)
-    path = pixel_energy.energy_over_time(model, scenes, scenes, tmp_path / "energy.png")
+    path = energy.energy_over_time(model, scenes, scenes, tmp_path / "energy.png")
     assert words in caught["title"] and path.stat().st_size > 5000
     assert list(caught["truth"]) == ["with actions", "without action"]
     np.testing.assert_allclose(
@@ -411,12 +412,12 @@ def test_bad_input_is_named(buffer: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no pixels: collect it with --pixels"):
         write_pictures(visual(), blind, tmp_path)
     other = default_config("pendulum", "visual", "spatial_jump", "tiny").model
-    large = other.build(Spec("pendulum", dt=0.05, image_size=64))
+    large = build_model(Spec("pendulum", dt=0.05, image_size=64), other)
     with pytest.raises(ValueError, match="32 x 32 pixels, but the model sees 64 x 64"):
         write_pictures(large, buffer, tmp_path)
     foreign = default_config("oscillator", "visual", "spatial_jump", "tiny").model
     with pytest.raises(ValueError, match="learned env 'oscillator'"):
-        write_pictures(foreign.build(Spec("oscillator", image_size=SIZE)), buffer, tmp_path)
+        write_pictures(build_model(Spec("oscillator", image_size=SIZE), foreign), buffer, tmp_path)
     patient = Replay(np.zeros((2, SIZE, SIZE, 3), np.uint8))
     patient.context_frames = 15
     with pytest.raises(ValueError, match="have 14 steps, too few: the model reads 15"):
@@ -442,7 +443,7 @@ def test_a_film_shows_the_frames_enlarged_and_a_perfect_model_no_difference() ->
     assert film.shape == (7, side + 24, 3 * side + 4, 3) and film.dtype == np.uint8
     assert len(calls) == 7
     shown, learned, change = panels(film, side)
-    large = pixel_recording.enlarged(truth, 3)[:, 30:]
+    large = mosaics.enlarged(truth, 3)[:, 30:]
     np.testing.assert_array_equal(shown, large)
     np.testing.assert_array_equal(learned, large)
     assert one_color(change)
@@ -462,14 +463,14 @@ def test_true_frames_are_what_the_env_shows() -> None:
 
 def test_captions_say_what_each_picture_is(monkeypatch: pytest.MonkeyPatch) -> None:
     written: dict[str, Any] = {}
-    real: Callable[..., Any] = pixel_recording.side_by_side
+    real: Callable[..., Any] = pixel_plots.side_by_side
 
     def catch(*arguments: Any, captions: Any) -> Any:
         for name, (line,) in zip(("true", "learned", "difference"), captions, strict=True):
             written.setdefault(name, []).append(line)
         return real(*arguments, captions=captions)
 
-    monkeypatch.setattr(pixel_recording, "side_by_side", catch)
+    monkeypatch.setattr(pixel_plots, "side_by_side", catch)
     recording = record("pendulum", {}, "zero", steps=4)
     truth = true_frames(recording, 64)
     film_pixels(Replay(truth, fail_at=4), recording, 64)

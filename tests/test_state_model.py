@@ -15,7 +15,8 @@ import torch
 from worldmodels.configs.training import MODELS, default_config, from_dict, to_dict
 from worldmodels.imagination import imagine
 from worldmodels.interface import Batch, Latent, Spec, WorldModel, select
-from worldmodels.models.states import StateWorldModel, build
+from worldmodels.models.building import build
+from worldmodels.models.states import StateWorldModel
 from worldmodels.storage.checkpoint import load, save_checkpoint
 
 SPECS = {

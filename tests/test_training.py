@@ -24,8 +24,7 @@ from worldmodels.configs.training import MODELS, OptimConfig, TrainConfig, defau
 from worldmodels.data import batches
 from worldmodels.storage.checkpoint import load, resume_checkpoint
 from worldmodels.training import fit as training
-from worldmodels.training import loaders as feeds
-from worldmodels.training import optimisers
+from worldmodels.training import loaders, optimisers
 from worldmodels.training.soap import SOAP
 
 
@@ -185,7 +184,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_training import DATA, Log, folder, small
 from worldmodels.data import batches
-from worldmodels.training import loaders as feeds
+from worldmodels.training import loaders
 from worldmodels.training import optimisers
 from worldmodels.training import fit as training
 training.fit(small("newtonian", 40), DATA, folder(Path(sys.argv[2])), Log(), resume=sys.argv[3] == "resume")
@@ -268,7 +267,7 @@ def test_losses_that_stay_not_finite_stop_with_the_fix(
 def test_a_model_that_diverges_is_never_best(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeds.Validation, "score", lambda self, model: {"nmse": math.inf})
+    monkeypatch.setattr(loaders.Validation, "score", lambda self, model: {"nmse": math.inf})
     result = training.fit(small(epochs=2), DATA, folder(tmp_path), Log())
     assert result["best_epoch"] == -1
     assert not (tmp_path / "checkpoints" / "best").exists()

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from model_doubles import build_model
 from visual_cases import SIDE, random_batch, tiny_config, tiny_model, tiny_spec
 
 from worldmodels.configs.training import PREDICTORS, default_config, from_dict, to_dict
@@ -13,8 +14,8 @@ from worldmodels.configs.visual import halvings
 from worldmodels.imagination import imagine
 from worldmodels.interface import Batch, Latent, select
 from worldmodels.models import objectives
+from worldmodels.models.building import build
 from worldmodels.models.objectives import divergence, sample
-from worldmodels.models.states import build
 from worldmodels.storage.checkpoint import load, save_checkpoint
 
 HAMILTONIAN = [name for name in PREDICTORS if name.endswith("hamiltonian")]
@@ -116,8 +117,9 @@ def test_every_default_survives_json_and_builds(predictor, size):
 
 def test_shapes_are_those_of_the_table():
     """MODELS.md: 64-pixel frames to 32 x 8 x 8, of which 16 channels are drawn."""
-    model = default_config("pendulum", "visual", "spatial_hamiltonian", "base").model.build(
-        replace(tiny_spec(), image_size=64)
+    model = build_model(
+        replace(tiny_spec(), image_size=64),
+        default_config("pendulum", "visual", "spatial_hamiltonian", "base").model,
     )
     frames = torch.zeros(2, 2, 64, 64, 3, dtype=torch.uint8)
     mean, log_variance = model.posterior(frames)
@@ -352,7 +354,7 @@ def test_parameters_are_an_input_where_asked():
     spec = tiny_spec(param_names=("mass", "length"))
     config = tiny_config("spatial_hamiltonian")
     config = replace(config, dynamics=replace(config.dynamics, condition="params"))
-    model = config.build(spec)
+    model = build_model(spec, config)
     batch = random_batch(model)
     one = rolled(model, batch)
     two = rolled(model, batch._replace(params=batch.params + 1.0))
@@ -374,9 +376,11 @@ def test_odd_image_sizes_are_refused(size, spatial, words):
     with pytest.raises(ValueError, match=words):
         halvings(size, spatial)
     with pytest.raises(ValueError, match=words):
-        tiny_config().build(replace(tiny_spec(), image_size=size)) if spatial == 4 else replace(
-            tiny_config(), spatial_size=8
-        ).build(replace(tiny_spec(), image_size=size))
+        build_model(
+            replace(tiny_spec(), image_size=size), tiny_config()
+        ) if spatial == 4 else build_model(
+            replace(tiny_spec(), image_size=size), replace(tiny_config(), spatial_size=8)
+        )
 
 
 def test_an_odd_image_size_is_refused_before_anything_is_collected():

@@ -28,11 +28,12 @@ from worldmodels.configs.training import PREDICTORS
 from worldmodels.data import CollectConfig, collect, load_dataset
 from worldmodels.data import frames as pixel_batches
 from worldmodels.data.batches import TrainingError
-from worldmodels.data.frames import Frames, FrameValidation, FrameWindows
+from worldmodels.data.frames import Frames, FrameWindows
 from worldmodels.imagination import imagine
 from worldmodels.interface import Latent
 from worldmodels.storage.checkpoint import CheckpointError, load
 from worldmodels.training import fit as training
+from worldmodels.training.validation import FrameValidation
 
 ROOT = Path(__file__).parent.parent
 

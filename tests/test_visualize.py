@@ -15,14 +15,15 @@ import evaluate
 import numpy as np
 import pytest
 import visualize
-from model_doubles import Perfect, make_spec
+from model_doubles import Perfect, build_model, make_spec
 from PIL import Image
 
 import physgym
 from worldmodels.configs.training import DataConfig, default_config, to_dict
 from worldmodels.data import CollectConfig, DatasetError, collect, dataset_for
 from worldmodels.films import video
-from worldmodels.films.recording import film_beside, predict, record
+from worldmodels.films.recording import record
+from worldmodels.films.states import film_beside, predict
 from worldmodels.films.video import film, side_by_side, write_video
 from worldmodels.interface import Spec
 from worldmodels.storage.checkpoint import save_checkpoint
@@ -262,7 +263,7 @@ def pixel_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = RunFolder.create(to_dict(config), root / "run")
     run.update(dataset={"path": str(path), "sha256": "any"})
     built = {"spec": spec.to_dict(), "model_name": "visual", "model": to_dict(config)["model"]}
-    save_checkpoint(run.checkpoints / "best", built, config.model.build(spec).state_dict())
+    save_checkpoint(run.checkpoints / "best", built, build_model(spec, config.model).state_dict())
     return run.path
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
-from model_doubles import Perfect, Still, make_spec, small_model
+from model_doubles import Perfect, Still, build_model, make_spec, small_model
 
 import physgym
 from worldmodels.configs.training import MODELS
@@ -124,7 +124,7 @@ def test_growth_ends_at_ten_times_the_training_range() -> None:
 
 
 def test_a_solver_without_a_way_out_diverges_instead_of_hanging() -> None:
-    model = MODELS["first_order"](hidden=4, integrator="dopri5").build(make_spec("pendulum"))
+    model = build_model(make_spec("pendulum"), MODELS["first_order"](hidden=4, integrator="dopri5"))
     for parameter in model.parameters():
         torch.nn.init.constant_(parameter, float("nan"))
     env = WorldModelVectorEnv(model, 2)

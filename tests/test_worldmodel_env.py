@@ -16,7 +16,7 @@ import torch
 from gymnasium.error import Error, InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from model_doubles import Perfect, assert_same, make_spec
+from model_doubles import Perfect, assert_same, build_model, make_spec
 
 import physgym
 import worldmodels  # noqa: F401  (registers the learned env)
@@ -47,7 +47,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The checkpoint folder of an untrained model."""
     torch.manual_seed(0)
     spec, config = make_spec(request.param), MODELS["newtonian"](hidden=8)
-    model = config.build(spec)
+    model = build_model(spec, config)
     described = {"spec": spec.to_dict(), "model_name": "newtonian", "model": to_dict(config)}
     save_checkpoint(tmp_path / "best", described, model.state_dict())
     return tmp_path / "best"
@@ -203,7 +203,7 @@ def test_starts_are_drawn_given_or_taken_from_a_buffer() -> None:
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
 def test_copies_go_on_as_the_original(clone: Any) -> None:
     torch.manual_seed(0)
-    model = MODELS["lstm"](hidden=8).build(make_spec("pendulum", randomize=True))
+    model = build_model(make_spec("pendulum", randomize=True), MODELS["lstm"](hidden=8))
     at_rest = np.zeros(2)
     for env in (WorldModelEnv(model), WorldModelVectorEnv(model, 3)):
         env.reset(seed=0)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from data_cases import Log
+from model_doubles import build_model
 
 from worldmodels.configs.training import TrainConfig, default_config
 from worldmodels.data import CollectConfig, Dataset, collect, load_dataset
@@ -35,7 +36,7 @@ def tiny_spec(kind: str = "discrete", size: int = 3, **values: Any) -> Spec:
 def tiny_model(predictor: str = "spatial_jump", spec: Spec | None = None, **options: Any) -> Any:
     """An untrained model, always the same one."""
     torch.manual_seed(0)
-    return tiny_config(predictor, **options).build(spec or tiny_spec())
+    return build_model(spec or tiny_spec(), tiny_config(predictor, **options))
 
 
 def random_batch(model: Any, rows: int = 3, steps: int = 4) -> Batch:

@@ -23,7 +23,7 @@ _HOME = {
     "collect": "worldmodels.data.collecting",
     "dataset_for": "worldmodels.data.cache",
     "default_config": "worldmodels.configs.training",
-    "evaluate": "worldmodels.evaluation.states.scoring",
+    "evaluate": "worldmodels.evaluation.comparison",
     "imagine": "worldmodels.imagination",
     "load": "worldmodels.storage.checkpoint",
     "load_dataset": "worldmodels.data.dataset",

@@ -13,6 +13,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+MEDIA = ("states", "pixels")
+"""What a model can see of an env; the folders of ``evaluation`` and the viewers of ``films`` have these names."""
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -48,6 +51,11 @@ class Spec:
             )
         if any(not 0 <= index < self.state_size // 2 for index in self.angles):
             raise ValueError(f"angles={self.angles} are not all positions of the state")
+
+    @property
+    def medium(self) -> str:
+        """What the model sees of the env: a name of ``MEDIA``."""
+        return "pixels" if self.image_size else "states"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; ``from_dict`` reverses it."""

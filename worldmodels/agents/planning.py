@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import physgym
-from worldmodels.films.recording import forecast
+from worldmodels.imagination import forecast
 
 
 class Planner:

@@ -48,15 +48,14 @@ class ModelConfig:
         require_count("model.ensemble", self.ensemble, 1, 64)
 
     @property
+    def medium(self) -> str:
+        """What such a model sees of the env."""
+        return "states"
+
+    @property
     def name(self) -> str:
         """Name of the structure in ``MODELS``."""
         return next(name for name, kind in MODELS.items() if kind is type(self))
-
-    def build(self, spec: Any) -> Any:
-        """World model over states with this structure; ``spec`` is an ``interface.Spec``."""
-        from worldmodels.models.states import build
-
-        return build(spec, self.name, self)
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,11 @@ class VisualConfig:
                 )
 
     @property
+    def medium(self) -> str:
+        """What such a model sees of the env."""
+        return "pixels"
+
+    @property
     def name(self) -> str:
         """Name in ``MODELS``."""
         return "visual"
@@ -137,12 +142,6 @@ class VisualConfig:
     def structure(self) -> str:
         """Name of the predictor's structure."""
         return PREDICTORS[self.predictor][1]
-
-    def build(self, spec: Any) -> Any:
-        """World model over pixels; ``spec`` is an ``interface.Spec`` with an image size."""
-        from worldmodels.models.states import build
-
-        return build(spec, self.name, self)
 
 
 _SIZED: dict[Size, dict[str, Any]] = {

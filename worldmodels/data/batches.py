@@ -1,4 +1,4 @@
-"""What training draws from a buffer: shuffled windows to descend on, rollouts to choose by."""
+"""What training descends on: shuffled windows of a buffer, batch by batch."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodels.evaluation.states import metrics
-from worldmodels.imagination import imagine
-from worldmodels.interface import Batch, Spec, WorldModel
+from worldmodels.interface import Batch
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on or start; the message says why and what to change."""
 
 
-def _param_table(dataset: Any, rows: np.ndarray | slice = slice(None)) -> Tensor:
+def param_table(dataset: Any, rows: np.ndarray | slice = slice(None)) -> Tensor:
     """(N, P) float32 parameters of some episodes."""
     columns = [np.asarray(values, np.float32)[rows] for values in dataset.params.values()]
     empty = np.zeros((len(np.asarray(dataset.lengths)[rows]), 0), np.float32)
@@ -44,7 +42,7 @@ class Windows:
         self.lengths = lengths.to(device)
         self.states = torch.as_tensor(dataset.states, dtype=torch.float32, device=device)
         self.actions = torch.as_tensor(dataset.actions, device=device)
-        self.params = _param_table(dataset).to(device)
+        self.params = param_table(dataset).to(device)
         self._pass = -1
         self._order = torch.empty(0, dtype=torch.int64)
 
@@ -72,40 +70,3 @@ class Windows:
         times = times.clamp(max=self.actions.shape[1])
         actions = self.actions[row, times[:, :-1].clamp(max=self.actions.shape[1] - 1)]
         return Batch(self.states[row, times], actions, self.params[episode], mask)
-
-
-class Validation:
-    """Open-loop rollouts on the validation split; the median error chooses the best checkpoint."""
-
-    def __init__(
-        self, dataset: Any, spec: Spec, scale: np.ndarray, steps: int, device: str
-    ) -> None:
-        kept = np.flatnonzero(np.asarray(dataset.lengths) > 0)[:128]
-        if not len(kept):
-            raise TrainingError("the validation split has no episodes: collect more")
-        lengths = np.asarray(dataset.lengths)[kept]
-        self.steps = int(min(steps, lengths.max()))
-        self.spec = spec
-        self.scale = scale
-        self.truth = dataset.states[kept, 1 : self.steps + 1]
-        self.valid = np.arange(self.steps)[None, :] < lengths[:, None]
-        starts = torch.as_tensor(dataset.states[kept, :1], dtype=torch.float32)
-        self.starts = starts.to(device)
-        self.actions = torch.as_tensor(dataset.actions[kept, : self.steps]).to(device)
-        self.params = _param_table(dataset, kept).to(device)
-
-    def score(self, model: WorldModel) -> dict[str, float]:
-        """``nmse`` (what is minimised) and the medians at a few horizons."""
-        was_training = model.training
-        model.eval()
-        with torch.no_grad():
-            latent = model.encode(self.starts, self.params)
-            predicted = imagine(model, latent, self.actions).double().cpu().numpy()
-        model.train(was_training)
-        errors = metrics.normalised_mse(self.truth, predicted, self.scale, self.spec.angles)
-        weights = self.valid.sum(1)
-        means = np.where(self.valid, errors, 0.0).sum(1) / weights
-        values = {"nmse": float(np.median(means)), "finite": metrics.finite_share(predicted)}
-        for horizon in sorted({h for h in (1, 10, 50, 100) if h < self.steps} | {self.steps}):
-            values[f"nmse_{horizon}"] = metrics.at_horizon(errors, self.valid, horizon)["median"]
-        return values

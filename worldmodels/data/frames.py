@@ -1,4 +1,4 @@
-"""What training draws from a buffer of pictures: windows of frames, and rollouts to choose by."""
+"""What training descends on in pictures: shuffled windows of frames, from memory or from disk."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodels.data.batches import TrainingError, Windows, _param_table
-from worldmodels.imagination import imagine
+from worldmodels.data.batches import TrainingError, Windows
 from worldmodels.interface import Batch
 
 HOST_SHARE, DEVICE_SHARE = 0.5, 0.4
 """Shares of the free memory of the host and of a GPU that cached frames may take."""
-VALIDATION_EPISODES = 32
 
 
 def check_pictures(dataset: Any, image_size: int | None = None) -> int:
@@ -107,57 +105,6 @@ class FrameWindows(Windows):
                 terminated=self.terminated[row, before],
             )
         )
-
-
-class FrameValidation:
-    """Open-loop rollouts on the validation split, in pictures; the median error chooses the best."""
-
-    def __init__(self, dataset: Any, context: int, steps: int, device: str) -> None:
-        lengths = np.asarray(dataset.lengths)
-        kept = np.flatnonzero(lengths >= context)[:VALIDATION_EPISODES]
-        if not len(kept):
-            raise TrainingError(
-                f"no validation episode has the {context} frames and a step that a rollout needs"
-            )
-        self.context = context
-        self.steps = int(min(steps, lengths[kept].max() - context + 1))
-        frames = torch.from_numpy(dataset.pixels[kept][:, : context + self.steps])
-        self.seen = frames[:, :context].to(device)
-        self.truth = frames[:, context:].to(device)
-        self.actions = torch.as_tensor(dataset.actions[kept, : context - 1 + self.steps]).to(device)
-        self.params = _param_table(dataset, kept).to(device)
-        steps_at = np.arange(context - 1, context - 1 + self.steps)
-        self.valid = torch.as_tensor(steps_at[None] < lengths[kept, None], device=device)
-
-    def score(self, model: Any) -> dict[str, float]:
-        """``nmse``: squared error over squared brightness, median over rollouts of the mean over steps.
-
-        With ``mse_h`` at a few horizons, and ``versus_copy_h``: its ratio to copying the last frame.
-        """
-        was_training = model.training
-        model.eval()
-        with torch.no_grad():
-            warm = self.actions[:, : self.context - 1]
-            latent = model.encode(self.seen, self.params, warm)
-            predicted = imagine(model, latent, self.actions[:, self.context - 1 :])
-        model.train(was_training)
-        truth, last = self.truth.float() / 255.0, self.seen[:, -1:].float() / 255.0
-        error = ((predicted - truth) ** 2).mean((2, 3, 4))
-        copied = ((last - truth) ** 2).mean((2, 3, 4))
-        bright = (truth**2).mean((2, 3, 4)).clamp(min=1e-9)
-        error = torch.where(torch.isfinite(error), error, torch.inf)
-        weight = self.valid.float()
-        relative = torch.where(self.valid, error / bright, 0.0).sum(1) / weight.sum(1).clamp(min=1)
-        finite = torch.isfinite(predicted).flatten(1).all(1).float().mean()
-        values = {"nmse": float(relative.median()), "finite": float(finite)}
-        for horizon in sorted({h for h in (1, 5, 10, 20, 40) if h < self.steps} | {self.steps}):
-            alive = self.valid[:, horizon - 1]
-            mean = float(error[alive, horizon - 1].mean())
-            values[f"mse_{horizon}"] = mean
-            values[f"versus_copy_{horizon}"] = mean / max(
-                float(copied[alive, horizon - 1].mean()), 1e-12
-            )
-        return values
 
 
 def _free_host_memory() -> float:

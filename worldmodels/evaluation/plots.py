@@ -20,8 +20,8 @@ MODEL_COLORS = {
 """Okabe and Ito's colours, by structure."""
 TRUTH = {"color": "#c8c8c8", "linewidth": 6.0}
 ORACLE = {"color": "#555555", "linewidth": 1.4}
-FLOOR_COLOR = "#8a8a8a"
-FLOOR_DASHES = ((0, (6, 2)), (0, (4, 2, 1, 2)), (0, (2, 2)), (0, (8, 2, 1, 2, 1, 2)))
+BASELINE_COLOR = "#8a8a8a"
+BASELINE_DASHES = ((0, (6, 2)), (0, (4, 2, 1, 2)), (0, (2, 2)), (0, (8, 2, 1, 2, 1, 2)))
 SPARE_COLORS = ("#D55E00", "#7F3C8D", "#117A65", "#4B4B9B")
 TINY = 1e-16
 """Errors up to here are those of rounding, and are not drawn."""
@@ -47,17 +47,17 @@ STYLE: dict[Any, Any] = {
 def styles(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Colour and line of every row of a report, by its name.
 
-    Floors are grey dashes, oracles grey dots, a model has its structure's colour; a second run of
+    Baselines are grey dashes, oracles grey dots, a model has its structure's colour; a second run of
     one structure has the same colour with other dashes.
     """
     chosen: dict[str, dict[str, Any]] = {}
     seen: dict[str, int] = {}
-    floors = oracles = 0
+    baselines = oracles = 0
     for name, row in rows.items():
-        if row["kind"] == "floor":
-            dashes = FLOOR_DASHES[floors % len(FLOOR_DASHES)]
-            chosen[name] = {"color": FLOOR_COLOR, "linestyle": dashes, "linewidth": 1.2}
-            floors += 1
+        if row["kind"] == "baseline":
+            dashes = BASELINE_DASHES[baselines % len(BASELINE_DASHES)]
+            chosen[name] = {"color": BASELINE_COLOR, "linestyle": dashes, "linewidth": 1.2}
+            baselines += 1
         elif row["kind"] == "oracle":
             dots = (0, (1, 1.2 + oracles % 4))
             chosen[name] = {**ORACLE, "linestyle": dots}
@@ -237,7 +237,7 @@ def _array(values: Any) -> np.ndarray:
 
 
 def _log_limits(rows: Mapping[str, Mapping[str, Any]], name: str) -> tuple[float, float]:
-    """Limits that show all models and floors, and of the oracle what is above 1e-16."""
+    """Limits that show all models and baselines, and of the oracle what is above 1e-16."""
     values = np.concatenate([_array(row[name]["median"]) for row in rows.values()])
     values = values[np.isfinite(values) & (values > TINY)]
     if not len(values):

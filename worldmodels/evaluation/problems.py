@@ -138,6 +138,22 @@ def at_step_length(problems: Problems, dt: float, hold: float, seconds: float) -
     return Problems(system, params, dt, truth, actions, controls, known, problems.integrator)
 
 
+def without_action(tasks: Problems, spec: Any) -> Problems:
+    """The same starts under no action, with the true states that follow."""
+    actions = idle_actions(spec, len(tasks.states), tasks.steps)
+    controls = controls_of(tasks.system, actions, tasks.params)
+    still = tasks._replace(actions=actions, controls=controls)
+    return at_step_length(still, tasks.dt, tasks.dt, tasks.steps * tasks.dt)
+
+
+def idle_actions(spec: Any, count: int, steps: int) -> np.ndarray:
+    """Actions (count, steps) or (count, steps, A) that do nothing."""
+    if spec.action_kind == "continuous":
+        return np.zeros((count, steps, spec.action_size), np.float32)
+    rows = physgym.get_system(spec.env_name).discrete_actions
+    return np.full((count, steps), int(np.abs(rows).sum(axis=1).argmin()), np.int64)
+
+
 def controls_of(system: Any, actions: np.ndarray, params: Any) -> np.ndarray:
     """Physical controls (B, T, U) of discrete (B, T) or continuous (B, T, A) actions."""
     rows = system.discrete_actions[actions] if actions.ndim == 2 else actions

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from worldmodels.evaluation.plots import MODEL_COLORS, STYLE, TRUTH
-from worldmodels.evaluation.problems import part
+from worldmodels.evaluation.problems import part, without_action
 from worldmodels.films.mosaics import figure_at
-from worldmodels.films.pixel_recording import device_of, evaluating, read
-from worldmodels.films.scenes import Scenes, without_action
+from worldmodels.films.scenes import Scenes
+from worldmodels.imagination import device_of, evaluating, read
 from worldmodels.interface import DivergenceError
 
 SHOWN = 3

@@ -16,6 +16,13 @@ GAP, WIDE_GAP, MARGIN = 4, 18, 14
 SMALL = 9.0
 """Points of labels."""
 
+LEGEND = (
+    ("difference:", "#000000"),
+    ("only in the truth", "#3a8fc0"),
+    ("only in the prediction", "#b97f00"),
+)
+"""``video.TRUE_COLOR`` and ``video.LEARNED_COLOR``, darker, to be read on white."""
+
 
 class Scale(NamedTuple):
     """A colour bar of signed values."""
@@ -160,3 +167,14 @@ def _extent(figure: Any, text: str, size: float = SMALL) -> tuple[int, int]:
     box = written.get_window_extent(figure.canvas.get_renderer())
     written.remove()
     return int(np.ceil(box.width)), int(np.ceil(box.height))
+
+
+def quantised(pictures: Any) -> np.ndarray:
+    """Pictures of floats in [0, 1] as uint8; what is not finite is black."""
+    values = np.nan_to_num(np.asarray(pictures, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    return np.rint(255.0 * values.clip(0.0, 1.0)).astype(np.uint8)
+
+
+def enlarged(pictures: np.ndarray, factor: int) -> np.ndarray:
+    """Pictures (..., H, W, 3) with every pixel as a square of ``factor`` x ``factor``."""
+    return pictures.repeat(factor, axis=-3).repeat(factor, axis=-2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +9,6 @@ import gymnasium
 import numpy as np
 
 import physgym
-from worldmodels.films.video import film, side_by_side
 
 POLICIES = ("controller", "random", "zero")
 FAINT = 80
@@ -100,34 +98,6 @@ def record(
     )
 
 
-def film_beside(
-    recording: Recording,
-    learned: np.ndarray,
-    size: int = 360,
-    advance: Callable[[], object] = lambda: None,
-) -> np.ndarray:
-    """Film (T+1, H, W, 3) of the truth, of ``learned`` states (T+1, D), and of their difference.
-
-    ``advance`` is called for each of its 2 (T + 1) pictures.
-    """
-    from worldmodels.evaluation.states.metrics import state_error
-
-    system, half = recording.system, recording.system.state_size // 2
-    truth, guess = (
-        film(system, states, recording.controls, recording.params, size, advance=advance)
-        for states in (recording.states, learned)
-    )
-    error = state_error(recording.states[None], learned[None], system.angles)[0, :, :half]
-    ink = [np.abs(a.astype(np.int16) - b).max() for a, b in zip(truth, guess, strict=True)]
-    lines = [
-        f"off by {np.abs(row).max():.1e} {system.state_units[0]}"
-        + (", less than a pixel" if most < FAINT and np.abs(row).max() < system.view / 20 else "")
-        for row, most in zip(error, ink, strict=True)
-    ]
-    both = [captions(recording, states) for states in (recording.states, learned)]
-    return side_by_side(truth, guess, captions=(*both, lines))
-
-
 def captions(recording: Recording, states: np.ndarray) -> list[str]:
     """Time and true energy of each of ``states`` (T+1, D)."""
     energies = np.asarray(recording.system.energy(states, recording.params))
@@ -135,31 +105,3 @@ def captions(recording: Recording, states: np.ndarray) -> list[str]:
         f"t {index * recording.dt:5.2f} s   energy {energy:.2f} J"
         for index, energy in enumerate(energies)
     ]
-
-
-def predict(model: Any, recording: Recording) -> np.ndarray:
-    """States (T+1, D) that ``model`` imagines from the recording's first state and its actions."""
-    told = [[float(getattr(recording.params, name)) for name in model.spec.param_names]]
-    start, actions = recording.states[None, :1], recording.actions[None]
-    return np.concatenate([start[0], forecast(model, start, actions, told, recording.dt)[0]])
-
-
-def forecast(model: Any, context: Any, actions: Any, params: Any, dt: float) -> np.ndarray:
-    """States (B, T, D) float64 that ``model`` imagines after ``context`` (B, K, D).
-
-    ``actions`` (B, T) or (B, T, A), ``params`` (B, P) in the order of the model's spec. Runs where
-    the model is, in its own precision, without gradients.
-    """
-    import torch
-
-    from worldmodels.imagination import imagine
-
-    tensors = itertools.chain(model.parameters(), model.buffers(), [torch.zeros(1)])
-    own = next(tensor for tensor in tensors if tensor.is_floating_point())
-    with torch.no_grad():
-        latent = model.encode(
-            torch.as_tensor(context, dtype=own.dtype, device=own.device),
-            torch.as_tensor(params, dtype=own.dtype, device=own.device),
-        )
-        states = imagine(model, latent, torch.as_tensor(actions, device=own.device), dt)
-    return states.double().cpu().numpy()

@@ -9,7 +9,6 @@ import numpy as np
 import physgym
 from worldmodels.evaluation import problems
 from worldmodels.evaluation.problems import Problems
-from worldmodels.interface import Spec
 
 ENOUGH = 3
 """Episodes that must be as long as a window, before it is made shorter."""
@@ -88,19 +87,3 @@ def _held_out(dataset: Any) -> Any:
         if len(dataset.splits.get(split, ())):
             return dataset.subset(split)
     return dataset
-
-
-def without_action(tasks: Problems, spec: Spec) -> Problems:
-    """The same starts under no action, with the true states that follow."""
-    actions = idle_actions(spec, len(tasks.states), tasks.steps)
-    controls = problems.controls_of(tasks.system, actions, tasks.params)
-    still = tasks._replace(actions=actions, controls=controls)
-    return problems.at_step_length(still, tasks.dt, tasks.dt, tasks.steps * tasks.dt)
-
-
-def idle_actions(spec: Spec, count: int, steps: int) -> np.ndarray:
-    """Actions (count, steps) or (count, steps, A) that do nothing."""
-    if spec.action_kind == "continuous":
-        return np.zeros((count, steps, spec.action_size), np.float32)
-    rows = physgym.get_system(spec.env_name).discrete_actions
-    return np.full((count, steps), int(np.abs(rows).sum(axis=1).argmin()), np.int64)

@@ -78,6 +78,10 @@ class VisualWorldModel(WorldModel):
             self.param_scale.copy_(torch.as_tensor(np.where(spread > 1e-6, spread, 1.0)))
         self.heads.fit_normaliser(dataset)
 
+    def untrained(self) -> VisualWorldModel:
+        """The same architecture with fresh weights, drawn from torch's global generator."""
+        return VisualWorldModel(self.spec, self.config)
+
     # The verbs
 
     def posterior(self, frames: Tensor, actions: Tensor | None = None) -> tuple[Tensor, Tensor]:

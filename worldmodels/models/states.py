@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodels.configs.training import ModelConfig, VisualConfig, model_from_dict
+from worldmodels.configs.structures import ModelConfig
 from worldmodels.dynamics import build_dynamics
 from worldmodels.interface import Batch, Latent, Medium, Spec, WorldModel
 
@@ -191,23 +190,3 @@ def transitions(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
 def _floored(value: Any, floor: float = 1e-9) -> float:
     """A scale that can be divided by: a coordinate that never varies counts as of size one."""
     return float(value) if float(value) > floor else 1.0
-
-
-def build(spec: Spec | Mapping[str, Any], name: str, config: Any) -> Any:
-    """World model of a spec, the name of a model and its config, as objects or as saved.
-
-    Weights are drawn from torch's global generator. Raises ``ValueError`` for values that do not fit.
-    """
-    spec = spec if isinstance(spec, Spec) else Spec.from_dict(dict(spec))
-    config = model_from_dict(name, dict(config)) if isinstance(config, Mapping) else config
-    if config.name != name:
-        raise ValueError(f"a config of {config.name!r} does not build the model {name!r}")
-    if isinstance(config, VisualConfig):
-        from worldmodels.models.pixels import VisualWorldModel
-
-        return VisualWorldModel(spec, config)
-    if config.ensemble > 1:
-        from worldmodels.models.ensemble import EnsembleWorldModel
-
-        return EnsembleWorldModel(spec, config)
-    return StateWorldModel(spec, config)

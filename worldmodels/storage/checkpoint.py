@@ -141,7 +141,7 @@ def load(
 def _build(config: Mapping[str, Any], device: str) -> WorldModel:
     import torch
 
-    from worldmodels.models.states import build
+    from worldmodels.models.building import build
 
     with torch.random.fork_rng(devices=[]), torch.device(device):
         return build(config["spec"], config["model_name"], config["model"])

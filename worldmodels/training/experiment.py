@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worldmodels.configs.training import TrainConfig, VisualConfig, from_dict, to_dict
+from worldmodels.configs.training import TrainConfig, from_dict, to_dict
 from worldmodels.data.progress import Progress
 from worldmodels.storage.files import RunLock
 from worldmodels.storage.runs import OUTPUTS, RunError, RunFolder
@@ -148,8 +148,7 @@ def _fit(
         scores = {"seed": config.seed, "best_nmse": result["best_nmse"]}
         logger.artifact(name, "model", best, scores, aliases=("best",))
         logger.summary({"best_nmse": result["best_nmse"]})
-        if isinstance(config.model, VisualConfig):
-            _show(config, dataset, run, logger, announce)
+        _show(config, dataset, run, logger, announce)
     return result
 
 
@@ -160,21 +159,23 @@ def _show(
     logger: Logger,
     announce: Callable[[str], object],
 ) -> None:
-    """Pictures of a visual model in the run's folder, and a film where Weights & Biases shows it."""
-    from worldmodels.films.pixel_recording import film_pixels
-    from worldmodels.films.pixels import write_pictures
+    """Pictures of a model in the run's folder, and a film where Weights & Biases shows it."""
     from worldmodels.films.recording import record
     from worldmodels.films.video import write_video
+    from worldmodels.films.viewer import viewer_of
     from worldmodels.storage.checkpoint import load
 
-    model, folder = load(run.path), run.path / "pictures"
+    viewer, folder = viewer_of(config.model.medium), run.path / "pictures"
+    if not viewer.draws:
+        return
+    model = load(run.path)
     try:
-        for path in write_pictures(model, dataset, folder, config.seed):
+        for path in viewer.pictures(model, dataset, folder, config.seed):
             logger.image(f"pictures/{path.stem}", path)
         announce(f"pictures in {folder}")
         if config.log.wandb != "disabled":
             recording = record(model.spec.env_name, model.spec.env_kwargs, "random")
-            frames = film_pixels(model, recording, 240)
+            frames = viewer.film(model, recording, 240, lambda: None)
             film = write_video(frames, folder / "beside.mp4", 1 / recording.dt)
             logger.video("pictures/beside", film)
     except ValueError as error:  # the run is whole without: a buffer of very short episodes, say

@@ -21,11 +21,11 @@ from worldmodels.configs.training import TrainConfig, VisualConfig, to_dict
 from worldmodels.data.batches import TrainingError
 from worldmodels.data.frames import check_pictures
 from worldmodels.interface import DivergenceError, Spec, WorldModel
-from worldmodels.models.states import build
+from worldmodels.models.building import build
 from worldmodels.storage.checkpoint import load_checkpoint, resume_checkpoint, save_checkpoint
 from worldmodels.training.devices import mixed_dtype, quick_matrices, resolve_device
 from worldmodels.training.interruption import Interruption
-from worldmodels.training.loaders import feed_of, noise
+from worldmodels.training.loaders import loader_of, noise
 from worldmodels.training.optimisers import Optimisers, learning_rate, optimiser
 from worldmodels.training.pretrained import load_fitting
 
@@ -108,10 +108,10 @@ class Trainer:
         self.logger = logger
         self.device = resolve_device(config.device)
         self.model = seeded_model(config, dataset).to(self.device)
-        self.feed = feed_of(config, dataset, self.device, self.model.spec)
+        self.loader = loader_of(config, dataset, self.device, self.model.spec)
         accelerate(self.model, config, self.device)
         self.optimiser = optimiser(config.optim, self.model)
-        per_epoch = config.optim.steps_per_epoch or self.feed.windows.batches_per_pass
+        per_epoch = config.optim.steps_per_epoch or self.loader.windows.batches_per_pass
         self.steps_per_epoch = per_epoch
         self.total = per_epoch * config.epochs
         self.progress = Progress()
@@ -154,7 +154,7 @@ class Trainer:
         sums: dict[str, float] = {}
         for part in range(parts):
             number = step * parts + part
-            batch = self.feed.batch(number, step, self.total)
+            batch = self.loader.batch(number, step, self.total)
             with noise(self.config.seed, number, self.device):
                 loss, logs = self.model.loss(batch)
             if not bool(torch.isfinite(loss)):
@@ -195,7 +195,7 @@ class Trainer:
         """Validate, log, and publish the best so far."""
         progress = self.progress
         epoch = progress.step // self.steps_per_epoch
-        scores = self.feed.validation.score(self.model)
+        scores = self.loader.validation.score(self.model)
         count = progress.loss_count
         values = {f"train/{name}": total / count for name, total in progress.sums.items()}
         values = {"train/loss": math.nan, **values, "train/skipped": progress.skipped}

@@ -10,13 +10,14 @@ from typing import Any, Protocol
 import torch
 
 from worldmodels.configs.training import TrainConfig, VisualConfig
-from worldmodels.data.batches import Validation, Windows
-from worldmodels.data.frames import FrameValidation, FrameWindows
+from worldmodels.data.batches import Windows
+from worldmodels.data.frames import FrameWindows
 from worldmodels.evaluation.states import metrics
 from worldmodels.interface import Batch, Spec, shortened
+from worldmodels.training.validation import FrameValidation, Validation
 
 
-class Feed(Protocol):
+class Loader(Protocol):
     """What a training draws from its dataset."""
 
     windows: Windows
@@ -27,7 +28,7 @@ class Feed(Protocol):
         ...
 
 
-class StateFeed:
+class StateLoader:
     """Windows and rollouts of states."""
 
     def __init__(self, config: TrainConfig, dataset: Any, device: str, spec: Spec) -> None:
@@ -50,7 +51,7 @@ class StateFeed:
         return shortened(batch, max(1, grown))
 
 
-class PixelFeed:
+class PixelLoader:
     """Windows and rollouts of pictures."""
 
     def __init__(self, config: TrainConfig, dataset: Any, device: str) -> None:
@@ -90,8 +91,8 @@ def noise(seed: int, number: int, device: str) -> Iterator[None]:
         yield
 
 
-def feed_of(config: TrainConfig, dataset: Any, device: str, spec: Spec) -> Feed:
-    """The feed of ``config``'s model."""
+def loader_of(config: TrainConfig, dataset: Any, device: str, spec: Spec) -> Loader:
+    """The loader of ``config``'s model."""
     if isinstance(config.model, VisualConfig):
-        return PixelFeed(config, dataset, device)
-    return StateFeed(config, dataset, device, spec)
+        return PixelLoader(config, dataset, device)
+    return StateLoader(config, dataset, device, spec)

@@ -1,4 +1,4 @@
-"""What is compared in pixels: learned models, the ceiling that their own pictures set, and floors."""
+"""What is compared in pixels: learned models, the ceiling that their own pictures set, and baselines."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from worldmodels.evaluation.pixels.metrics import brightness
-from worldmodels.evaluation.pixels.problems import Clip
-from worldmodels.films.pixel_recording import device_of, evaluating, read
-from worldmodels.films.scenes import idle_actions
+from worldmodels.evaluation.pixels.problems import PixelProblems
+from worldmodels.evaluation.problems import idle_actions
+from worldmodels.imagination import device_of, evaluating, read
 from worldmodels.interface import DivergenceError, Latent
 
 BACKGROUND_ROW = "constant background"
@@ -20,7 +20,7 @@ COPY_ROW = "copy-last-frame"
 
 
 class Prediction(NamedTuple):
-    """What a row says of a clip."""
+    """What a row says of a batch."""
 
     frames: Tensor
     """(B, n, S, S, 3) floats in [0, 1]: of all T steps, or the last alone."""
@@ -31,10 +31,10 @@ class Prediction(NamedTuple):
 class PixelEntry(NamedTuple):
     """One row of a comparison in pixels."""
 
-    predict: Callable[[Clip, bool], Prediction]
-    """What comes of a clip; True: of the last step alone."""
+    predict: Callable[[PixelProblems, bool], Prediction]
+    """What comes of a batch; True: of the last step alone."""
     kind: str = "model"
-    """model, oracle (a model's own reconstruction) or floor."""
+    """model, oracle (a model's own reconstruction) or baseline."""
     model_name: str = ""
     """Structure of a model; decides its colour in plots."""
     any_dt: bool = True
@@ -55,9 +55,9 @@ def model_entry(model: Any) -> PixelEntry:
     asked for it.
     """
 
-    def predict(clip: Clip, last: bool) -> Prediction:
+    def predict(batch: PixelProblems, last: bool) -> Prediction:
         with evaluating(model), torch.inference_mode():
-            return _roll(model, clip, last)
+            return _roll(model, batch, last)
 
     structure, any_dt = structure_of(model), bool(model.any_dt)
     return PixelEntry(predict, "model", structure, any_dt, any_dt and structure != "jump")
@@ -66,11 +66,11 @@ def model_entry(model: Any) -> PixelEntry:
 def reconstruction_entry(model: Any) -> PixelEntry:
     """Row of what the model draws of the true frames around each step: the ceiling of its rollouts."""
 
-    def predict(clip: Clip, last: bool) -> Prediction:
-        many, seen = model.config.encoder_frames, clip.context.shape[1]
-        told = clip.tasks.param_array(model.spec.param_names)
-        actions = _all_actions(clip)
-        frames, drawn, latents = clip.frames, [], []
+    def predict(batch: PixelProblems, last: bool) -> Prediction:
+        many, seen = model.config.encoder_frames, batch.context.shape[1]
+        told = batch.tasks.param_array(model.spec.param_names)
+        actions = _all_actions(batch)
+        frames, drawn, latents = batch.frames, [], []
         with evaluating(model), torch.inference_mode():
             for t in range(seen - 1, frames.shape[1]):
                 window = frames[:, t + 1 - many : t + 1]
@@ -85,39 +85,39 @@ def reconstruction_entry(model: Any) -> PixelEntry:
 def background_entry(frame: np.ndarray) -> PixelEntry:
     """Row of one frame (S, S, 3) in [0, 1], the mean of the training split, whatever happens."""
 
-    def predict(clip: Clip, last: bool) -> Prediction:
+    def predict(batch: PixelProblems, last: bool) -> Prediction:
         constant = torch.from_numpy(frame.astype(np.float32))
-        return Prediction(constant.expand(len(clip.truth), clip.truth.shape[1], *frame.shape))
+        return Prediction(constant.expand(len(batch.truth), batch.truth.shape[1], *frame.shape))
 
-    return PixelEntry(predict, "floor")
+    return PixelEntry(predict, "baseline")
 
 
 def copy_entry() -> PixelEntry:
     """Row of the last frame seen, for ever."""
 
-    def predict(clip: Clip, last: bool) -> Prediction:
-        return Prediction(brightness(clip.context[:, -1:]).expand_as(clip.truth))
+    def predict(batch: PixelProblems, last: bool) -> Prediction:
+        return Prediction(brightness(batch.context[:, -1:]).expand_as(batch.truth))
 
-    return PixelEntry(predict, "floor")
+    return PixelEntry(predict, "baseline")
 
 
-def encode(model: Any, clip: Clip) -> Latent:
+def encode(model: Any, batch: PixelProblems) -> Latent:
     """Latent at the last frame seen, of as many frames as the model wants."""
     many = model.context_frames
-    told = clip.tasks.param_array(model.spec.param_names)
-    past = clip.past_actions[:, clip.past_actions.shape[1] - (many - 1) :]
-    return read(model, clip.context[:, -many:], np.ascontiguousarray(past), told)
+    told = batch.tasks.param_array(model.spec.param_names)
+    past = batch.past_actions[:, batch.past_actions.shape[1] - (many - 1) :]
+    return read(model, batch.context[:, -many:], np.ascontiguousarray(past), told)
 
 
-def learned_energies(model: Any, clip: Clip) -> np.ndarray:
+def learned_energies(model: Any, batch: PixelProblems) -> np.ndarray:
     """Learned energies (B, T+1) from the frames seen on, along the motion that H alone makes.
 
     That is ``model.conserve``, with neither control nor learned dissipation; a model without it is stepped
     under the action that does nothing.
     """
-    actions = idle_actions(model.spec, *clip.tasks.actions.shape[:2])
+    actions = idle_actions(model.spec, *batch.tasks.actions.shape[:2])
     with evaluating(model), torch.inference_mode():
-        latent = encode(model, clip)
+        latent = encode(model, batch)
         held = torch.as_tensor(actions, device=latent.z.device)
         values = [model.energy(latent)]
         for t in range(actions.shape[1]):
@@ -133,16 +133,16 @@ def learned_energies(model: Any, clip: Clip) -> np.ndarray:
         return torch.stack(values, 1).cpu().double().numpy()
 
 
-def _roll(model: Any, clip: Clip, last: bool) -> Prediction:
-    """Step through the actions of a clip; where a solver cannot go on, the rest is NaN."""
-    latent = encode(model, clip)
-    actions = torch.as_tensor(np.ascontiguousarray(clip.tasks.actions), device=device_of(model))
+def _roll(model: Any, batch: PixelProblems, last: bool) -> Prediction:
+    """Step through the actions of a batch; where a solver cannot go on, the rest is NaN."""
+    latent = encode(model, batch)
+    actions = torch.as_tensor(np.ascontiguousarray(batch.tasks.actions), device=device_of(model))
     frames: list[Tensor] = []
     latents = [latent.z.flatten(1)]
     lost = False
     for t in range(actions.shape[1]):
         try:
-            latent = latent if lost else model.step(latent, actions[:, t], clip.dt)
+            latent = latent if lost else model.step(latent, actions[:, t], batch.dt)
         except DivergenceError:
             latent, lost = latent._replace(z=torch.full_like(latent.z, torch.nan)), True
         latents.append(latent.z.flatten(1))
@@ -155,5 +155,5 @@ def _prediction(frames: list[Tensor], latents: list[Tensor]) -> Prediction:
     return Prediction(torch.stack(frames, 1), torch.stack(latents, 1).float().cpu().numpy())
 
 
-def _all_actions(clip: Clip) -> np.ndarray:
-    return np.concatenate([clip.past_actions, clip.tasks.actions], 1)
+def _all_actions(batch: PixelProblems) -> np.ndarray:
+    return np.concatenate([batch.past_actions, batch.tasks.actions], 1)

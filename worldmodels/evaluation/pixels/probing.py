@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from worldmodels.evaluation.pixels import probes
-from worldmodels.evaluation.pixels import problems as clips
+from worldmodels.evaluation.pixels import problems as pixel_problems
 from worldmodels.evaluation.pixels.baselines import encode
 from worldmodels.evaluation.pixels.probes import Probe, Samples
-from worldmodels.evaluation.pixels.problems import Clip
+from worldmodels.evaluation.pixels.problems import PixelProblems
 from worldmodels.evaluation.problems import Problems
-from worldmodels.films.pixel_recording import evaluating
+from worldmodels.imagination import evaluating
 
 FRAMES = 2000
 """Training frames that probes are fitted on; half as many choose among them, and half as many test them."""
@@ -53,15 +53,15 @@ def read_latents(model: Any, dataset: Any, frames: int = FRAMES) -> Reading:
     many = model.context_frames
     counts = {"train": frames, "val": max(1, frames // 2), "test": max(1, frames // 2)}
     found = {
-        split: clips.sample(dataset.subset(split), many, count, EPISODES, seed)
+        split: pixel_problems.sample(dataset.subset(split), many, count, EPISODES, seed)
         for seed, (split, count) in enumerate(counts.items())
     }
     system = found["test"].tasks.system
     names = probes.target_names(system.state_names, system.angles)
-    parts = {split: _samples(model, clip) for split, clip in found.items()}
+    parts = {split: _samples(model, batch) for split, batch in found.items()}
     linear = probes.fit_linear(parts["train"], parts["val"])
     probe = probes.fit_network(parts["train"], parts["val"])
-    control = {split: _samples(_untrained(model), clip) for split, clip in found.items()}
+    control = {split: _samples(_untrained(model), batch) for split, batch in found.items()}
     random = probes.fit_linear(control["train"], control["val"])
     scores = {
         "linear": probes.scores(linear, parts["test"], names),
@@ -77,11 +77,11 @@ def read_latents(model: Any, dataset: Any, frames: int = FRAMES) -> Reading:
     return Reading(probe, tuple(system.angles), scores, r_squared, spread)
 
 
-def _samples(model: Any, clip: Clip) -> Samples:
-    system = clip.tasks.system
+def _samples(model: Any, batch: PixelProblems) -> Samples:
+    system = batch.tasks.system
     with evaluating(model), torch.inference_mode():
         latents = [
-            encode(model, part).z.flatten(1).cpu().double().numpy() for part in _batches(clip)
+            encode(model, part).z.flatten(1).cpu().double().numpy() for part in _batches(batch)
         ]
     features = np.concatenate(latents)
     if not np.isfinite(features).all():
@@ -89,19 +89,19 @@ def _samples(model: Any, clip: Clip) -> Samples:
             "latents of true frames are not finite: the weights have diverged; evaluate another run or "
             "checkpoint"
         )
-    return Samples(features, probes.targets_of(clip.tasks.states[:, 0], system.angles))
+    return Samples(features, probes.targets_of(batch.tasks.states[:, 0], system.angles))
 
 
-def _energies(model: Any, clip: Clip) -> np.ndarray:
-    """Learned energies (n,) of the frames of ``clip``."""
+def _energies(model: Any, batch: PixelProblems) -> np.ndarray:
+    """Learned energies (n,) of the frames of ``batch``."""
     with evaluating(model), torch.inference_mode():
-        parts = [model.energy(encode(model, part)) for part in _batches(clip)]
+        parts = [model.energy(encode(model, part)) for part in _batches(batch)]
     return torch.cat(parts).cpu().double().numpy()
 
 
-def _batches(clip: Clip) -> list[Clip]:
-    starts = range(0, len(clip.context), BATCH)
-    return [clips.rows_of(clip, slice(start, start + BATCH)) for start in starts]
+def _batches(batch: PixelProblems) -> list[PixelProblems]:
+    starts = range(0, len(batch.context), BATCH)
+    return [pixel_problems.rows_of(batch, slice(start, start + BATCH)) for start in starts]
 
 
 def _untrained(model: Any) -> Any:
@@ -109,5 +109,5 @@ def _untrained(model: Any) -> Any:
     device = next(model.parameters()).device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(CONTROL_SEED)
-        fresh = model.config.build(model.spec)
+        fresh = model.untrained()
     return fresh.to(device)

@@ -20,7 +20,7 @@ FRAMES_AT_ONCE = 1024
 """Frames of 64 x 64 pixels in one batch of an evaluation: 50 MB a copy of them in floats."""
 
 
-class Clip(NamedTuple):
+class PixelProblems(NamedTuple):
     """A batch of B problems."""
 
     context: Tensor
@@ -45,7 +45,7 @@ class Clip(NamedTuple):
         return torch.cat((self.context, self.truth), 1)
 
 
-class Cut(NamedTuple):
+class PixelWindows(NamedTuple):
     """Windows of the episodes of a dataset."""
 
     dataset: Any
@@ -64,7 +64,7 @@ class Cut(NamedTuple):
         return problems.part(self.tasks, first=self.context - 1)
 
 
-def cut(dataset: Any, context: int, steps: int, count: int = 256) -> Cut:
+def cut(dataset: Any, context: int, steps: int, count: int = 256) -> PixelWindows:
     """At most ``count`` windows of ``context`` frames and ``steps`` more from the episodes of ``dataset``.
 
     Raises ``ValueError`` where the dataset has no pictures, or no episode is as long.
@@ -78,7 +78,9 @@ def cut(dataset: Any, context: int, steps: int, count: int = 256) -> Cut:
             f"{longest} steps: expected 1 to {longest - context + 1}"
         )
     rows, starts = problems.places(dataset, length, count)
-    return Cut(dataset, problems.from_dataset(dataset, length, count), rows, starts, context)
+    return PixelWindows(
+        dataset, problems.from_dataset(dataset, length, count), rows, starts, context
+    )
 
 
 def check_pictures(dataset: Any) -> None:
@@ -90,7 +92,7 @@ def check_pictures(dataset: Any) -> None:
         )
 
 
-def clips(windows: Cut) -> Iterator[tuple[slice, Clip]]:
+def batches(windows: PixelWindows) -> Iterator[tuple[slice, PixelProblems]]:
     """The windows in batches that fit into memory, with their rows."""
     size = _batch_size(windows)
     for first in range(0, len(windows.rows), size):
@@ -99,10 +101,12 @@ def clips(windows: Cut) -> Iterator[tuple[slice, Clip]]:
         seen = windows.context
         past = windows.tasks.actions[rows, : seen - 1]
         tasks = problems.part(windows.tasks, rows, seen - 1)
-        yield rows, Clip(frames[:, :seen], past, frames[:, seen:], tasks)
+        yield rows, PixelProblems(frames[:, :seen], past, frames[:, seen:], tasks)
 
 
-def sample(dataset: Any, context: int, count: int, episodes: int = 64, seed: int = 0) -> Clip:
+def sample(
+    dataset: Any, context: int, count: int, episodes: int = 64, seed: int = 0
+) -> PixelProblems:
     """``count`` contexts of frames at random times of at most ``episodes`` episodes, with nothing asked.
 
     ``tasks`` has the states (n, 1, D) of the last frames. Raises ``ValueError`` where no episode is as long.
@@ -122,28 +126,28 @@ def sample(dataset: Any, context: int, count: int, episodes: int = 64, seed: int
         frames[at] = dataset.pixels[int(row)][steps]
     past = dataset.actions[rows[:, None], last[:, None] + np.arange(1 - context, 0)]
     tasks = problems.at_states(dataset, rows, last)
-    return Clip(torch.from_numpy(frames), past, torch.from_numpy(frames[:, :0]), tasks)
+    return PixelProblems(torch.from_numpy(frames), past, torch.from_numpy(frames[:, :0]), tasks)
 
 
-def rows_of(clip: Clip, rows: slice) -> Clip:
-    """Some rows of a clip."""
-    return clip._replace(
-        context=clip.context[rows],
-        past_actions=clip.past_actions[rows],
-        truth=clip.truth[rows],
-        tasks=problems.part(clip.tasks, rows),
+def rows_of(batch: PixelProblems, rows: slice) -> PixelProblems:
+    """Some rows of a batch."""
+    return batch._replace(
+        context=batch.context[rows],
+        past_actions=batch.past_actions[rows],
+        truth=batch.truth[rows],
+        tasks=problems.part(batch.tasks, rows),
     )
 
 
-def reverse(clip: Clip) -> Clip:
+def reverse(batch: PixelProblems) -> PixelProblems:
     """The same window from its end: the last L frames are seen, and T steps back are asked for.
 
     Step t back is under the action that was held over that interval, and counts where the whole window
     lies in the episode. The first L-1 frames asked for are frames seen.
     """
-    seen, asked = clip.context.shape[1], clip.truth.shape[1]
-    frames, tasks = clip.frames, clip.tasks
-    actions = np.concatenate([clip.past_actions, tasks.actions], 1)
+    seen, asked = batch.context.shape[1], batch.truth.shape[1]
+    frames, tasks = batch.frames, batch.tasks
+    actions = np.concatenate([batch.past_actions, tasks.actions], 1)
     whole = np.repeat(tasks.valid[:, -1:], asked, 1)
     backward = tasks._replace(
         states=tasks.states[:, ::-1],
@@ -153,19 +157,19 @@ def reverse(clip: Clip) -> Clip:
     )
     past = actions[:, asked : asked + seen - 1]
     truth = frames[:, seen - 1 : seen - 1 + asked].flip(1)
-    return Clip(frames[:, asked:], past, truth, backward, True)
+    return PixelProblems(frames[:, asked:], past, truth, backward, True)
 
 
-def at_step_length(clip: Clip, dt: float, hold: float, seconds: float) -> Clip:
+def at_step_length(batch: PixelProblems, dt: float, hold: float, seconds: float) -> PixelProblems:
     """The same frames seen, stepped by ``dt`` over ``seconds`` under actions held for ``hold``.
 
     The truth is the last frame alone, drawn from states that are computed anew.
     Raises what ``problems.at_step_length`` raises.
     """
-    tasks = problems.at_step_length(clip.tasks, dt, hold, seconds)
-    tasks = tasks._replace(valid=tasks.valid & clip.tasks.valid[:, :1])
-    last = draw(tasks, clip.context.shape[-2], slice(-1, None))
-    return clip._replace(truth=torch.from_numpy(last), tasks=tasks)
+    tasks = problems.at_step_length(batch.tasks, dt, hold, seconds)
+    tasks = tasks._replace(valid=tasks.valid & batch.tasks.valid[:, :1])
+    last = draw(tasks, batch.context.shape[-2], slice(-1, None))
+    return batch._replace(truth=torch.from_numpy(last), tasks=tasks)
 
 
 def draw(tasks: Problems, size: int, steps: slice = slice(None)) -> np.ndarray:
@@ -180,7 +184,7 @@ def draw(tasks: Problems, size: int, steps: slice = slice(None)) -> np.ndarray:
     return pictures.reshape(len(tasks.states), -1, size, size, 3)
 
 
-def _frames(windows: Cut, rows: slice) -> np.ndarray:
+def _frames(windows: PixelWindows, rows: slice) -> np.ndarray:
     length = windows.tasks.states.shape[1]
     pixels, chosen = windows.dataset.pixels, windows.rows[rows]
     frames = np.empty((len(chosen), length, *pixels[0].shape[1:]), np.uint8)
@@ -189,7 +193,7 @@ def _frames(windows: Cut, rows: slice) -> np.ndarray:
     return frames
 
 
-def _batch_size(windows: Cut) -> int:
+def _batch_size(windows: PixelWindows) -> int:
     side = windows.dataset.pixels[0].shape[1]
     steps = windows.tasks.states.shape[1]
     return max(1, FRAMES_AT_ONCE * 64**2 // (side**2 * steps))

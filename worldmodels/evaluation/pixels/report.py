@@ -1,27 +1,17 @@
-"""Reports of a comparison in pixels: tables, JSON and plots."""
+"""A report over pixels as tables, words and plots."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from worldmodels.evaluation import plots
-from worldmodels.evaluation.states.report import UNKNOWN, grid, header, number, spread, write_texts
+from worldmodels.evaluation.tables import UNKNOWN, Table, number, spread
 
 IMAGE_ERROR = "normalised image MSE"
 COPY_RATIO = "mean MSE over that of copy-last-frame"
 TIMES = "{:.2f}"
-
-
-class Table(NamedTuple):
-    """Columns and rows of strings under a title."""
-
-    title: str
-    head: list[str]
-    rows: list[list[str]]
-    brief: bool = False
-    """Whether a terminal shows it; the others stand in report.md alone."""
 
 
 def definitions(report: Mapping[str, Any]) -> str:
@@ -106,13 +96,13 @@ def tables(report: Mapping[str, Any], quartiles: bool = True, join: str = " ") -
     return found
 
 
-def write_report(report: Mapping[str, Any], folder: str | Path) -> list[Path]:
-    """Write report.json, report.md and the plots into ``folder``; returns their paths."""
-    folder = Path(folder)
-    files = write_texts(report, _markdown(report), folder)
+def plots_of(report: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Draw the report's plots into ``folder``, and return their paths."""
     path = folder / "error_over_horizon.png"
-    files.append(plots.error_over_horizon(report, path, IMAGE_ERROR, "frame"))
-    files.append(plots.centroids_over_time(report, folder / "centroids_over_time.png"))
+    files = [
+        plots.error_over_horizon(report, path, IMAGE_ERROR, "frame"),
+        plots.centroids_over_time(report, folder / "centroids_over_time.png"),
+    ]
     read = {name: row for name, row in report["rows"].items() if row["energy"]}
     if read:
         path = folder / "energy_over_time.png"
@@ -255,11 +245,3 @@ def _share(value: float | None) -> str:
 
 def _score(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:.3f}"
-
-
-def _markdown(report: Mapping[str, Any]) -> list[str]:
-    lines = [f"# {report['env']}, in pixels", "", f"{header(report)}.", "", definitions(report)]
-    for table in tables(report):
-        lines += ["", f"## {table.title[0].upper()}{table.title[1:]}", ""]
-        lines += grid(table.head, table.rows)
-    return lines

@@ -13,11 +13,17 @@ import torch
 from torch import Tensor
 
 from worldmodels.evaluation.pixels import metrics as pixel_metrics
-from worldmodels.evaluation.pixels.problems import Clip
+from worldmodels.evaluation.pixels.problems import PixelProblems
 from worldmodels.evaluation.pixels.readout import Readout, centroid_error, centroids
 from worldmodels.evaluation.problems import Problems
-from worldmodels.evaluation.states import metrics
-from worldmodels.evaluation.states import scoring as evaluation
+from worldmodels.evaluation.statistics import (
+    EXAMPLES,
+    at_horizon,
+    at_horizons,
+    curve,
+    energy_error,
+    valid_time,
+)
 
 Values = dict[str, np.ndarray]
 """Measures of one row: (B, T), of bodies (B, T, N), of SSIM (B, H)."""
@@ -35,13 +41,15 @@ class Ruler(NamedTuple):
     """Whether torchmetrics is installed."""
 
 
-def measure(clip: Clip, predicted: Tensor, ruler: Ruler, similarity: bool = False) -> Values:
-    """Measures of ``predicted`` frames (B, T, S, S, 3) against the truth of ``clip``.
+def measure(
+    batch: PixelProblems, predicted: Tensor, ruler: Ruler, similarity: bool = False
+) -> Values:
+    """Measures of ``predicted`` frames (B, T, S, S, 3) against the truth of ``batch``.
 
     ``mse`` and ``nmse`` (B, T); ``centroid`` (B, T, N) [m], infinite where a body is not visible in the
     prediction; ``seen`` (B, T, N), whether it is in the truth; ``ssim`` (B, H) where it is asked for.
     """
-    truth = pixel_metrics.brightness(clip.truth.to(predicted.device))
+    truth = pixel_metrics.brightness(batch.truth.to(predicted.device))
     places, seen = centroids(ruler.readout, truth)
     found, _ = centroids(ruler.readout, predicted)
     error = pixel_metrics.squared_error(truth, predicted)
@@ -68,7 +76,7 @@ def row_scores(
     if "ssim" in values:
         valid = tasks.valid[:, [h - 1 for h in ruler.horizons]]
         found["ssim"] = {
-            str(h): metrics.at_horizon(values["ssim"], valid, index + 1)
+            str(h): at_horizon(values["ssim"], valid, index + 1)
             for index, h in enumerate(ruler.horizons)
         }
     found["backward"] = None
@@ -81,10 +89,10 @@ def row_scores(
     found |= {"energy": None, "energy_error": None, "energy_curve": None}
     if "energy" in values:
         truth = tasks.energy(tasks.states)
-        errors = metrics.energy_error(truth, values["energy"])[:, 1:] / energy_scale
-        found["energy"] = values["energy"][: evaluation.EXAMPLES]
-        found["energy_error"] = evaluation.at_horizons(errors, tasks.valid, ruler.horizons)
-        found["energy_curve"] = evaluation.curve(errors, tasks.valid)
+        errors = energy_error(truth, values["energy"])[:, 1:] / energy_scale
+        found["energy"] = values["energy"][:EXAMPLES]
+        found["energy_error"] = at_horizons(errors, tasks.valid, ruler.horizons)
+        found["energy_curve"] = curve(errors, tasks.valid)
     return found
 
 
@@ -97,23 +105,20 @@ def _image_scores(
     psnr = pixel_metrics.psnr(values["mse"])
     threshold = pixel_metrics.VALID_THRESHOLD
     return {
-        "mse": evaluation.at_horizons(values["mse"], valid, kept),
-        "psnr": evaluation.at_horizons(psnr, valid, kept),
-        "nmse": evaluation.at_horizons(values["nmse"], valid, kept),
+        "mse": at_horizons(values["mse"], valid, kept),
+        "psnr": at_horizons(psnr, valid, kept),
+        "nmse": at_horizons(values["nmse"], valid, kept),
         "copy_ratio": {
             str(h): pixel_metrics.ratio(values["mse"], copy["mse"], valid, h) for h in kept
         },
-        "valid_time": evaluation.valid_time(values["nmse"], valid, dt, threshold),
-        "centroid": {
-            name: evaluation.at_horizons(errors, shown, kept) for name, errors, shown in bodies
-        },
+        "valid_time": valid_time(values["nmse"], valid, dt, threshold),
+        "centroid": {name: at_horizons(errors, shown, kept) for name, errors, shown in bodies},
         "centroid_pixels": {
-            name: evaluation.at_horizons(errors / pixel, shown, kept)
-            for name, errors, shown in bodies
+            name: at_horizons(errors / pixel, shown, kept) for name, errors, shown in bodies
         },
-        "nmse_curve": evaluation.curve(values["nmse"], valid),
-        "psnr_curve": evaluation.curve(psnr, valid),
-        "centroid_curve": {name: evaluation.curve(errors, shown) for name, errors, shown in bodies},
+        "nmse_curve": curve(values["nmse"], valid),
+        "psnr_curve": curve(psnr, valid),
+        "centroid_curve": {name: curve(errors, shown) for name, errors, shown in bodies},
     }
 
 
@@ -140,12 +145,12 @@ def energy_scores(
     rollout.
     """
     with np.errstate(all="ignore"):
-        drift = metrics.energy_error(energies[:, :1], energies)[:, 1:] / spread
+        drift = energy_error(energies[:, :1], energies)[:, 1:] / spread
         wander = (energies.max(1) - energies.min(1))[:, None]
     started = np.repeat(tasks.valid[:, :1], drift.shape[1], 1)
     wander = np.where(np.isfinite(wander), wander, np.inf)
     return {
         "spread": spread,
-        "drift": evaluation.at_horizons(drift, started, horizons),
-        "wander": metrics.at_horizon(wander, started[:, :1], 1),
+        "drift": at_horizons(drift, started, horizons),
+        "wander": at_horizon(wander, started[:, :1], 1),
     }

@@ -1,4 +1,4 @@
-"""Open-loop evaluation in pixels: visual models, their own reconstructions and floors against the truth.
+"""Open-loop evaluation in pixels: visual models, their own reconstructions and baselines against the truth.
 
 Every row is asked for the same frames: those after the last of L true ones, under the true actions, on the
 test split. Frames that are not finite count as infinite errors. Legend: B problems, T steps, N bodies,
@@ -10,14 +10,13 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from worldmodels.evaluation import problems
 from worldmodels.evaluation.pixels import metrics as pixel_metrics
-from worldmodels.evaluation.pixels import probing
-from worldmodels.evaluation.pixels import problems as clips
+from worldmodels.evaluation.pixels import problems as pixel_problems
 from worldmodels.evaluation.pixels.baselines import (
     BACKGROUND_ROW,
     COPY_ROW,
@@ -29,7 +28,7 @@ from worldmodels.evaluation.pixels.baselines import (
     reconstruction_entry,
 )
 from worldmodels.evaluation.pixels.probing import Reading
-from worldmodels.evaluation.pixels.problems import Clip, Cut
+from worldmodels.evaluation.pixels.problems import PixelProblems, PixelWindows
 from worldmodels.evaluation.pixels.readout import readout_of
 from worldmodels.evaluation.pixels.scores import (
     Ruler,
@@ -39,9 +38,7 @@ from worldmodels.evaluation.pixels.scores import (
     row_scores,
     worst_body,
 )
-from worldmodels.evaluation.states import metrics
-from worldmodels.evaluation.states import scoring as evaluation
-from worldmodels.films.pixel_recording import check_sees_pixels
+from worldmodels.evaluation.statistics import EXAMPLES, at_horizon, span
 
 HORIZONS = (1, 5, 10, 20, 40, 60, 100, 150, 200)
 """Steps at which errors are reported."""
@@ -49,55 +46,38 @@ BACKGROUND_EPISODES = 200
 """Training episodes at most, evenly spread, whose mean is the constant background."""
 LEAST_BRIGHTNESS = 0.1
 """A frame's squared brightness counts as at least this share of the mean, for bodies out of sight."""
-PROBE_SHARE = 0.3
-"""Share of the work that the probes are, about."""
 RECONSTRUCTION = ", reconstruction"
 """What a row is called after its model, where it draws the true frames."""
 
 
-def evaluate_pixels(
+class PixelTask(NamedTuple):
+    """Windows to predict, and what their errors are measured with."""
+
+    windows: PixelWindows
+    ruler: Ruler
+    background: np.ndarray
+    """(S, S, 3) mean frame of the training split, in [0, 1]."""
+    energy_scale: float
+    """Standard deviation of the true energy over the training split [J]."""
+
+
+def score(
     models: Mapping[str, Any],
-    dataset: Any,
-    horizon: int = 60,
-    count: int = 256,
+    entries: Mapping[str, PixelEntry],
+    task: PixelTask,
+    readings: Mapping[str, Reading],
     dt_values: Sequence[float] = (),
-    horizons: Sequence[int] = HORIZONS,
-    probe_frames: int = probing.FRAMES,
-    origin: str = "",
     advance: Callable[[float], object] = lambda share: None,
 ) -> dict[str, Any]:
-    """Score visual ``models`` by row name, on at most ``count`` rollouts of ``horizon`` steps.
+    """Scores of every entry of a comparison, and of what the ``readings`` found in each model's latents.
 
-    ``dt_values``: other step lengths to ask for, which must divide the longest; ``probe_frames``: frames
-    that the probes of the latent are fitted on, 0 for none (and no energies). ``advance`` is told shares
-    of the work as they are done. Returns a report of JSON types, None for what is not finite; see
-    ``pixel_reports``. Raises ``ValueError`` for a model of states, a dataset without pictures, of another
-    size, env, action kind or dt, and episodes shorter than the context and the horizon.
+    ``dt_values``: other step lengths to ask for, which must divide the longest. ``advance`` is told shares
+    of the work as they are done.
     """
-    for name, model in models.items():
-        _check(name, model, dataset)
-    train, test = dataset.subset("train"), dataset.subset("test")
-    windows = clips.cut(test, max(m.context_frames for m in models.values()), horizon, count)
-    frame, bright = background_of(train)
-    ruler = Ruler(
-        readout_of(windows.tasks.system, frame.shape[0]),
-        LEAST_BRIGHTNESS * bright,
-        tuple(sorted({h for h in (*horizons, horizon) if 1 <= h <= horizon})),
-        pixel_metrics.has_ssim(),
-    )
-    readings: dict[str, Reading] = {}
-    for name, model in models.items() if probe_frames else ():
-        readings[name] = probing.read_latents(model, dataset, probe_frames)
-        advance(PROBE_SHARE / len(models))
+    windows, ruler, _, scale = task
     study = _Study(windows.asked, dt_values) if dt_values else None
-    entries = entries_of(models, frame)
-    rest = 1.0 - PROBE_SHARE if readings else 1.0
-    tallies, seconds = _measure_all(
-        entries, models, windows, ruler, readings, study, lambda share: advance(rest * share)
-    )
-    scale = evaluation.scale_of(train).energy
+    tallies, seconds = _measure_all(entries, models, windows, ruler, readings, study, advance)
     report = _facts(windows, ruler, scale)
-    report["dataset"] = evaluation.source(dataset, origin)
     report["rows"] = {
         name: {
             "kind": entry.kind,
@@ -110,14 +90,25 @@ def evaluate_pixels(
     report |= _learned(readings, tallies, windows, ruler)
     if study is not None:
         report["step_lengths"] = study.scores(entries)
-    return evaluation.plain(report)
+    return report
 
 
 def entries_of(models: Mapping[str, Any], background: np.ndarray) -> dict[str, PixelEntry]:
-    """Every row of a comparison: models, what each makes of the true frames, and floors."""
+    """Every row of a comparison: models, what each makes of the true frames, and baselines."""
     rows = {name: model_entry(model) for name, model in models.items()}
     rows |= {f"{name}{RECONSTRUCTION}": reconstruction_entry(m) for name, m in models.items()}
     return {**rows, COPY_ROW: copy_entry(), BACKGROUND_ROW: background_entry(background)}
+
+
+def ruler_of(windows: PixelWindows, size: int, bright: float, horizons: Sequence[int]) -> Ruler:
+    """What predictions of ``windows`` are measured with; ``bright``: mean squared brightness of a frame."""
+    steps = windows.asked.steps
+    return Ruler(
+        readout_of(windows.tasks.system, size),
+        LEAST_BRIGHTNESS * bright,
+        tuple(sorted({h for h in (*horizons, steps) if 1 <= h <= steps})),
+        pixel_metrics.has_ssim(),
+    )
 
 
 def background_of(dataset: Any) -> tuple[np.ndarray, float]:
@@ -125,7 +116,7 @@ def background_of(dataset: Any) -> tuple[np.ndarray, float]:
 
     Of at most ``BACKGROUND_EPISODES`` episodes, evenly spread. Raises ``ValueError`` without pictures.
     """
-    clips.check_pictures(dataset)
+    pixel_problems.check_pictures(dataset)
     rows = np.linspace(0, len(dataset) - 1, min(BACKGROUND_EPISODES, len(dataset))).round()
     total, squares, seen = 0.0, 0.0, 0
     for row in rows.astype(int):
@@ -136,11 +127,10 @@ def background_of(dataset: Any) -> tuple[np.ndarray, float]:
     return np.asarray(total) / (255.0 * seen), max(squares / seen, 1e-6)
 
 
-def _facts(windows: Cut, ruler: Ruler, energy_scale: float) -> dict[str, Any]:
+def _facts(windows: PixelWindows, ruler: Ruler, energy_scale: float) -> dict[str, Any]:
     """What a report says of the problems and of its measures."""
     tasks = windows.asked
     return {
-        "kind": "pixels",
         "env": tasks.system.name,
         "dt": tasks.dt,
         "steps": tasks.steps,
@@ -154,12 +144,15 @@ def _facts(windows: Cut, ruler: Ruler, energy_scale: float) -> dict[str, Any]:
         "valid_threshold": pixel_metrics.VALID_THRESHOLD,
         "ssim_install": None if ruler.similarity else pixel_metrics.SSIM_INSTALL,
         "energy_scale": energy_scale,
-        "true_energy": tasks.energy(tasks.states)[: evaluation.EXAMPLES],
+        "true_energy": tasks.energy(tasks.states)[:EXAMPLES],
     }
 
 
 def _learned(
-    readings: Mapping[str, Reading], tallies: Mapping[str, Values], windows: Cut, ruler: Ruler
+    readings: Mapping[str, Reading],
+    tallies: Mapping[str, Values],
+    windows: PixelWindows,
+    ruler: Ruler,
 ) -> dict[str, Any]:
     """What the latents of each model know, and whether its own energy is kept, where it has one."""
     energies = {
@@ -179,32 +172,20 @@ def _learned(
     return {"probes": probed, "learned_energy": energies}
 
 
-def _check(name: str, model: Any, dataset: Any) -> None:
-    check_sees_pixels(model)
-    problems.check_source(name, model.spec, dataset)
-    clips.check_pictures(dataset)
-    size = dataset.pixels[0].shape[1]
-    if model.spec.image_size != size:
-        raise ValueError(
-            f"{name} learned from pictures of {model.spec.image_size} px, but {dataset.path} has "
-            f"{size} px: compare runs and datasets of one image size"
-        )
-
-
 class _Study:
     """Errors after equal physical time under equal held actions, batch by batch."""
 
     def __init__(self, tasks: problems.Problems, dt_values: Sequence[float]) -> None:
         self.dt, self.dt_values = tasks.dt, tuple(dt_values)
-        self.hold, self.seconds = evaluation.span(tasks, dt_values)
+        self.hold, self.seconds = span(tasks, dt_values)
         self.tallies: dict[tuple[str, float], dict[str, list[np.ndarray]]] = defaultdict(
             lambda: defaultdict(list)
         )
 
-    def add(self, clip: Clip, entries: Mapping[str, PixelEntry], ruler: Ruler) -> None:
+    def add(self, batch: PixelProblems, entries: Mapping[str, PixelEntry], ruler: Ruler) -> None:
         """Ask every entry that can be asked for every step length."""
         for dt in self.dt_values:
-            asked = clips.at_step_length(clip, dt, self.hold, self.seconds)
+            asked = pixel_problems.at_step_length(batch, dt, self.hold, self.seconds)
             for name, entry in entries.items():
                 if entry.any_dt or (entry.kind == "model" and abs(dt - self.dt) < 1e-9):
                     values = measure(asked, entry.predict(asked, True).frames, ruler)
@@ -221,9 +202,9 @@ class _Study:
                 rows[name][f"{dt:g}"] = places[name][f"{dt:g}"] = None
                 if tally:
                     values = _joined(tally)
-                    rows[name][f"{dt:g}"] = metrics.at_horizon(values["nmse"], values["valid"], 1)
+                    rows[name][f"{dt:g}"] = at_horizon(values["nmse"], values["valid"], 1)
                     worst, valid = worst_body(values, values["valid"])
-                    places[name][f"{dt:g}"] = metrics.at_horizon(worst, valid, 1)
+                    places[name][f"{dt:g}"] = at_horizon(worst, valid, 1)
         return {
             "seconds": self.seconds,
             "hold": self.hold,
@@ -236,7 +217,7 @@ class _Study:
 def _measure_all(
     entries: Mapping[str, PixelEntry],
     models: Mapping[str, Any],
-    windows: Cut,
+    windows: PixelWindows,
     ruler: Ruler,
     readings: Mapping[str, Reading],
     study: _Study | None,
@@ -246,27 +227,27 @@ def _measure_all(
     tallies: dict[str, Any] = {name: defaultdict(list) for name in entries}
     seconds = dict.fromkeys(entries, 0.0)
     backward = any(e.reversible for e in entries.values() if e.kind == "model")
-    for _, clip in clips.clips(windows):
-        reversed_clip = clips.reverse(clip) if backward else None
+    for _, batch in pixel_problems.batches(windows):
+        backward_batch = pixel_problems.reverse(batch) if backward else None
         for name, entry in entries.items():
             began = time.perf_counter()
-            predicted = entry.predict(clip, False)
+            predicted = entry.predict(batch, False)
             seconds[name] += time.perf_counter() - began
-            _extend(tallies[name], measure(clip, predicted.frames, ruler, True))
+            _extend(tallies[name], measure(batch, predicted.frames, ruler, True))
             reading = readings.get(name.removesuffix(RECONSTRUCTION))
             if reading is not None and predicted.latents is not None:
-                energy = reading.energy(clip.tasks, predicted.latents)
+                energy = reading.energy(batch.tasks, predicted.latents)
                 _extend(tallies[name], {"energy": energy})
-            if reversed_clip is not None and entry.reversible:
-                values = measure(reversed_clip, entry.predict(reversed_clip, False).frames, ruler)
-                values["valid"] = reversed_clip.tasks.valid
+            if backward_batch is not None and entry.reversible:
+                values = measure(backward_batch, entry.predict(backward_batch, False).frames, ruler)
+                values["valid"] = backward_batch.tasks.valid
                 _extend(tallies[name], {f"backward {key}": v for key, v in values.items()})
         for name, model in models.items():
             if model.has_energy:
-                _extend(tallies[name], {"learned_energy": learned_energies(model, clip)})
+                _extend(tallies[name], {"learned_energy": learned_energies(model, batch)})
         if study is not None:
-            study.add(clip, entries, ruler)
-        advance(len(clip.truth) / len(windows.rows))
+            study.add(batch, entries, ruler)
+        advance(len(batch.truth) / len(windows.rows))
     return {name: _joined(tally) for name, tally in tallies.items()}, seconds
 
 

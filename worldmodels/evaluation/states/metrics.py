@@ -41,56 +41,6 @@ def normalised_mse(
     return np.where(np.isfinite(squared), squared, np.inf)
 
 
-def at_horizon(errors: np.ndarray, valid: np.ndarray, horizon: int) -> dict[str, float]:
-    """Median, quartiles, finite share and count of ``errors`` (B, T) at step ``horizon`` (from 1).
-
-    Only rollouts whose episode lasts that long count (``valid``, (B, T) bool).
-    """
-    if not 1 <= horizon <= errors.shape[1]:
-        raise ValueError(f"horizon={horizon} is not valid: expected 1 to {errors.shape[1]}")
-    kept = errors[valid[:, horizon - 1], horizon - 1]
-    if not kept.size:
-        nan = float("nan")
-        return {"median": nan, "q25": nan, "q75": nan, "finite": nan, "count": 0}
-    low, middle, high = np.quantile(kept, (0.25, 0.5, 0.75), method="nearest")
-    return {
-        "median": float(np.median(kept)) if np.isfinite(middle) else float(middle),
-        "q25": float(low),
-        "q75": float(high),
-        "finite": float(np.isfinite(kept).mean()),
-        "count": int(kept.size),
-    }
-
-
-def valid_prediction_time(
-    errors: np.ndarray, valid: np.ndarray, dt: float, threshold: float = 0.09
-) -> np.ndarray:
-    """Seconds (B,) until the normalised MSE first exceeds ``threshold``; the length if it never does."""
-    beyond = (errors > threshold) & valid
-    first = np.where(beyond.any(axis=1), beyond.argmax(axis=1), valid.sum(axis=1))
-    return first * dt
-
-
-def energy_error(true_energy: np.ndarray, predicted_energy: np.ndarray) -> np.ndarray:
-    """Absolute difference of two energy series, (B, T): score both with the *true* energy function."""
-    with np.errstate(all="ignore"):
-        error = np.abs(np.asarray(predicted_energy, np.float64) - true_energy)
-    return np.where(np.isfinite(error), error, np.inf)
-
-
-def energy_drift(energy: np.ndarray) -> np.ndarray:
-    """Root mean square of E(t) - E(0) over a series (B, T+1), relative to |E(0)|: (B,).
-
-    Means something on undamped, unforced runs only, where the true energy is constant.
-    """
-    start = energy[:, :1]
-    with np.errstate(all="ignore"):
-        drift = np.sqrt(((energy - start) ** 2).mean(axis=1)) / np.maximum(
-            np.abs(start[:, 0]), 1e-12
-        )
-    return np.where(np.isfinite(drift), drift, np.inf)
-
-
 def finite_share(predicted: np.ndarray) -> float:
     """Share of rollouts (B, T, D) that stay finite throughout."""
     return float(np.isfinite(predicted).all(axis=(1, 2)).mean())

@@ -1,4 +1,4 @@
-"""Open-loop evaluation: models, floors and the oracle against the truth, over states.
+"""Open-loop evaluation: models, baselines and oracles against the truth, over states.
 
 Everything is scored in float64 on the same problems. Diverging counts as an
 infinite error, and the share that stays finite is reported.
@@ -14,16 +14,23 @@ import numpy as np
 
 import physgym
 from worldmodels.evaluation import problems
-from worldmodels.evaluation.conditions import describe
 from worldmodels.evaluation.problems import Problems
 from worldmodels.evaluation.states import metrics
+from worldmodels.evaluation.statistics import (
+    EXAMPLES,
+    at_horizon,
+    at_horizons,
+    curve,
+    energy_error,
+    plain,
+    span,
+    valid_time,
+)
 
 HORIZONS = (1, 10, 50, 100)
 """Steps at which errors are reported."""
 VALID_THRESHOLD = 0.09
 """A prediction is valid until its normalised MSE first exceeds this: off by 0.3 of a scale."""
-EXAMPLES = 3
-"""Problems whose energy a report keeps, to be drawn."""
 
 
 class Entry(NamedTuple):
@@ -34,7 +41,7 @@ class Entry(NamedTuple):
     any_dt: bool = True
     """Whether it can be asked for a step length it was not made for."""
     kind: str = "model"
-    """model, floor or oracle."""
+    """model, baseline or oracle."""
     model_name: str = ""
     """Structure of a model; decides its colour in plots."""
 
@@ -56,7 +63,7 @@ def scale_of(dataset: Any) -> Scale:
     return Scale(metrics.state_scale(dataset, angles), energy if energy > 1e-9 else 1.0)
 
 
-def evaluate(
+def score(
     entries: Mapping[str, Entry],
     tasks: Problems,
     scale: Scale,
@@ -95,16 +102,6 @@ def evaluate(
     )
 
 
-def source(dataset: Any, origin: str = "") -> dict[str, str]:
-    """What a report says of its buffer; ``origin``: whose it is."""
-    return {
-        "path": str(dataset.path),
-        "sha256": dataset.hash,
-        "origin": origin or str(dataset.path),
-        "conditions": describe(dataset),
-    }
-
-
 def scores(
     tasks: Problems,
     predicted: np.ndarray,
@@ -116,7 +113,7 @@ def scores(
     errors = errors_of(tasks, predicted, scale)
     states = np.concatenate([tasks.states[:, :1], predicted], axis=1)
     own_energy = tasks.energy(states)
-    energy_errors = metrics.energy_error(energy, own_energy)[:, 1:] / scale.energy
+    energy_errors = energy_error(energy, own_energy)[:, 1:] / scale.energy
     return {
         "nmse": at_horizons(errors, tasks.valid, horizons),
         "energy_error": at_horizons(energy_errors, tasks.valid, horizons),
@@ -131,27 +128,6 @@ def scores(
 def errors_of(tasks: Problems, predicted: np.ndarray, scale: Scale) -> np.ndarray:
     """Normalised squared error (B, T) of ``predicted`` states (B, T, D)."""
     return metrics.normalised_mse(tasks.states[:, 1:], predicted, scale.state, tasks.system.angles)
-
-
-def at_horizons(
-    errors: np.ndarray, valid: np.ndarray, horizons: Sequence[int]
-) -> dict[str, dict[str, float]]:
-    """Median, quartiles, finite share and count of ``errors`` (B, T) at each of ``horizons``."""
-    return {str(h): metrics.at_horizon(errors, valid, h) for h in horizons}
-
-
-def valid_time(
-    errors: np.ndarray, valid: np.ndarray, dt: float, threshold: float
-) -> dict[str, float]:
-    """Median, quartiles and count of the seconds until ``errors`` (B, T) first exceed ``threshold``."""
-    times = metrics.valid_prediction_time(errors, valid, dt, threshold)
-    return metrics.at_horizon(times[:, None], valid[:, :1], 1)
-
-
-def curve(errors: np.ndarray, valid: np.ndarray) -> dict[str, list[float]]:
-    """Median and quartiles of ``errors`` (B, T) at every step."""
-    steps = [metrics.at_horizon(errors, valid, h) for h in range(1, errors.shape[1] + 1)]
-    return {key: [step[key] for step in steps] for key in ("median", "q25", "q75")}
 
 
 def power_residual(tasks: Problems, states: np.ndarray, energy_scale: float) -> float:
@@ -201,23 +177,6 @@ def over_step_lengths(
             rows[name][f"{dt:g}"] = None
             if able:
                 errors = errors_of(asked, entry.predict(asked), scale)
-                rows[name][f"{dt:g}"] = metrics.at_horizon(errors, asked.valid, asked.steps)
+                rows[name][f"{dt:g}"] = at_horizon(errors, asked.valid, asked.steps)
             advance()
     return plain({"seconds": seconds, "hold": hold, "dt_values": list(dt_values), "rows": rows})
-
-
-def span(tasks: Problems, dt_values: Sequence[float]) -> tuple[float, float]:
-    """Seconds for which a study of step lengths holds an action, and for which it lasts."""
-    hold = max(dt_values)
-    return hold, max(1, int(tasks.steps * tasks.dt / hold + 1e-9)) * hold
-
-
-def plain(value: Any) -> Any:
-    """``value`` as JSON types: arrays as lists, numbers that are not finite as None."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [plain(item) for item in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if np.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,179 @@
+"""World models of one medium held against the truth: the steps that all media share.
+
+`Comparison` knows what differs between media (problems, baselines, scores, tables, plots); whoever
+compares, reports or logs speaks to it and never asks whether a model sees states or pictures.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from worldmodels.evaluation.conditions import describe
+from worldmodels.evaluation.problems import check_source
+from worldmodels.evaluation.statistics import plain
+from worldmodels.evaluation.tables import Table, grid
+from worldmodels.storage.files import atomic_write
+
+
+class Comparison(ABC):
+    """How models of one medium are asked, scored and shown; a medium has one, without state."""
+
+    medium: ClassVar[str]
+    """Name in ``interface.MEDIA``."""
+    horizon: ClassVar[int]
+    """Steps of the rollouts where nobody says."""
+
+    def check(self, name: str, model: Any, dataset: Any) -> None:
+        """Raise ``ValueError`` where ``dataset`` is not what the model ``name`` can be asked about."""
+        check_source(name, model.spec, dataset)
+
+    @abstractmethod
+    def problems(self, models: Mapping[str, Any], dataset: Any, horizon: int, count: int) -> Any:
+        """At most ``count`` problems of ``horizon`` steps of the test split, with what scales their errors.
+
+        Raises ``ValueError`` where no episode is as long.
+        """
+
+    @abstractmethod
+    def entries(self, models: Mapping[str, Any], problems: Any, dataset: Any) -> dict[str, Any]:
+        """Every row by name: the models, what no model should fall short of, and what none can exceed."""
+
+    @abstractmethod
+    def score(
+        self,
+        models: Mapping[str, Any],
+        entries: Mapping[str, Any],
+        problems: Any,
+        dataset: Any,
+        dt_values: Sequence[float],
+        advance: Callable[[float], object],
+    ) -> dict[str, Any]:
+        """A report of every entry; ``advance`` is told shares of the work as they are done."""
+
+    @abstractmethod
+    def tables(
+        self, report: Mapping[str, Any], quartiles: bool = True, join: str = " "
+    ) -> list[Table]:
+        """Every table of a report, the most telling first; ``join`` stands before quartiles."""
+
+    @abstractmethod
+    def definitions(self, report: Mapping[str, Any]) -> str:
+        """What columns and rows mean, for a reader who has nothing else."""
+
+    def legend(self, report: Mapping[str, Any]) -> str:
+        """What a terminal prints below the brief tables."""
+        return self.definitions(report)
+
+    @abstractmethod
+    def plots(self, report: Mapping[str, Any], folder: Path) -> list[Path]:
+        """Draw the report's plots into ``folder``, and return their paths."""
+
+
+def comparison_of(medium: str) -> Comparison:
+    """The comparison of a medium: the object ``COMPARISON`` in the folder that has its name."""
+    return importlib.import_module(f"{__package__}.{medium}.comparison").COMPARISON
+
+
+def medium_of(specs: Mapping[str, Any]) -> str:
+    """The medium that all ``specs``, by row name, share. Raises ``ValueError`` where there are several."""
+    found = {spec.medium: name for name, spec in specs.items()}
+    if len(found) > 1:
+        words = " and ".join(f"{name} learned from {medium}" for medium, name in found.items())
+        raise ValueError(f"{words}: compare models of one medium at a time")
+    if not found:
+        raise ValueError("there is no model to compare: name one at least")
+    return next(iter(found))
+
+
+def evaluate(
+    models: Mapping[str, Any],
+    dataset: Any,
+    horizon: int | None = None,
+    count: int = 256,
+    dt_values: Sequence[float] = (),
+    *,
+    origin: str = "",
+    advance: Callable[[float], object] = lambda share: None,
+    comparison: Comparison | None = None,
+) -> dict[str, Any]:
+    """Hold ``models`` against the truth, beside baselines and oracles, on the test split of ``dataset``.
+
+    Args:
+        models: by row name, a world model or the path of a run; all of one medium.
+        dataset: what ``worldmodels.load_dataset`` gives.
+        horizon: steps of the open-loop rollouts; None: 100 over states, 60 over pixels.
+        count: rollouts, at most.
+        dt_values: step lengths [s] to ask for too, over the same time; they must divide the longest.
+        origin: whose buffer it is, for the header.
+        advance: told shares of the work as they are done; they add up to 1.
+        comparison: what to compare by; None: that of the models' medium.
+
+    Returns:
+        a report of JSON types, None for what is not finite; ``write_report`` writes it.
+
+    Raises:
+        ValueError: no model, models of several media, a dataset of another env, action kind or dt, and
+            episodes shorter than the horizon.
+    """
+    loaded = {name: _loaded(model) for name, model in models.items()}
+    medium = medium_of({name: model.spec for name, model in loaded.items()})
+    comparison = comparison or comparison_of(medium)
+    for name, model in loaded.items():
+        comparison.check(name, model, dataset)
+    steps = comparison.horizon if horizon is None else horizon
+    problems = comparison.problems(loaded, dataset, steps, count)
+    entries = comparison.entries(loaded, problems, dataset)
+    report = comparison.score(loaded, entries, problems, dataset, dt_values, advance)
+    return plain({"kind": medium, "dataset": source(dataset, origin), **report})
+
+
+def _loaded(model: Any) -> Any:
+    if not isinstance(model, (str, os.PathLike)):
+        return model
+    from worldmodels.storage.checkpoint import load
+
+    return load(model)
+
+
+def source(dataset: Any, origin: str = "") -> dict[str, str]:
+    """What a report says of its buffer; ``origin``: whose it is."""
+    return {
+        "path": str(dataset.path),
+        "sha256": dataset.hash,
+        "origin": origin or str(dataset.path),
+        "conditions": describe(dataset),
+    }
+
+
+def header(report: Mapping[str, Any]) -> str:
+    """One line: the system, its arguments, and whose buffer the rollouts are from."""
+    data = report["dataset"]
+    return f"{report['env']} ({data['conditions']}); buffer: {data['origin']}"
+
+
+def write_report(report: Mapping[str, Any], folder: str | os.PathLike[str]) -> list[Path]:
+    """Write report.json, report.md and the plots into ``folder``; returns their paths."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    comparison = comparison_of(report["kind"])
+    texts = {
+        "report.json": json.dumps(report, allow_nan=False),
+        "report.md": "\n".join(_markdown(report, comparison)) + "\n",
+    }
+    for name, text in texts.items():
+        atomic_write(folder / name, text.encode())
+    return [*(folder / name for name in texts), *comparison.plots(report, folder)]
+
+
+def _markdown(report: Mapping[str, Any], comparison: Comparison) -> Iterable[str]:
+    yield from (f"# {report['env']}, seen as {report['kind']}", "", f"{header(report)}.", "")
+    yield comparison.definitions(report)
+    for table in comparison.tables(report):
+        yield from ("", f"## {table.title[0].upper()}{table.title[1:]}", "")
+        yield from grid(table.head, table.rows)

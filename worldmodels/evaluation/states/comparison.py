@@ -1,0 +1,86 @@
+"""The comparison of models of states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from worldmodels.evaluation import problems as open_loop
+from worldmodels.evaluation.comparison import Comparison
+from worldmodels.evaluation.problems import Problems
+from worldmodels.evaluation.states import report as reports
+from worldmodels.evaluation.states.baselines import baseline_entries, model_entry, oracles_of
+from worldmodels.evaluation.states.scoring import Entry, Scale, over_step_lengths, scale_of, score
+from worldmodels.evaluation.tables import Table
+
+
+class StateProblems(NamedTuple):
+    """Problems, and what errors are divided by."""
+
+    tasks: Problems
+    scale: Scale
+
+
+class StateComparison(Comparison):
+    """States predicted from a true state and actions, in units of their spread."""
+
+    medium = "states"
+    horizon = 100
+
+    def problems(
+        self, models: Mapping[str, Any], dataset: Any, horizon: int, count: int
+    ) -> StateProblems:
+        """Problems of the test split, and the scales of the train split."""
+        tasks = open_loop.from_dataset(dataset.subset("test"), horizon, count)
+        return StateProblems(tasks, scale_of(dataset.subset("train")))
+
+    def entries(
+        self, models: Mapping[str, Any], problems: StateProblems, dataset: Any
+    ) -> dict[str, Entry]:
+        """Models, three baselines, and an oracle for each integrator among the models."""
+        rows = {name: model_entry(model, model.config.name) for name, model in models.items()}
+        return {**rows, **baseline_entries(dataset.subset("train")), **oracles_of(models)}
+
+    def score(
+        self,
+        models: Mapping[str, Any],
+        entries: Mapping[str, Entry],
+        problems: StateProblems,
+        dataset: Any,
+        dt_values: Sequence[float],
+        advance: Callable[[float], object],
+    ) -> dict[str, Any]:
+        """Scores of every entry, and with ``dt_values`` a study of step lengths."""
+        share = 1.0 / (len(entries) * (1 + len(dt_values)))
+
+        def done() -> None:
+            advance(share)
+
+        report = score(entries, problems.tasks, problems.scale, advance=done)
+        if dt_values:
+            report["step_lengths"] = over_step_lengths(
+                entries, problems.tasks, problems.scale, dt_values, done
+            )
+        return report
+
+    def tables(
+        self, report: Mapping[str, Any], quartiles: bool = True, join: str = " "
+    ) -> list[Table]:
+        """The scores, and the errors at other step lengths where they were asked for."""
+        return reports.tables(report, quartiles, join)
+
+    def definitions(self, report: Mapping[str, Any]) -> str:
+        """What the columns of the scores are."""
+        return reports.definitions(report)
+
+    def legend(self, report: Mapping[str, Any]) -> str:
+        """The same in a few lines."""
+        return reports.legend(report)
+
+    def plots(self, report: Mapping[str, Any], folder: Path) -> list[Path]:
+        """Error over horizon, energy over time, and error over step length where it was asked for."""
+        return reports.plots_of(report, folder)
+
+
+COMPARISON = StateComparison()

@@ -1,0 +1,56 @@
+"""Tables of reports: numbers as text, for terminals and for Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+UNKNOWN = "n/a"
+
+
+class Table(NamedTuple):
+    """Columns and rows of strings under a title."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    brief: bool = False
+    """Whether a terminal shows it; the others stand in report.md alone."""
+
+
+def number(value: float | None, form: str = "{:.1e}", lost: str = "inf") -> str:
+    """A number as text; what is not finite as ``lost``."""
+    if value is None:
+        return lost
+    text = form.format(value)
+    return text.replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+
+
+def spread(
+    cell: Mapping[str, float | None],
+    quartiles: bool,
+    join: str,
+    form: str = "{:.1e}",
+    lost: str = "inf",
+) -> str:
+    """Median and quartiles as text; ``lost`` for what is not finite, ``UNKNOWN`` where nothing counts."""
+    if cell.get("count") == 0:
+        return UNKNOWN
+    middle, low, high = (number(cell[key], form, lost) for key in ("median", "q25", "q75"))
+    return f"{middle}{join}({low}, {high})" if quartiles else middle
+
+
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+    return [f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows]]
+
+
+def horizon_table(report: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of the error over horizon of every row, as numbers."""
+    keys = ("median", "q25", "q75")
+    lines = [
+        [name, round(t * report["dt"], 9), *(row["nmse_curve"][key][t - 1] for key in keys)]
+        for name, row in report["rows"].items()
+        for t in range(1, report["steps"] + 1)
+    ]
+    return ["model", "seconds", *keys], lines

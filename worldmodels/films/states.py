@@ -1,0 +1,68 @@
+"""What a world model of states imagines beside the truth: a film of both, and of their difference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldmodels.evaluation.states.metrics import state_error
+from worldmodels.films.recording import FAINT, Recording, captions
+from worldmodels.films.video import film, side_by_side
+from worldmodels.films.viewer import Viewer
+from worldmodels.imagination import check_sees_pixels, forecast
+
+
+def film_beside(
+    recording: Recording,
+    learned: np.ndarray,
+    size: int = 360,
+    advance: Callable[[], object] = lambda: None,
+) -> np.ndarray:
+    """Film (T+1, H, W, 3) of the truth, of ``learned`` states (T+1, D), and of their difference.
+
+    ``advance`` is called for each of its T+1 pictures.
+    """
+    system, half = recording.system, recording.system.state_size // 2
+    truth, guess = (
+        film(system, states, recording.controls, recording.params, size, advance=told)
+        for states, told in ((recording.states, advance), (learned, lambda: None))
+    )
+    error = state_error(recording.states[None], learned[None], system.angles)[0, :, :half]
+    ink = [np.abs(a.astype(np.int16) - b).max() for a, b in zip(truth, guess, strict=True)]
+    lines = [
+        f"off by {np.abs(row).max():.1e} {system.state_units[0]}"
+        + (", less than a pixel" if most < FAINT and np.abs(row).max() < system.view / 20 else "")
+        for row, most in zip(error, ink, strict=True)
+    ]
+    both = [captions(recording, states) for states in (recording.states, learned)]
+    return side_by_side(truth, guess, captions=(*both, lines))
+
+
+def predict(model: Any, recording: Recording) -> np.ndarray:
+    """States (T+1, D) that ``model`` imagines from the recording's first state and its actions."""
+    told = [[float(getattr(recording.params, name)) for name in model.spec.param_names]]
+    start, actions = recording.states[None, :1], recording.actions[None]
+    return np.concatenate([start[0], forecast(model, start, actions, told, recording.dt)[0]])
+
+
+class StateViewer(Viewer):
+    """Models of states: the system is drawn in the predicted states."""
+
+    draws = False
+
+    def film(
+        self, model: Any, recording: Recording, size: int, advance: Callable[[], object]
+    ) -> np.ndarray:
+        """``film_beside`` of what the model predicts."""
+        return film_beside(recording, predict(model, recording), size, advance)
+
+    def pictures(self, model: Any, dataset: Any, folder: Path, seed: int) -> list[Path]:
+        """Raises ``ValueError``: there are none yet."""
+        check_sees_pixels(model)
+        return []
+
+
+VIEWER = StateViewer()

@@ -1,0 +1,28 @@
+"""From a spec and a config to a world model: the one place where a config becomes a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from worldmodels.configs.training import VisualConfig, model_from_dict
+from worldmodels.interface import Spec
+from worldmodels.models.ensemble import EnsembleWorldModel
+from worldmodels.models.pixels import VisualWorldModel
+from worldmodels.models.states import StateWorldModel
+
+
+def build(spec: Spec | Mapping[str, Any], name: str, config: Any) -> Any:
+    """World model of a spec, the name of a model and its config, as objects or as saved.
+
+    Weights are drawn from torch's global generator. Raises ``ValueError`` for values that do not fit.
+    """
+    spec = spec if isinstance(spec, Spec) else Spec.from_dict(dict(spec))
+    config = model_from_dict(name, dict(config)) if isinstance(config, Mapping) else config
+    if config.name != name:
+        raise ValueError(f"a config of {config.name!r} does not build the model {name!r}")
+    if isinstance(config, VisualConfig):
+        return VisualWorldModel(spec, config)
+    if config.ensemble > 1:
+        return EnsembleWorldModel(spec, config)
+    return StateWorldModel(spec, config)
