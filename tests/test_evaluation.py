@@ -199,6 +199,16 @@ def test_reports_are_json_tables_and_plots(report: dict[str, Any], tmp_path: Pat
     assert dict(zip(head, rows[-2], strict=True))["dt 0.025 s"] == "n/a", "linear fit, other dt"
 
 
+def test_the_horizon_fits_short_episodes(tmp_path: Path) -> None:
+    config = CollectConfig(env="pendulum", name="short", episodes=30, steps=12)
+    dataset = load_dataset(collect(config, tmp_path, progress=False))
+    model = perfect(dataset)
+    model.config = SimpleNamespace(name="jump")  # type: ignore[attr-defined]
+    assert evaluate({"a": model}, dataset)["steps"] == 12
+    with pytest.raises(ValueError, match="horizon 13 is beyond the episodes.*1 to 12"):
+        evaluate({"a": model}, dataset, 13)
+
+
 def test_a_model_of_another_env_is_refused(datasets: dict[str, Dataset]) -> None:
     model = perfect(datasets["pendulum"])
     model.config = SimpleNamespace(name="jump")  # type: ignore[attr-defined]

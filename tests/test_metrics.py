@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import physgym
-from worldmodels.evaluation import statistics
+from worldmodels.evaluation import statistics, tables
 from worldmodels.evaluation.states import baselines, metrics
 
 
@@ -135,3 +135,13 @@ def test_the_oracle_takes_parameters_by_row() -> None:
         one = baselines.oracle(system)(start[:1], actions[:1], 0.1, params[row : row + 1])
         np.testing.assert_allclose(both[row], one[0], rtol=1e-12)
     assert not np.allclose(both[0], both[1])
+
+
+def test_a_valid_time_at_the_end_is_a_lower_bound() -> None:
+    errors, valid = np.full((4, 10), 0.01), np.ones((4, 10), bool)
+    assert tables.seconds(statistics.valid_time(errors, valid, 0.5, 0.1)) == ">= 5.00"
+    errors[:, 6:] = 1.0
+    assert tables.seconds(statistics.valid_time(errors, valid, 0.5, 0.1)) == "3.00"
+    errors[:2] = 0.01
+    assert statistics.valid_time(errors, valid, 0.5, 0.1)["at_least"]
+    assert tables.seconds(statistics.valid_time(errors, ~valid, 0.5, 0.1)) == "n/a"

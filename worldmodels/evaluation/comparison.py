@@ -33,6 +33,10 @@ class Comparison(ABC):
         """Raise ``ValueError`` where ``dataset`` is not what the model ``name`` can be asked about."""
         check_source(name, model.spec, dataset)
 
+    def longest(self, models: Mapping[str, Any], dataset: Any) -> int:
+        """Steps of the longest rollout that the test split of ``dataset`` can be asked for."""
+        return int(dataset.subset("test").lengths.max(initial=0))
+
     @abstractmethod
     def problems(self, models: Mapping[str, Any], dataset: Any, horizon: int, count: int) -> Any:
         """At most ``count`` problems of ``horizon`` steps of the test split, with what scales their errors.
@@ -107,7 +111,8 @@ def evaluate(
     Args:
         models: by row name, a world model or the path of a run; all of one medium.
         dataset: what ``worldmodels.load_dataset`` gives.
-        horizon: steps of the open-loop rollouts; None: 100 over states, 60 over pixels.
+        horizon: steps of the open-loop rollouts; None: 100 over states and 60 over pixels, or as many as
+            the episodes have.
         count: rollouts, at most.
         dt_values: step lengths [s] to ask for too, over the same time; they must divide the longest.
         origin: whose buffer it is, for the header.
@@ -126,7 +131,9 @@ def evaluate(
     comparison = comparison or comparison_of(medium)
     for name, model in loaded.items():
         comparison.check(name, model, dataset)
-    steps = comparison.horizon if horizon is None else horizon
+    steps = horizon
+    if steps is None:
+        steps = max(1, min(comparison.horizon, comparison.longest(loaded, dataset)))
     problems = comparison.problems(loaded, dataset, steps, count)
     entries = comparison.entries(loaded, problems, dataset)
     report = comparison.score(loaded, entries, problems, dataset, dt_values, advance)

@@ -56,10 +56,16 @@ def valid_prediction_time(
 
 def valid_time(
     errors: np.ndarray, valid: np.ndarray, dt: float, threshold: float
-) -> dict[str, float]:
-    """Median, quartiles and count of the seconds until ``errors`` (B, T) first exceed ``threshold``."""
+) -> dict[str, Any]:
+    """Median, quartiles and count of the seconds until ``errors`` (B, T) first exceed ``threshold``.
+
+    ``at_least``: half of the rollouts or more never exceed it, so that the median is a lower bound.
+    """
     times = valid_prediction_time(errors, valid, dt, threshold)
-    return at_horizon(times[:, None], valid[:, :1], 1)
+    begun = valid[:, 0]
+    kept = ~((errors > threshold) & valid).any(axis=1)[begun]
+    at_least = bool(begun.any() and kept.mean() >= 0.5)
+    return {**at_horizon(times[:, None], valid[:, :1], 1), "at_least": at_least}
 
 
 def curve(errors: np.ndarray, valid: np.ndarray) -> dict[str, list[float]]:

@@ -40,6 +40,13 @@ def spread(
     return f"{middle}{join}({low}, {high})" if quartiles else middle
 
 
+def seconds(cell: Mapping[str, Any]) -> str:
+    """A median valid time [s] as text, with a sign before it where it is a lower bound."""
+    if cell.get("count") == 0:
+        return UNKNOWN
+    return f"{'>= ' if cell.get('at_least') else ''}{number(cell['median'], '{:.2f}')}"
+
+
 def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a Markdown table."""
     return [f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows]]

@@ -51,6 +51,11 @@ class PixelComparison(Comparison):
                 f"{size} px: compare runs and datasets of one image size"
             )
 
+    def longest(self, models: Mapping[str, Any], dataset: Any) -> int:
+        """Less the frames that the models see first."""
+        context = max(model.context_frames for model in models.values())
+        return super().longest(models, dataset) - context + 1
+
     def problems(
         self, models: Mapping[str, Any], dataset: Any, horizon: int, count: int
     ) -> PixelTask:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels.evaluation import plots
-from worldmodels.evaluation.tables import UNKNOWN, Table, number, spread
+from worldmodels.evaluation.tables import UNKNOWN, Table, number, seconds, spread
 
 IMAGE_ERROR = "normalised image MSE"
 COPY_RATIO = "mean MSE over that of copy-last-frame"
@@ -23,7 +23,7 @@ def definitions(report: Mapping[str, Any]) -> str:
         "of rollouts after the last step.",
         f"{IMAGE_ERROR}: summed squared error over the summed squared brightness of the true frame above "
         "the black background (a frame without the body scores 1, with it in a wrong place 2); valid: "
-        f"median seconds until it first exceeds {report['valid_threshold']:g}.",
+        f"median seconds until it first exceeds {report['valid_threshold']:g} (>=: not before the end).",
         "Ratio to copy-last-frame: mean MSE over that of repeating the last frame seen.",
         "Centroid: distance of a body in the picture to where the true picture shows it, read in closed "
         f"form from its colour (1 px = {report['meters_per_pixel']:.4g} m); visible: share of rollouts "
@@ -141,7 +141,7 @@ def _errors(report: Mapping[str, Any], cell: Cell) -> Table:
     for line in table.rows:
         row = report["rows"][line[0]]
         line.append(_share(row["nmse"][last]["finite"]))
-        line.append(number(row["valid_time"]["median"], TIMES))
+        line.append(seconds(row["valid_time"]))
     return table._replace(head=[*table.head, "finite", "valid (s)"])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels.evaluation import plots
-from worldmodels.evaluation.tables import UNKNOWN, Table, number, spread
+from worldmodels.evaluation.tables import UNKNOWN, Table, number, seconds, spread
 
 
 def definitions(report: Mapping[str, Any]) -> str:
@@ -16,7 +16,7 @@ def definitions(report: Mapping[str, Any]) -> str:
         f"{report['problems']} open-loop rollouts of {report['steps']} steps of {report['dt']:g} s "
         "on the test split. Normalised squared error after n steps: median (quartiles); finite: "
         "share of rollouts; valid: median seconds until the error first exceeds "
-        f"{report['valid_threshold']:g}; energy: median error of the energy of the predicted state "
+        f"{report['valid_threshold']:g} (>=: not before the end); energy: median error of the energy of the predicted state "
         "against the true series, over its standard deviation, after the last step; power: median "
         "energy a step that neither control nor damping accounts for, in the same unit (the truth "
         f"itself scores {number(report['true_power_residual'])}). An oracle is the true right-hand "
@@ -28,7 +28,7 @@ def legend(report: Mapping[str, Any]) -> str:
     """The definitions in a few lines, for a terminal."""
     return (
         "finite: share of rollouts; valid: seconds until the error first exceeds "
-        f"{report['valid_threshold']:g}; energy: error of the energy over its spread, after the "
+        f"{report['valid_threshold']:g} (>=: not before the end); energy: error of the energy over its spread, after the "
         "last step; power: energy a step from nowhere, in that unit (truth: "
         f"{number(report['true_power_residual'])}); oracle: the true equations through a model's "
         "integrator; copy, velocity, linear: baselines that were not trained as models are"
@@ -55,7 +55,7 @@ def _scores(report: Mapping[str, Any], quartiles: bool, join: str) -> Table:
                 name,
                 *(spread(row["nmse"][str(h)], quartiles, join) for h in horizons),
                 UNKNOWN if finite is None else f"{100 * finite:.0f} %",
-                number(row["valid_time"]["median"], "{:.2f}"),
+                seconds(row["valid_time"]),
                 number(row["energy_error"][last]["median"]),
                 UNKNOWN if row["kind"] == "baseline" else number(row["power_residual"]),
             ]
