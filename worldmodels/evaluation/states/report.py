@@ -16,8 +16,8 @@ def definitions(report: Mapping[str, Any]) -> str:
         f"{report['problems']} open-loop rollouts of {report['steps']} steps of {report['dt']:g} s "
         "on the test split. Normalised squared error after n steps: median (quartiles); finite: "
         "share of rollouts; valid: median seconds until the error first exceeds "
-        f"{report['valid_threshold']:g} (>=: not before the end); energy: median error of the energy of the predicted state "
-        "against the true series, over its standard deviation, after the last step; power: median "
+        f"{report['valid_threshold']:g} (>=: not before the end); energy: median error of the energy of the "
+        "predicted state against the true series, over its standard deviation, after the last step; power: median "
         "energy a step that neither control nor damping accounts for, in the same unit (the truth "
         f"itself scores {number(report['true_power_residual'])}). An oracle is the true right-hand "
         "side through the integrator of a model."
@@ -28,8 +28,8 @@ def legend(report: Mapping[str, Any]) -> str:
     """The definitions in a few lines, for a terminal."""
     return (
         "finite: share of rollouts; valid: seconds until the error first exceeds "
-        f"{report['valid_threshold']:g} (>=: not before the end); energy: error of the energy over its spread, after the "
-        "last step; power: energy a step from nowhere, in that unit (truth: "
+        f"{report['valid_threshold']:g} (>=: not before the end); energy: error of the energy over its "
+        "spread, after the last step; power: energy a step from nowhere, in that unit (truth: "
         f"{number(report['true_power_residual'])}); oracle: the true equations through a model's "
         "integrator; copy, velocity, linear: baselines that were not trained as models are"
     )
