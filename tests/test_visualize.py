@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import visualize
 from model_doubles import Perfect, build_model, make_spec
-from PIL import Image
+from PIL import Image, ImageSequence
 
 import physgym
 from worldmodels.configs.training import DataConfig, default_config, to_dict
@@ -98,6 +98,20 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         write_video(moving_square(), path, 20)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["film.gif"]
+
+
+@pytest.mark.parametrize("name", physgym.SYSTEMS)
+def test_gifs_keep_the_colours_of_small_bodies(name: str, tmp_path: Path) -> None:
+    shown = record(name, {}, "controller", steps=20)
+    frames = film(shown.system, shown.states, shown.controls, shown.params, 240)
+    path = write_video(frames, tmp_path / "film.gif", 20)
+    with Image.open(path) as written:
+        kept = np.stack(
+            [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(written)]
+        )
+    colourful = np.ptp(frames, axis=-1) > 100
+    off = np.abs(kept.astype(int) - frames).max(-1)[colourful]
+    assert colourful.any() and off.max() < 45, "median cut into 64: 57 to 73"
 
 
 def test_panels_are_the_films_and_their_difference() -> None:

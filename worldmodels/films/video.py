@@ -17,7 +17,8 @@ LEARNED_COLOR = (230, 159, 0)
 """In a difference panel: what only the prediction shows (orange)."""
 DIVIDER = (70, 76, 92)
 SUFFIXES = (".mp4", ".gif")
-GIF_COLORS = 64
+GIF_COLORS = 128
+"""Colours of a GIF, by octree: median cut spends them on the background and greys small bright bodies."""
 MAX_GIF_FPS = 50.0  # what viewers play: a GIF counts hundredths of a second, and 1/100 is ignored
 
 
@@ -167,7 +168,8 @@ def _write_gif(
     stride = int(np.ceil(fps / MAX_GIF_FPS))
     kept = film[::stride]
     sample = np.concatenate(kept[:: max(1, len(kept) // 8)])
-    palette = Image.fromarray(sample).quantize(GIF_COLORS)
+    octree = Image.Quantize.FASTOCTREE
+    palette = Image.fromarray(sample).quantize(GIF_COLORS, method=octree)
     images = []
     for frame in kept:
         images.append(Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE))
