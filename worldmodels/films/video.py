@@ -17,8 +17,7 @@ LEARNED_COLOR = (230, 159, 0)
 """In a difference panel: what only the prediction shows (orange)."""
 DIVIDER = (70, 76, 92)
 SUFFIXES = (".mp4", ".gif")
-GIF_COLORS = 128
-"""Colours of a GIF, by octree: median cut spends them on the background and greys small bright bodies."""
+GIF_COLORS = 256
 MAX_GIF_FPS = 50.0  # what viewers play: a GIF counts hundredths of a second, and 1/100 is ignored
 
 
@@ -167,9 +166,7 @@ def _write_gif(
 
     stride = int(np.ceil(fps / MAX_GIF_FPS))
     kept = film[::stride]
-    sample = np.concatenate(kept[:: max(1, len(kept) // 8)])
-    octree = Image.Quantize.FASTOCTREE
-    palette = Image.fromarray(sample).quantize(GIF_COLORS, method=octree)
+    palette = _palette(kept)
     images = []
     for frame in kept:
         images.append(Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE))
@@ -179,3 +176,16 @@ def _write_gif(
     images[0].save(
         path, save_all=True, append_images=images[1:], duration=duration, loop=0, optimize=False
     )
+
+
+def _palette(film: list[np.ndarray]) -> Any:
+    """Picture with the colours of a GIF of ``film``: every colour counts once, however few its pixels.
+
+    By octree, since median cut spends its colours on the background and greys small bright bodies.
+    """
+    from PIL import Image
+
+    place = np.array([1 << 16, 1 << 8, 1], np.uint32)
+    codes = np.unique(np.concatenate([np.unique(frame.reshape(-1, 3) @ place) for frame in film]))
+    colors = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], -1).astype(np.uint8)
+    return Image.fromarray(colors[None]).quantize(GIF_COLORS, method=Image.Quantize.FASTOCTREE)
