@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from model_doubles import Perfect, Still, make_spec
 
 import physgym
@@ -26,6 +27,7 @@ from worldmodels.evaluation.states.baselines import (
     oracles_of,
 )
 from worldmodels.evaluation.states.scoring import Entry
+from worldmodels.evaluation.tables import share
 from worldmodels.films.recording import POLICIES, baseline, record
 from worldmodels.films.states import predict
 
@@ -321,3 +323,31 @@ def test_a_planner_earns_more_than_chance_and_repeats() -> None:
 def test_a_planner_wants_discrete_actions() -> None:
     with pytest.raises(ValueError, match="discrete"):
         Planner(Perfect(make_spec("oscillator", action_mode="continuous")))
+
+
+class Energetic(Perfect):
+    """The true system, with an energy of its own scale and offset."""
+
+    has_energy = True
+
+    def energy(self, latent: Any) -> Any:
+        params = self.system.Params(*latent.condition.double().numpy().T)
+        return 3.0 - 2.0 * torch.from_numpy(self.system.energy(latent.z.numpy(), params))
+
+
+def test_the_learned_energy_is_held_against_the_true_one(datasets: dict[str, Dataset]) -> None:
+    dataset = datasets["pendulum"]
+    models: dict[str, Any] = {
+        "knows": Energetic(make_spec("pendulum", **dataset.env_kwargs)),
+        "has none": perfect(dataset),
+    }
+    for model in models.values():
+        model.config = SimpleNamespace(name="jump")
+    report = evaluate(models, dataset, STEPS)
+    rows = report["rows"]
+    assert rows["knows"]["energy_r_squared"] == pytest.approx(1.0, abs=1e-9)
+    assert rows["has none"]["energy_r_squared"] is None
+    (table,) = comparison_of("states").tables(report)
+    assert table.head[-1] == "R² of H"
+    assert table.rows[0][-1].startswith(("1 - ", "1.000")) and table.rows[1][-1] == "n/a"
+    assert share(1.0 - 2e-13) == "1 - 2.0e-13" and share(0.5) == "0.500"

@@ -137,6 +137,8 @@ def evaluate(
     problems = comparison.problems(loaded, dataset, steps, count)
     entries = comparison.entries(loaded, problems, dataset)
     report = comparison.score(loaded, entries, problems, dataset, dt_values, advance)
+    for name, model in loaded.items():
+        report["rows"][name]["parameters"] = sum(p.numel() for p in model.parameters())
     return plain({"kind": medium, "dataset": source(dataset, origin), **report})
 
 

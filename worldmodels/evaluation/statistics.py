@@ -94,6 +94,14 @@ def energy_drift(energy: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(drift), drift, np.inf)
 
 
+def affine_r_squared(truth: np.ndarray, values: np.ndarray) -> float:
+    """R^2 of ``truth`` (n,) under the best a ``values`` + b: their squared correlation; NaN where undefined."""
+    kept = np.isfinite(values) & np.isfinite(truth)
+    if not kept.all() or truth.std() < 1e-12 or values.std() < 1e-12:
+        return float("nan")
+    return float(np.corrcoef(truth, values)[0, 1] ** 2)
+
+
 def span(tasks: Problems, dt_values: Sequence[float]) -> tuple[float, float]:
     """Seconds for which a study of step lengths holds an action, and for which it lasts."""
     hold = max(dt_values)

@@ -40,6 +40,13 @@ def spread(
     return f"{middle}{join}({low}, {high})" if quartiles else middle
 
 
+def share(value: float | None) -> str:
+    """A number up to 1 as text, what is just below it by its distance: 1 - 2e-13."""
+    if value is None:
+        return UNKNOWN
+    return f"1 - {number(1.0 - value)}" if 0.999 < value < 1.0 else f"{value:.3f}"
+
+
 def seconds(cell: Mapping[str, Any]) -> str:
     """A median valid time [s] as text, with a sign before it where it is a lower bound."""
     if cell.get("count") == 0:

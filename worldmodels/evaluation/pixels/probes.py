@@ -79,14 +79,6 @@ def r_squared(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         return np.where(spread > 1e-18, 1.0 - error / spread, np.nan)
 
 
-def affine_r_squared(truth: np.ndarray, values: np.ndarray) -> float:
-    """R^2 of ``truth`` (n,) under the best a ``values`` + b: their squared correlation; NaN where undefined."""
-    kept = np.isfinite(values) & np.isfinite(truth)
-    if not kept.all() or truth.std() < 1e-12 or values.std() < 1e-12:
-        return float("nan")
-    return float(np.corrcoef(truth, values)[0, 1] ** 2)
-
-
 def fit_linear(train: Samples, val: Samples) -> Probe:
     """Ridge regression with an intercept; the penalty of least validation error is taken."""
     shift, scale = _standard(train.features)

@@ -13,6 +13,7 @@ from worldmodels.evaluation.pixels.baselines import encode
 from worldmodels.evaluation.pixels.probes import Probe, Samples
 from worldmodels.evaluation.pixels.problems import PixelProblems
 from worldmodels.evaluation.problems import Problems
+from worldmodels.evaluation.statistics import affine_r_squared
 from worldmodels.imagination import evaluating
 
 FRAMES = 2000
@@ -72,7 +73,7 @@ def read_latents(model: Any, dataset: Any, frames: int = FRAMES) -> Reading:
     if model.has_energy:
         learned = _energies(model, found["test"])
         truth = found["test"].tasks.energy(found["test"].tasks.states)[:, 0]
-        r_squared = probes.affine_r_squared(truth, learned)
+        r_squared = affine_r_squared(truth, learned)
         spread = max(float(learned.std()), 1e-12)
     return Reading(probe, tuple(system.angles), scores, r_squared, spread)
 

@@ -11,6 +11,7 @@ from worldmodels.evaluation.comparison import Comparison
 from worldmodels.evaluation.problems import Problems
 from worldmodels.evaluation.states import report as reports
 from worldmodels.evaluation.states.baselines import baseline_entries, model_entry, oracles_of
+from worldmodels.evaluation.states.energy import energy_r_squared
 from worldmodels.evaluation.states.scoring import Entry, Scale, over_step_lengths, scale_of, score
 from worldmodels.evaluation.tables import Table
 
@@ -58,6 +59,8 @@ class StateComparison(Comparison):
             advance(share)
 
         report = score(entries, problems.tasks, problems.scale, advance=done)
+        for name, model in models.items():
+            report["rows"][name]["energy_r_squared"] = energy_r_squared(model, problems.tasks)
         if dt_values:
             report["step_lengths"] = over_step_lengths(
                 entries, problems.tasks, problems.scale, dt_values, done

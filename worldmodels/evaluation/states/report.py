@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels.evaluation import plots
-from worldmodels.evaluation.tables import UNKNOWN, Table, number, seconds, spread
+from worldmodels.evaluation.tables import UNKNOWN, Table, number, seconds, share, spread
 
 
 def definitions(report: Mapping[str, Any]) -> str:
@@ -20,7 +20,8 @@ def definitions(report: Mapping[str, Any]) -> str:
         "predicted state against the true series, over its standard deviation, after the last step; power: median "
         "energy a step that neither control nor damping accounts for, in the same unit (the truth "
         f"itself scores {number(report['true_power_residual'])}). An oracle is the true right-hand "
-        "side through the integrator of a model."
+        "side through the integrator of a model. R² of H: of the true energy under an affine map of "
+        "the learned one, at the true states."
     )
 
 
@@ -31,7 +32,8 @@ def legend(report: Mapping[str, Any]) -> str:
         f"{report['valid_threshold']:g} (>=: not before the end); energy: error of the energy over its "
         "spread, after the last step; power: energy a step from nowhere, in that unit (truth: "
         f"{number(report['true_power_residual'])}); oracle: the true equations through a model's "
-        "integrator; copy, velocity, linear: baselines that were not trained as models are"
+        "integrator; copy, velocity, linear: untrained baselines; R² of "
+        "H: of the true energy under an affine map of the learned one"
     )
 
 
@@ -46,6 +48,8 @@ def tables(report: Mapping[str, Any], quartiles: bool = True, join: str = " ") -
 def _scores(report: Mapping[str, Any], quartiles: bool, join: str) -> Table:
     horizons = report["horizons"]
     head = ["model", *(f"n = {h}" for h in horizons), "finite", "valid [s]", "energy", "power"]
+    learned = any(row.get("energy_r_squared") is not None for row in report["rows"].values())
+    head += ["R² of H"] if learned else []
     lines = []
     for name, row in report["rows"].items():
         last = str(horizons[-1])
@@ -58,6 +62,7 @@ def _scores(report: Mapping[str, Any], quartiles: bool, join: str) -> Table:
                 seconds(row["valid_time"]),
                 number(row["energy_error"][last]["median"]),
                 UNKNOWN if row["kind"] == "baseline" else number(row["power_residual"]),
+                *([share(row.get("energy_r_squared"))] if learned else []),
             ]
         )
     title = (
