@@ -75,8 +75,8 @@ class Comparison(ABC):
         return self.definitions(report)
 
     @abstractmethod
-    def plots(self, report: Mapping[str, Any], folder: Path) -> list[Path]:
-        """Draw the report's plots into ``folder``, and return their paths."""
+    def plots(self, report: Mapping[str, Any], folder: Path, suffix: str = ".png") -> list[Path]:
+        """Draw the report's plots into ``folder``, in the format of ``suffix``, and return their paths."""
 
 
 def comparison_of(medium: str) -> Comparison:
@@ -173,14 +173,15 @@ def write_report(report: Mapping[str, Any], folder: str | os.PathLike[str]) -> l
     comparison = comparison_of(report["kind"])
     texts = {
         "report.json": json.dumps(report, allow_nan=False),
-        "report.md": "\n".join(_markdown(report, comparison)) + "\n",
+        "report.md": "\n".join(markdown(report, comparison)) + "\n",
     }
     for name, text in texts.items():
         atomic_write(folder / name, text.encode())
     return [*(folder / name for name in texts), *comparison.plots(report, folder)]
 
 
-def _markdown(report: Mapping[str, Any], comparison: Comparison) -> Iterable[str]:
+def markdown(report: Mapping[str, Any], comparison: Comparison) -> Iterable[str]:
+    """Lines of a report in Markdown."""
     yield from (f"# {report['env']}, seen as {report['kind']}", "", f"{header(report)}.", "")
     yield comparison.definitions(report)
     for table in comparison.tables(report):

@@ -33,11 +33,22 @@ def spread(
     form: str = "{:.1e}",
     lost: str = "inf",
 ) -> str:
-    """Median and quartiles as text; ``lost`` for what is not finite, ``UNKNOWN`` where nothing counts."""
+    """Median and quartiles as text; ``lost`` for what is not finite, ``UNKNOWN`` where nothing counts.
+
+    Of several runs: their mean, and half the width of its interval.
+    """
     if cell.get("count") == 0:
         return UNKNOWN
+    if "half" in cell:
+        return between(cell["median"], cell["half"], form, lost)
     middle, low, high = (number(cell[key], form, lost) for key in ("median", "q25", "q75"))
     return f"{middle}{join}({low}, {high})" if quartiles else middle
+
+
+def between(mean: float | None, half: float | None, form: str = "{:.1e}", lost: str = "inf") -> str:
+    """A mean with half the width of its interval, where there is one."""
+    text = number(mean, form, lost)
+    return text if mean is None or half is None else f"{text} ± {number(half, form)}"
 
 
 def share(value: float | None) -> str:
@@ -51,7 +62,20 @@ def seconds(cell: Mapping[str, Any]) -> str:
     """A median valid time [s] as text, with a sign before it where it is a lower bound."""
     if cell.get("count") == 0:
         return UNKNOWN
-    return f"{'>= ' if cell.get('at_least') else ''}{number(cell['median'], '{:.2f}')}"
+    sign = ">= " if cell.get("at_least") else ""
+    return f"{sign}{between(cell['median'], cell.get('half'), '{:.2f}')}"
+
+
+def costs(report: Mapping[str, Any]) -> Table:
+    """Size of every model, and what a step of one rollout takes in a batch of all of them."""
+    steps = report["problems"] * report["steps"]
+    rows = [
+        [name, f"{row['parameters']:,.0f}", number(1e6 * row["seconds"] / steps, "{:.3g}")]
+        for name, row in report["rows"].items()
+        if row["kind"] == "model" and "parameters" in row
+    ]
+    title = f"size and cost, {report['problems']} rollouts at once"
+    return Table(title, ["model", "parameters", "step [µs]"], rows)
 
 
 def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

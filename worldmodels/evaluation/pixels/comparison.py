@@ -102,9 +102,9 @@ class PixelComparison(Comparison):
         """What the columns and rows mean."""
         return reports.definitions(report)
 
-    def plots(self, report: Mapping[str, Any], folder: Path) -> list[Path]:
+    def plots(self, report: Mapping[str, Any], folder: Path, suffix: str = ".png") -> list[Path]:
         """Error over horizon, places of bodies and energy over time, and error over step length."""
-        return reports.plots_of(report, folder)
+        return reports.plots_of(report, folder, suffix)
 
 
 COMPARISON = PixelComparison()

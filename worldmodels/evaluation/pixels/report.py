@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels.evaluation import plots
-from worldmodels.evaluation.tables import UNKNOWN, Table, number, seconds, spread
+from worldmodels.evaluation.tables import UNKNOWN, Table, costs, number, seconds, spread
 
 IMAGE_ERROR = "normalised image MSE"
 COPY_RATIO = "mean MSE over that of copy-last-frame"
@@ -93,22 +93,22 @@ def tables(report: Mapping[str, Any], quartiles: bool = True, join: str = " ") -
         found.append(_learned_energy(report, cell))
     if "step_lengths" in report:
         found += _step_lengths(report, cell)
-    return found
+    return [*found, costs(report)]
 
 
-def plots_of(report: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Draw the report's plots into ``folder``, and return their paths."""
-    path = folder / "error_over_horizon.png"
+def plots_of(report: Mapping[str, Any], folder: Path, suffix: str) -> list[Path]:
+    """Draw the report's plots into ``folder``, in the format of ``suffix``, and return their paths."""
+    path = folder / f"error_over_horizon{suffix}"
     files = [
         plots.error_over_horizon(report, path, IMAGE_ERROR, "frame"),
-        plots.centroids_over_time(report, folder / "centroids_over_time.png"),
+        plots.centroids_over_time(report, folder / f"centroids_over_time{suffix}"),
     ]
     read = {name: row for name, row in report["rows"].items() if row["energy"]}
     if read:
-        path = folder / "energy_over_time.png"
+        path = folder / f"energy_over_time{suffix}"
         files.append(plots.energy_over_time({**report, "rows": read}, path, seen="frame"))
     if "step_lengths" in report:
-        path = folder / "error_over_step_length.png"
+        path = folder / f"error_over_step_length{suffix}"
         files.append(plots.error_over_step_length(report, path, IMAGE_ERROR))
     return files
 

@@ -81,9 +81,9 @@ class StateComparison(Comparison):
         """The same in a few lines."""
         return reports.legend(report)
 
-    def plots(self, report: Mapping[str, Any], folder: Path) -> list[Path]:
+    def plots(self, report: Mapping[str, Any], folder: Path, suffix: str = ".png") -> list[Path]:
         """Error over horizon, energy over time, and error over step length where it was asked for."""
-        return reports.plots_of(report, folder)
+        return reports.plots_of(report, folder, suffix)
 
 
 COMPARISON = StateComparison()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels.evaluation import plots
-from worldmodels.evaluation.tables import UNKNOWN, Table, number, seconds, share, spread
+from worldmodels.evaluation.tables import UNKNOWN, Table, costs, number, seconds, share, spread
 
 
 def definitions(report: Mapping[str, Any]) -> str:
@@ -42,7 +42,7 @@ def tables(report: Mapping[str, Any], quartiles: bool = True, join: str = " ") -
     found = [_scores(report, quartiles, join)]
     if "step_lengths" in report:
         found.append(_step_lengths(report, quartiles, join))
-    return found
+    return [*found, costs(report)]
 
 
 def _scores(report: Mapping[str, Any], quartiles: bool, join: str) -> Table:
@@ -60,7 +60,7 @@ def _scores(report: Mapping[str, Any], quartiles: bool, join: str) -> Table:
                 *(spread(row["nmse"][str(h)], quartiles, join) for h in horizons),
                 UNKNOWN if finite is None else f"{100 * finite:.0f} %",
                 seconds(row["valid_time"]),
-                number(row["energy_error"][last]["median"]),
+                spread(row["energy_error"][last], False, join),
                 UNKNOWN if row["kind"] == "baseline" else number(row["power_residual"]),
                 *([share(row.get("energy_r_squared"))] if learned else []),
             ]
@@ -85,12 +85,14 @@ def _step_lengths(report: Mapping[str, Any], quartiles: bool, join: str) -> Tabl
     return Table(title, ["model", *(f"dt {dt} s" for dt in names)], lines, True)
 
 
-def plots_of(report: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Draw the report's plots into ``folder``, and return their paths."""
+def plots_of(report: Mapping[str, Any], folder: Path, suffix: str) -> list[Path]:
+    """Draw the report's plots into ``folder``, in the format of ``suffix``, and return their paths."""
     files = [
-        plots.error_over_horizon(report, folder / "error_over_horizon.png"),
-        plots.energy_over_time(report, folder / "energy_over_time.png"),
+        plots.error_over_horizon(report, folder / f"error_over_horizon{suffix}"),
+        plots.energy_over_time(report, folder / f"energy_over_time{suffix}"),
     ]
     if "step_lengths" in report:
-        files.append(plots.error_over_step_length(report, folder / "error_over_step_length.png"))
+        files.append(
+            plots.error_over_step_length(report, folder / f"error_over_step_length{suffix}")
+        )
     return files
