@@ -33,6 +33,8 @@ ONLY_IN = {
     "stable_baselines3": {"worldmodels.agents.stable_baselines"},
     "tyro": set(),
     "scripts": set(),
+    "ray": set(),
+    "submitit": set(),
     "cli": set(),
     "benchmarks": set(),
 }

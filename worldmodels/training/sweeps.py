@@ -1,0 +1,196 @@
+"""Sweeps: many trainings as one, over models, seeds and settings; interrupted and gone on with at will.
+
+A sweep is a folder of runs, `<folder>/<name>-s<seed>`, and `sweep.json`, which says what they are. A cell
+is one of them. `run_cell` is a pure function of plain values under every launcher: a cell that is done is
+left alone, one that was killed goes on, and one that fails is told apart and stops no other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from worldmodels.configs.schema import merge, suggestion
+from worldmodels.configs.training import TrainConfig, from_dict, to_dict
+from worldmodels.storage.files import atomic_write, parse_json
+from worldmodels.storage.runs import OUTPUTS, RunError, RunFolder
+
+PLAN = "sweep.json"
+MOST_CELLS = 10_000
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of a sweep."""
+
+    name: str
+    """Name of its folder: model, settings and seed."""
+    config: TrainConfig
+    """What to train; its ``out`` is the folder."""
+
+    @property
+    def group(self) -> str:
+        """The name without the seed: cells that differ in nothing else are runs of one model."""
+        return self.name.rpartition("-s")[0]
+
+
+def plan(
+    models: Mapping[str, TrainConfig],
+    seeds: Sequence[int],
+    settings: Mapping[str, Sequence[Any]],
+    folder: Path,
+) -> list[Cell]:
+    """Every cell of models x settings x seeds, in that order.
+
+    Args:
+        models: configurations by name.
+        seeds: of weights and batches; the buffer's own seed stays.
+        settings: values by dotted option name, such as "optim.lr"; each is tried with each other.
+        folder: where the runs go.
+
+    Raises:
+        ValueError: an option that a model has not, a value of another type, a seed or value twice, no cell.
+    """
+    for name, values in [("seeds", seeds), *settings.items()]:
+        if len(set(map(repr, values))) < len(values):
+            raise ValueError(f"{name} {' '.join(map(str, values))}: a value stands there twice")
+    cells = []
+    for (name, config), *chosen in itertools.product(
+        models.items(), *([(key, value) for value in values] for key, values in settings.items())
+    ):
+        changed, words = config, [name]
+        for key, value in chosen:
+            changed = with_option(changed, key, value)
+            words.append(f"{key.rpartition('.')[2]}{_short(value)}")
+        for seed in seeds:
+            own = f"{'-'.join(words)}-s{seed}"
+            cells.append(Cell(own, replace(changed, seed=seed, out=str(folder / own))))
+    if not cells:
+        raise ValueError("the sweep has no cell: name one model and one seed at least")
+    if len(cells) > MOST_CELLS:
+        raise ValueError(f"the sweep has {len(cells)} cells: expected {MOST_CELLS} at most")
+    return cells
+
+
+def with_option(config: TrainConfig, key: str, value: Any) -> TrainConfig:
+    """``config`` with the option of dotted name ``key`` set to ``value``, text as the command line has it.
+
+    Raises ``ValueError`` for an option that is not there (with a close match) or a value it cannot have.
+    """
+    options = option_names(config)
+    if key not in options:
+        raise ValueError(
+            f"--set {key}: no such option of {config.model_name}{suggestion(key, options)}"
+        )
+    *path, last = key.split(".")
+    nested: Any = {last: _parsed(value)}
+    for part in reversed(path):
+        nested = {part: nested}
+    return merge(config, nested, "config")
+
+
+def option_names(config: Any, before: str = "") -> list[str]:
+    """Dotted names of every option of a config."""
+    names = []
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            names += option_names(value, f"{before}{field.name}.")
+        else:
+            names.append(f"{before}{field.name}")
+    return names
+
+
+def _parsed(value: Any) -> Any:
+    """Text as a number or truth value where it is one."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads({"True": "true", "False": "false", "None": "null"}.get(value, value))
+    except ValueError:
+        return value
+
+
+def _short(value: Any) -> str:
+    return "".join(sign if sign.isalnum() or sign in "._+" else "_" for sign in str(value))
+
+
+def new_folder(root: Path = OUTPUTS) -> Path:
+    """`<root>/<date>/<time>`, not there yet; it is made with its plan."""
+    now = datetime.now()
+    return root / now.strftime("%Y-%m-%d") / now.strftime("%H-%M-%S")
+
+
+def write_plan(folder: Path, cells: Sequence[Cell]) -> None:
+    """Record what the sweep in ``folder`` is. Raises ``RunError`` where another sweep stands there."""
+    known = read_plan(folder)
+    if known is not None and {c.name: _numbers(c) for c in known} != {
+        c.name: _numbers(c) for c in cells
+    }:
+        raise RunError(
+            f"{folder} holds another sweep ({', '.join(cell.name for cell in known[:4])}, ...): name "
+            "another --out, or give the command that began it"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    document = {"format_version": 1, "cells": {cell.name: to_dict(cell.config) for cell in cells}}
+    atomic_write(folder / PLAN, (json.dumps(document, indent=1) + "\n").encode())
+
+
+def read_plan(folder: Path) -> list[Cell] | None:
+    """The cells of the sweep in ``folder``; None where there is none. Raises ``RunError`` for a damaged plan."""
+    path = folder / PLAN
+    if not path.is_file():
+        return None
+    try:
+        cells = parse_json(path.read_bytes(), str(path))["cells"]
+        return [Cell(name, from_dict(config)) for name, config in cells.items()]
+    except (KeyError, AttributeError, TypeError, ValueError, OSError) as error:
+        raise RunError(f"{path} is no plan of a sweep: {error}") from error
+
+
+def _numbers(cell: Cell) -> dict[str, Any]:
+    """What decides a cell's numbers: everything but where it is written and logged."""
+    return to_dict(replace(cell.config, out=None, log=type(cell.config.log)()))
+
+
+def run_cell(config: Mapping[str, Any], threads: int = 1) -> dict[str, Any]:
+    """Train one cell, or go on with it, or leave it where it is done.
+
+    Args:
+        config: a ``TrainConfig`` with ``out``, as plain values.
+        threads: of torch in this process.
+
+    Returns:
+        ``status`` ("done", "skipped" or "failed"), ``run``, ``seconds``, and ``best_nmse`` or ``error``.
+    """
+    began = time.perf_counter()
+    folder = str(config["out"])
+    try:
+        found = _trained(from_dict(dict(config)), Path(folder), threads)
+    except Exception as error:  # a cell that fails stops no other: the sweep says why
+        first = next(iter(str(error).splitlines()), "") or type(error).__name__
+        found = {"status": "failed", "error": first}
+    return {"run": folder, "seconds": time.perf_counter() - began, **found}
+
+
+def _trained(config: TrainConfig, folder: Path, threads: int) -> dict[str, Any]:
+    import torch
+
+    from worldmodels.training import experiment
+
+    torch.set_num_threads(threads)
+    if not (folder / "config.json").is_file():
+        result = experiment.train(config, progress=False)
+        return {"status": "done", "best_nmse": result["best_nmse"]}
+    run = RunFolder.open(folder)
+    if run.record.get("status") == "done":
+        return {"status": "skipped", "best_nmse": run.record.get("best_nmse")}
+    config = experiment.reopen(run, replace(config, out=None))
+    result = experiment.train(config, run=run, resume=True, progress=False)
+    return {"status": "done", "best_nmse": result["best_nmse"]}
