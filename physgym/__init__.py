@@ -7,8 +7,8 @@ torch and OpenCV are imported when asked for.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+import importlib as _importlib
+from typing import Any as _Any
 
 import gymnasium as _gymnasium
 
@@ -29,13 +29,18 @@ __version__ = "0.1.0"
 _LAZY = {"PhysicsEnv": "physgym.env", "PhysicsVectorEnv": "physgym.vector"}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _Any:
     """Load the environment classes, and the modules they stand in, on first use."""
     if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+        return getattr(_importlib.import_module(_LAZY[name]), name)
     if f"physgym.{name}" in _LAZY.values():
-        return importlib.import_module(f"physgym.{name}")
+        return _importlib.import_module(f"physgym.{name}")
     raise AttributeError(f"module 'physgym' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, loaded or not."""
+    return [*__all__, "__version__"]
 
 
 def _register_envs() -> None:
@@ -45,7 +50,7 @@ def _register_envs() -> None:
             _gymnasium.register(
                 id=system.env_id,
                 entry_point="physgym.env:PhysicsEnv",
-                vector_entry_point="physgym.vector:PhysicsVectorEnv",
+                vector_entry_point="physgym.vector:registered",
                 max_episode_steps=system.max_episode_steps,
                 reward_threshold=system.reward_threshold,
                 kwargs={"system": system.name},

@@ -8,7 +8,6 @@ generator is used and what `info` then holds. The arrays may be NumPy's or tenso
 
 from __future__ import annotations
 
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -17,6 +16,9 @@ import numpy as np
 from gymnasium.error import Error, ResetNeeded
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
+
+from physgym.validation import whole_number
+from physgym.vector_info import copy, row_of, vector_info, zero_outside
 
 
 def parse_autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
@@ -50,56 +52,24 @@ def parse_seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> list[
 
 def parse_seed(seed: Any) -> int:
     """`seed` as a Python int; gymnasium.error.Error unless it is a whole number >= 0."""
-    try:
-        value = operator.index(seed)
-    except TypeError:
-        raise Error(f"seed={seed!r} is not an integer: give an integer >= 0.") from None
+    value = whole_number(seed)
+    if value is None:
+        raise Error(f"seed={seed!r} is not an integer: give an integer >= 0.")
     if value < 0:
         raise Error(f"seed={seed!r} is negative: give an integer >= 0.")
     return value
 
 
-def vector_info(values: Mapping[str, Any], mask: Any = None) -> dict[str, Any]:
-    """`values`, nested dicts of (N, ...) arrays, with a `_key` mask beside every key.
-
-    That is the form that SyncVectorEnv gives.
-
-    Args:
-        values: fresh arrays, which are handed on (not copied) where `mask` is None.
-        mask: (N,) bool, the rows that have this info; other rows read zero. None: every row has it.
-    """
-    info: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            info[key] = vector_info(value, mask)
-        else:
-            info[key] = value if mask is None else _zero_outside(value, mask)
-        info[f"_{key}"] = _full_mask(value) if mask is None else _copy(mask)
-    return info
-
-
-def _full_mask(value: Any) -> Any:
-    while isinstance(value, Mapping):
-        value = next(iter(value.values()))
-    if isinstance(value, np.ndarray):
-        return np.ones(len(value), dtype=np.bool_)
-    return value.new_ones(len(value)).bool()
-
-
-def _copy(array: Any) -> Any:
-    return array.copy() if isinstance(array, np.ndarray) else array.clone()
-
-
-def _zero_outside(array: Any, mask: Any) -> Any:
-    kept = _copy(array)
-    kept[~mask] = 0
-    return kept
-
-
-def _row(batch: Any, index: int) -> Any:
-    if isinstance(batch, Mapping):
-        return {key: _row(value, index) for key, value in batch.items()}
-    return _copy(batch[index])
+def parse_limit(max_episode_steps: Any) -> int | None:
+    """A time limit [steps]; None where there is none (None, or -1 as Gymnasium writes it)."""
+    limit = whole_number(max_episode_steps)
+    if max_episode_steps is None or limit == -1:
+        return None
+    if limit is None or limit < 1:
+        raise ValueError(
+            f"max_episode_steps={max_episode_steps!r} must be >= 1, or None or -1 for no limit."
+        )
+    return limit
 
 
 class AutoresetVectorEnv(VectorEnv, ABC):
@@ -110,11 +80,12 @@ class AutoresetVectorEnv(VectorEnv, ABC):
 
     Attributes:
         autoreset_mode: also in `metadata`, which is a copy of the instance.
-        max_episode_steps: steps after which a row is truncated; None for no limit.
+        max_episode_steps: steps after which a row is truncated; None for no limit (-1 is taken for
+            it, as Gymnasium's `make` does).
         elapsed: (N,) steps since each row's reset.
 
     Raises:
-        ValueError: num_envs < 1, an unknown autoreset mode, max_episode_steps < 1.
+        ValueError: num_envs < 1, an unknown autoreset mode, max_episode_steps of 0 or less than -1.
     """
 
     def __init__(
@@ -124,12 +95,11 @@ class AutoresetVectorEnv(VectorEnv, ABC):
         autoreset_mode: str | AutoresetMode,
         metadata: Mapping[str, Any],
     ) -> None:
-        if not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
+        count = whole_number(num_envs)
+        if count is None or count < 1:
             raise ValueError(f"num_envs={num_envs!r} must be an integer >= 1.")
-        if max_episode_steps is not None and max_episode_steps < 1:
-            raise ValueError(f"max_episode_steps={max_episode_steps!r} must be >= 1 or None.")
-        self.num_envs = int(num_envs)
-        self.max_episode_steps = max_episode_steps
+        self.num_envs = count
+        self.max_episode_steps = parse_limit(max_episode_steps)
         self.autoreset_mode = parse_autoreset_mode(autoreset_mode)
         self.metadata = {**metadata, "autoreset_mode": self.autoreset_mode}
         self.elapsed = self.blank(np.int64)
@@ -170,6 +140,10 @@ class AutoresetVectorEnv(VectorEnv, ABC):
         """(N,) zeros of `dtype` (np.int64 or np.bool_), where the subclass keeps its arrays."""
         return np.zeros(self.num_envs, dtype=dtype)
 
+    def mask_of(self, mask: Any) -> Any:
+        """A bool array or tensor (N,), where the subclass keeps its arrays."""
+        return np.asarray(mask)
+
     def generator(self, row: int) -> np.random.Generator:
         """The random generator of `row`; seeded by the operating system if never seeded."""
         generator = self._generators[row]
@@ -209,17 +183,23 @@ class AutoresetVectorEnv(VectorEnv, ABC):
             observations of all rows, and the info of those that were reset.
         """
         seeds = parse_seeds(seed, self.num_envs)
+        if options is not None and not isinstance(options, Mapping):
+            raise ValueError(f"options={options!r} must be a dict.")
         rest = dict(options or {})
         mask = self._reset_mask(rest.pop("reset_mask", None))
         rows = np.arange(self.num_envs) if mask is None else self._rows(mask)
         before = self._generators.copy(), self._seeds.copy()
+        drawn = [g for g in before[0] if g is not None] if rest else []
+        places = [g.bit_generator.state for g in drawn]
         for row in rows:
             if (one := seeds[row]) is not None:
                 self._generators[row], self._seeds[row] = seeding.np_random(one)
         try:
             self.start(rows, rest)
-        except Exception:
+        except BaseException:
             self._generators, self._seeds = before
+            for generator, place in zip(drawn, places, strict=True):
+                generator.bit_generator.state = place
             raise
         if mask is None:
             self.elapsed, self._done = self.blank(np.int64), self.blank(np.bool_)
@@ -232,9 +212,9 @@ class AutoresetVectorEnv(VectorEnv, ABC):
     def _reset_mask(self, mask: Any) -> Any | None:
         if mask is None:
             return None
-        kind = type(self._done)
-        if not isinstance(mask, kind) or mask.dtype != self._done.dtype:
-            raise TypeError(f"options['reset_mask'] must be a bool {kind.__name__}, got {mask!r}.")
+        if "bool" not in str(getattr(mask, "dtype", "")):
+            raise TypeError(f"options['reset_mask'] must be a bool array, got {mask!r}.")
+        mask = self.mask_of(mask)
         if tuple(mask.shape) != (self.num_envs,):
             raise ValueError(
                 f"options['reset_mask'] has shape {tuple(mask.shape)}, not ({self.num_envs},)."
@@ -271,7 +251,8 @@ class AutoresetVectorEnv(VectorEnv, ABC):
         if self.max_episode_steps is not None:
             truncated = truncated | (self.elapsed >= self.max_episode_steps)
         if resting is not None:
-            rewards[resting], terminated[resting], truncated[resting] = 0.0, False, False
+            rewards = zero_outside(rewards, ~resting)  # a copy: a graph may hold the rewards
+            terminated[resting], truncated[resting] = False, False
             self._restart(resting)
         self._done = terminated | truncated
         self._any_done = bool(self._done.any())
@@ -292,10 +273,10 @@ class AutoresetVectorEnv(VectorEnv, ABC):
         batch = self.observe(rows)
         observations = np.full(self.num_envs, None, dtype=object)
         for index, row in enumerate(rows):
-            observations[row] = _row(batch, index)
+            observations[row] = row_of(batch, index)
         return {
             "final_obs": observations,
-            "_final_obs": _copy(mask),
+            "_final_obs": copy(mask),
             "final_info": vector_info(self.facts(), mask),
-            "_final_info": _copy(mask),
+            "_final_info": copy(mask),
         }

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.error import Error, InvalidAction, ResetNeeded
+from gymnasium.error import Error, ResetNeeded
 
 from physgym.autoreset import parse_seed
+from physgym.observations import frames_per_second
 from physgym.task import Task, check_names
 
 RENDER_MODES = ["human", "rgb_array"]
@@ -45,12 +47,15 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
     `info` always has "state" (float64 (D,)), "energy" [J], "params", "out_of_bounds" (the state
     left its bounds, or the integrator's sub-steps ran out; the episode is then truncated) and the
     system's events, such as "collision". `reset(options={"state": ..., "params": {...},
-    "randomize": ...})` starts anywhere valid.
+    "randomize": ...})` starts anywhere valid, and takes back what an `info` held. Options are held
+    to what `make` was: parameters that need many more sub-steps, or more room than the observation
+    space has, belong there. Starts that are drawn beyond the bounds or inside a collision are drawn
+    again. A refused call changes nothing, the random stream included.
 
     Raises:
         ValueError: an argument or option that is not one of the above; the message names what is
         allowed. gymnasium.error.InvalidAction: an action outside Discrete(n), of a wrong shape or
-        not finite. gymnasium.error.ResetNeeded: step before reset or after the end.
+        type or not finite. gymnasium.error.ResetNeeded: step before reset or after the end.
     """
 
     metadata = {"render_modes": RENDER_MODES, "render_fps": 20}
@@ -68,7 +73,7 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
         self.render_mode = render_mode
         self.metadata = {
             "render_modes": list(RENDER_MODES),
-            "render_fps": max(1, round(1.0 / self._task.dt)),
+            "render_fps": frames_per_second(self._task.dt),
         }
         self.action_space = self._task.action_space
         self.observation_space = self._task.observation_space
@@ -118,8 +123,13 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Start an episode; `options` may hold "state", "params" and "randomize"."""
+        before = self._np_random, self._np_random_seed
         super().reset(seed=None if seed is None else parse_seed(seed))
-        state, params = self._task.sample(self.np_random, options or {})
+        try:
+            state, params = self._task.sample(self.np_random, options)
+        except BaseException:
+            self._np_random, self._np_random_seed = before
+            raise
         if params != self._params:
             self._adopt(params)
         self._state, self._control, self._over, self._steps = state, None, False, 0
@@ -137,9 +147,10 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
         if self._task.discrete:
             control = self._controls.get(action) if type(action) is int else None
             if control is None:
-                control = self._controls[self._discrete(action)]
+                control = self._controls[self._task.actions.index(action)]
         else:
-            control = self._continuous(action)
+            unit = self._task.actions.vector(action)
+            control = self._task.system.control_of(unit, self._params)
         size = self._size
         result = self._transition(self._state, control, self._constants, self._dt, self._count)
         state, outside = result[:size], bool(result[size + 2])
@@ -154,7 +165,7 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
         if self._plain and not outside:
             features = state if self._wrap else self._task.features(state)
             return np.array(features, np.float32), result[size], terminated, outside, info
-        reward = result[size] if result[size] == result[size] else 0.0
+        reward = result[size] if math.isfinite(result[size]) else 0.0
         return self._task.observe(state, self._params), reward, terminated, outside, info
 
     def _info(self, energy: float, outside: bool, events: tuple[Any, ...]) -> dict[str, Any]:
@@ -168,32 +179,6 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
             for name, happened in zip(self._event_names, events):  # noqa: B905
                 info[name] = bool(happened)
         return info
-
-    def _discrete(self, action: Any) -> int:
-        number = action
-        if isinstance(action, np.ndarray) and action.shape == () and action.dtype.kind in "iu":
-            number = int(action)
-        if isinstance(number, (int, np.integer)) and int(number) in self._controls:
-            return int(number)
-        raise InvalidAction(
-            f"action {action!r} is not one of the {len(self._controls)} discrete actions: "
-            f"give an integer from 0 to {len(self._controls) - 1}"
-        )
-
-    def _continuous(self, action: Any) -> tuple[float, ...]:
-        size = self._task.system.action_size
-        try:
-            array = np.asarray(action, dtype=np.float64)
-        except (TypeError, ValueError):
-            array = np.empty(0)
-        values = array.tolist() if array.shape == (size,) else None
-        if values is None or not all(-1e308 < a < 1e308 for a in values):
-            raise InvalidAction(
-                f"action {action!r} must be {size} finite number(s), shape ({size},), in [-1, 1] "
-                "(beyond it, clipped)"
-            )
-        clipped = tuple(-1.0 if a < -1.0 else 1.0 if a > 1.0 else a for a in values)
-        return self._task.system.control_of(clipped, self._params)
 
     # -- pictures ----------------------------------------------------------------------------------
 

@@ -6,28 +6,26 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import itertools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
+from physgym import observations, sampling, validation
+from physgym.actions import ActionKind
 from physgym.compile.program import Program
-from physgym.elementwise import wrap
-from physgym.system import REWARDS, System, check_dt, check_substeps, get_system
+from physgym.starts import Starts, decide
+from physgym.system import REWARDS, System, get_system
 
 OBS_MODES = ("state", "embedded", "pixels", "state_pixels")
 ACTION_MODES = ("discrete", "continuous")
-RESET_OPTIONS = ("state", "params", "randomize")
 
 
 class Task:
     """A system with observation and action modes, parameters, reward, time step and integrator.
 
-    The arguments are those of `physgym.env.PhysicsEnv`, where they are described; ValueError names
-    a bad one.
+    The arguments are those of `physgym.env.PhysicsEnv`; ValueError names a bad one.
     """
 
     def __init__(
@@ -45,47 +43,54 @@ class Task:
         start: str | None = None,
         image_size: int = 64,
     ) -> None:
-        self._arguments = dict(locals())
-        del self._arguments["self"]
         self.system: System = get_system(system)
-        self.obs_mode = _choice("obs_mode", obs_mode, OBS_MODES)
-        self.action_mode = _choice("action_mode", action_mode, ACTION_MODES)
+        choose = validation.choice_of
+        self.obs_mode = choose("obs_mode", obs_mode, OBS_MODES)
+        self.action_mode = choose("action_mode", action_mode, ACTION_MODES)
         self.discrete = action_mode == "discrete"
-        self.start = _choice(
-            "start", self.system.starts[0] if start is None else start, self.system.starts
-        )
+        kinds = self.system.starts
+        self.start = choose("start", kinds[0] if start is None else start, kinds)
         self.base = self.system.check_params(params)
-        self.ranges = _ranges(self.system, randomize)
-        self.reward = _choice("reward", reward, REWARDS[:4])
-        if self.start != self.system.starts[0] and reward in ("dense", "sparse"):
+        self.ranges = validation.check_ranges(self.system, randomize)
+        self.reward = choose("reward", reward, REWARDS)
+        if self.start != kinds[0] and reward in ("dense", "sparse"):
             self.reward = "alive"
-        self.dt = check_dt(self.system.dt if dt is None else dt)
+        self.dt = validation.check_dt(self.system.dt if dt is None else dt)
         self.integrator = self.system.check_integrator(integrator)
-        check_substeps(substeps)
-        if (
-            isinstance(image_size, bool)
-            or not isinstance(image_size, int)
-            or not 16 <= image_size <= 1024
-        ):
-            raise ValueError(
-                f"image_size={image_size!r} must be a whole number of pixels from 16 to 1024"
-            )
-        self.image_size = image_size
+        self.substeps = validation.check_substeps(substeps)
+        self.image_size = validation.count_of("image_size", image_size, 16, 1024, " of pixels")
         self.observe_params = bool(observe_params)
         if self.observe_params and obs_mode == "pixels":
             raise ValueError(
                 'observe_params=True needs a state in the observation: use obs_mode="state_pixels"'
             )
-        self.substeps = substeps
+        decided = ("obs_mode", "action_mode", "observe_params", "dt", "integrator", "substeps")
+        self._arguments = {name: getattr(self, name) for name in (*decided, "start", "image_size")}
+        self._arguments |= {"system": self.system.name, "params": self.base._asdict()}
+        self._arguments |= {"randomize": self.ranges, "reward": str(reward)}
+        with np.errstate(all="ignore"):
+            self._settle()
+
+    def _settle(self) -> None:
+        """What follows from the arguments: starts, program, spaces; ValueError where they clash."""
+        self.starts = Starts(self.system, self.start, self.base, self.ranges, {})
+        corners = self.starts.corners()
         self.program: Program | None = None
         self.count = 1
         if self.integrator != "dop853":
             self.program, self.count = self.system.program(
-                self.integrator, substeps, self.reward, self.dt, self._corners()
+                self.integrator, self.substeps, self.reward, self.dt, corners
             )
-        self.limit = self._largest()
+        tops = {name: high for name, (_, high) in self.ranges.items()}
+        self.limit = self.base._replace(**tops)
+        """Parameters at the top of their ranges, for bounds."""
+        sampling.check_startable(self.system, corners, self.start)
+        size, count = self.system.action_size, len(self.system.discrete_actions)
+        self.actions = ActionKind(count, 0) if self.discrete else ActionKind(0, size)
         self.action_space = self._action_space()
         self.observation_space = self._observation_space()
+        space: Any = self.observation_space
+        self._box = space["state"] if self.obs_mode == "state_pixels" else space
         self.constants_fixed = not self.ranges
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -96,27 +101,6 @@ class Task:
 
     # -- spaces ------------------------------------------------------------------------------------
 
-    def _corners(self) -> Any:
-        """Parameters as rows: all combinations of the ends of their ranges."""
-        pairs = zip(self.base._fields, self.base, strict=True)
-        ends = [self.ranges.get(name, (value,)) for name, value in pairs]
-        return self.base._make(np.array(list(itertools.product(*ends))).T)
-
-    def _check_accuracy(self, params: Any) -> None:
-        """ValueError for parameters that need many more sub-steps than this env was made with."""
-        if self.program is None or self.program.adaptive or self.substeps is not None:
-            return
-        _, needed = self.system.program(self.integrator, None, "none", self.dt, params)
-        if needed > 1.5 * self.count + 1:
-            raise ValueError(
-                f"params {params._asdict()} need {needed} sub-steps, but this env was made with "
-                f"{self.count}: pass them (or a range that holds them) to make(), or substeps="
-            )
-
-    def _largest(self) -> Any:
-        """Parameters at the top of their ranges, for bounds."""
-        return self.base._replace(**{name: high for name, (_, high) in self.ranges.items()})
-
     def _action_space(self) -> spaces.Space[Any]:
         if self.discrete:
             return spaces.Discrete(len(self.system.discrete_actions))
@@ -126,19 +110,16 @@ class Task:
         pixels = spaces.Box(0, 255, (self.image_size, self.image_size, 3), np.uint8)
         if self.obs_mode == "pixels":
             return pixels
-        high = self.system.observation_high(
-            "embedded" if self.obs_mode == "embedded" else "state", self.limit
-        )
+        high = self.system.observation_high(self.obs_mode, self.limit)
         low = -high
         if self.observe_params:
-            bounds = [
-                self.ranges.get(n, (v, v))
-                for n, v in zip(self.base._fields, self.base, strict=True)
-            ]
-            low = np.concatenate([low, np.array([b[0] for b in bounds], np.float32)])
-            high = np.concatenate([high, np.array([b[1] for b in bounds], np.float32)])
-            low[-len(bounds) :] = 0.0
-            high[-len(bounds) :] = np.maximum(2.0 * high[-len(bounds) :], 1.0)
+            tops = np.maximum(2.0 * np.array(self.limit, np.float32), 1.0)
+            low, high = np.append(low, np.zeros_like(tops)), np.append(high, tops)
+        if not np.isfinite(high).all():
+            raise ValueError(
+                f"parameters up to {self.limit._asdict()} have no finite bounds of observation in "
+                "float32: take smaller ones"
+            )
         state = spaces.Box(low, high, dtype=np.float32)
         return (
             spaces.Dict({"state": state, "pixels": pixels})
@@ -180,35 +161,64 @@ class Task:
 
     # -- starts ------------------------------------------------------------------------------------
 
+    def starts_of(self, options: Mapping[str, Any] | None) -> Starts:
+        """The starts that the options of a reset leave, checked as those of `make` are.
+
+        Raises ValueError for a bad option, and for parameters that this env was not made for: its
+        sub-steps are too coarse for them, or its observation space has no room.
+        """
+        if options is None or (isinstance(options, Mapping) and not options):
+            return self.starts
+        starts = decide(self.starts, options)
+        if starts.ranges != self.ranges or starts.given:
+            corners = starts.corners()
+            self._check_accuracy(corners)
+            self._check_room(corners)
+        return starts
+
     def sample(
-        self, rng: np.random.Generator, options: Mapping[str, Any]
+        self, rng: np.random.Generator, options: Mapping[str, Any] | None = None
     ) -> tuple[tuple[float, ...], Any]:
         """Draw (state, params) of a new episode: parameters first, then the state; `options` as in
-        `reset`.
+        `reset`. A refusal (ValueError) leaves `rng` as it was.
         """
-        unknown = sorted(set(options) - set(RESET_OPTIONS))
-        if unknown:
-            close = difflib.get_close_matches(unknown[0], RESET_OPTIONS, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
+        starts = self.starts_of(options)
+        if starts is self.starts:
+            return starts.draw(rng)
+        before = rng.bit_generator.state
+        try:
+            return starts.draw(rng)
+        except BaseException:
+            rng.bit_generator.state = before
+            raise
+
+    def _check_accuracy(self, params: Any) -> None:
+        """ValueError for parameters that need many more sub-steps than this env was made with."""
+        if self.program is None or self.program.adaptive or self.substeps is not None:
+            return
+        _, needed = self.system.program(self.integrator, None, "none", self.dt, params)
+        if needed > 1.5 * self.count + 1:
             raise ValueError(
-                f"unknown reset option {unknown[0]!r}; {hint}choose of {', '.join(RESET_OPTIONS)}"
+                f"params {_shown(params)} need {needed} sub-steps, but this env was made with "
+                f"{self.count}: pass them (or a range that holds them) to make(), or substeps="
             )
-        ranges = self.ranges
-        if "randomize" in options:
-            ranges = _ranges(self.system, options["randomize"])
-            outside = sorted(set(ranges) - set(self.ranges))
-            if outside and self.observe_params:
-                raise ValueError(
-                    f"options['randomize'] draws {outside}, for which the observation space has "
-                    "no room"
-                )
-        params = self.system.sample_params(rng, ranges, self.base)
-        if options.get("params"):
-            params = self.system.check_params(options["params"], params)
-            self._check_accuracy(params)
-        if options.get("state") is not None:
-            return self.system.check_state(options["state"], params), params
-        return self.system.sample_state(rng, params, self.start), params
+
+    def _check_room(self, params: Any) -> None:
+        """ValueError for parameters (rows) whose observations the observation space cannot hold."""
+        if self.obs_mode == "pixels":
+            return
+        with np.errstate(over="ignore"):
+            high = self.system.observation_high(self.obs_mode, params)
+            if self.observe_params:
+                high = np.concatenate([high, np.max(params, axis=1).astype(np.float32)])
+        beyond = np.flatnonzero(~(high <= self._box.high[: len(high)]))
+        if len(beyond):
+            at = int(beyond[0])
+            raise ValueError(
+                f"params {_shown(params)} give observations up to {high[at]:g} in component {at}, "
+                f"where the observation space has no room beyond {self._box.high[at]:g}: pass them "
+                "(or a range that holds them) to make()"
+            )
 
     # -- observations ------------------------------------------------------------------------------
 
@@ -216,46 +226,33 @@ class Task:
         """The observation of one state (floats)."""
         if self.obs_mode == "pixels":
             return self.picture(state, params)
-        vector = self._clipped(np.array(self._features(state, params), dtype=np.float32))
-        return (
-            {"state": vector, "pixels": self.picture(state, params)}
-            if self.obs_mode == "state_pixels"
-            else vector
-        )
+        with np.errstate(all="ignore"):
+            try:
+                features = self.features(state)
+            except (ArithmeticError, ValueError):  # floats raise where arrays read not a number
+                features = self.features(np.array(state))
+            vector = np.array([*features, *params] if self.observe_params else features, np.float32)
+        vector = observations.clip(vector, self._box)
+        if self.obs_mode != "state_pixels":
+            return vector
+        return {"state": vector, "pixels": self.picture(state, params)}
 
-    def features(self, state: tuple[float, ...]) -> list[float]:
-        """State components as observed, unclipped."""
-        angles = self.system.angles
-        if self.obs_mode == "embedded":
-            pairs = (
-                (math.cos(x), math.sin(x)) if i in angles else (x,) for i, x in enumerate(state)
-            )
-            return [x for pair in pairs for x in pair]
-        return [wrap(x) if i in angles else x for i, x in enumerate(state)]
-
-    def _features(self, state: tuple[float, ...], params: Any) -> list[float]:
-        return [*self.features(state), *params] if self.observe_params else self.features(state)
-
-    def _clipped(self, vector: np.ndarray) -> np.ndarray:
-        space: Any = self.observation_space
-        box = space["state"] if self.obs_mode == "state_pixels" else space
-        return np.clip(np.nan_to_num(vector, nan=0.0), box.low, box.high)
+    def features(self, state: Any) -> list[Any]:
+        """State components (floats, NumPy rows or torch rows) as observed, unclipped."""
+        return observations.features(self.system, state, self.obs_mode == "embedded")
 
     def observe_rows(self, states: np.ndarray, params: np.ndarray) -> Any:
         """Observations of states (N, D) with parameters (N, P), batched."""
         if self.obs_mode == "pixels":
             return self._pictures(states, params)
-        vectors = self.system.observe(
-            states, "embedded" if self.obs_mode == "embedded" else "state"
-        )
-        if self.observe_params:
-            vectors = np.concatenate([vectors, params.astype(np.float32)], axis=-1)
-        vectors = self._clipped(vectors)
-        return (
-            {"state": vectors, "pixels": self._pictures(states, params)}
-            if self.obs_mode == "state_pixels"
-            else vectors
-        )
+        columns = self.features(np.asarray(states, dtype=np.float64).T)
+        columns += list(np.asarray(params).T) if self.observe_params else []
+        with np.errstate(over="ignore"):
+            vectors = np.stack(columns, axis=-1).astype(np.float32)
+        vectors = observations.clip(vectors, self._box)
+        if self.obs_mode != "state_pixels":
+            return vectors
+        return {"state": vectors, "pixels": self._pictures(states, params)}
 
     def picture(self, state: tuple[float, ...], params: Any) -> np.ndarray:
         """The pixel observation (image_size, image_size, 3) uint8 of one state."""
@@ -296,30 +293,7 @@ def _rebuild(arguments: dict[str, Any]) -> Task:
     return Task(**arguments)
 
 
-def _choice(argument: str, value: Any, choices: tuple[str, ...]) -> str:
-    if value not in choices:
-        raise ValueError(f"{argument}={value!r} is unknown; choose one of {', '.join(choices)}")
-    return str(value)
-
-
-def _ranges(system: System, randomize: Any) -> dict[str, tuple[float, float]]:
-    """The ranges that `randomize` (True, False or {name: (low, high)}) draws from."""
-    if randomize is None or isinstance(randomize, bool):
-        return dict(system.ranges) if randomize else {}
-    if not isinstance(randomize, Mapping):
-        raise ValueError(
-            f"randomize={randomize!r} must be True, False or a dict of name: (low, high)"
-        )
-    ranges = {}
-    for name, bounds in randomize.items():
-        try:
-            low, high = bounds
-        except (TypeError, ValueError):
-            raise ValueError(f"randomize[{name!r}]={bounds!r} must be (low, high)") from None
-        for value in (low, high):
-            system.check_params({name: value})
-        low, high = float(low), float(high)
-        if low > high:
-            raise ValueError(f"randomize[{name!r}]={bounds!r} has low > high")
-        ranges[name] = (low, high)
-    return ranges
+def _shown(params: Any) -> dict[str, Any]:
+    """Parameters (rows) by name, each as a number or as the ends of what it takes."""
+    ends = {name: (float(np.min(x)), float(np.max(x))) for name, x in params._asdict().items()}
+    return {name: low if low == high else (low, high) for name, (low, high) in ends.items()}

@@ -7,16 +7,20 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.error import InvalidAction, ResetNeeded
+from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from physgym.autoreset import AutoresetVectorEnv
-from physgym.elementwise import wrap
+from physgym.backends import BACKENDS, backend_of
 from physgym.env import RENDER_SIZE
+from physgym.observations import frames_per_second
+from physgym.starts import by_row
+from physgym.system import get_system
 from physgym.task import Task, check_names
+from physgym.vector_info import zero_outside
 
-BACKENDS = ("numpy", "torch")
+__all__ = ["BACKENDS", "PhysicsVectorEnv"]
 
 
 class PhysicsVectorEnv(AutoresetVectorEnv):
@@ -28,12 +32,22 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
 
     Args:
         num_envs: N, how many.
-        max_episode_steps: time limit; None for none (Gymnasium passes the registered one).
+        max_episode_steps: time limit; None or -1 for none (`gymnasium.make_vec` passes the
+            registered one unless told otherwise).
         autoreset_mode: "NextStep" (default), "SameStep" or "Disabled"
             (`gymnasium.vector.AutoresetMode`).
         backend: "numpy", or "torch" for float64 states as tensors on `device`, observations
             float32.
         device: torch device such as "cpu" or "cuda"; only with backend="torch".
+
+    `reset` takes back what `info` gave: options "state" (N, D) and parameters (N,) go to their
+    rows, with the `_key` masks of `info` or without.
+
+    On torch, observations (of states), rewards and info are differentiable in the actions of every
+    step since the row's reset, where these carry gradients; a reset cuts the graph of its rows.
+    Autoreset lets go of the whole graph only when all rows restart at once, and so may keep long
+    ones alive: call `detach()` after each backward, or step under `torch.no_grad()`. Under
+    `torch.inference_mode()` nothing is recorded and the env stays usable outside it.
 
     Raises:
         ValueError: a bad argument; the message names what is allowed.
@@ -58,45 +72,40 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         render_mode: str | None = None,
         **arguments: Any,
     ) -> None:
-        if backend not in BACKENDS:
-            raise ValueError(f"backend={backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
-        if device is not None and backend != "torch":
-            raise ValueError(
-                f'device={device!r} needs backend="torch" (NumPy arrays lie on the CPU)'
-            )
         if render_mode not in (None, "rgb_array"):
             raise ValueError(
                 f'render_mode={render_mode!r} must be "rgb_array" or None for a vector env'
             )
         check_names(arguments)
         self._task = Task(system, **arguments)
-        self._torch: Any = _import_torch() if backend == "torch" else None
-        if self._torch and self._task.integrator == "dop853":
+        self._arrays = backend_of(backend, device)
+        self.device = self._arrays.device
+        self._tensors = backend == "torch"
+        if self._tensors and self._task.integrator == "dop853":
             raise ValueError('integrator="dop853" is SciPy\'s and works with backend="numpy" only')
-        self.device = _checked_device(self._torch, device or "cpu") if self._torch else None
-        metadata = {**self.metadata, "render_fps": max(1, round(1.0 / self._task.dt))}
+        metadata = {**self.metadata, "render_fps": frames_per_second(self._task.dt)}
         super().__init__(num_envs, max_episode_steps, autoreset_mode, metadata)
         self.render_mode = render_mode
         self.single_observation_space = self._task.observation_space
         self.single_action_space = self._task.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        system_ = self._task.system
-        self._state = self._array(np.zeros((system_.state_size, self.num_envs)))
-        self._params = self._array(
-            np.repeat(np.array(self._task.base)[:, None], self.num_envs, axis=1)
-        )
+        system_, size = self._task.system, self.num_envs
+        array = self._arrays.array
+        self._state = array(np.zeros((system_.state_size, size)))
+        self._params = array(np.repeat(np.array(self._task.base)[:, None], size, axis=1))
         self._uniform = True
-        self._energy = self._array(np.zeros(self.num_envs))
+        self._energy = array(np.zeros(size))
         self._outside = self.blank(np.bool_)
+        self._any_outside = False
         self._event_names = tuple(system_.events_of((1.0,) * system_.state_size, self._task.base))
         self._events = [self.blank(np.bool_) for _ in self._event_names]
         self._control: Any = None
         self._bind()
 
     def _bind(self) -> None:
-        self._transition = self._task.transition("arrays" if self._torch is None else "tensors")
-        self._table = self._array(np.ascontiguousarray(self._task.system.discrete_actions.T))
+        self._transition = self._task.transition("tensors" if self._tensors else "arrays")
+        self._table = self._arrays.array(np.ascontiguousarray(self._task.system.discrete_actions.T))
         self._constants = self._prepare()
 
     @property
@@ -104,23 +113,15 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         """The `physgym.System` behind this environment."""
         return self._task.system
 
-    # -- arrays of either backend ------------------------------------------------------------------
-
-    def _array(self, array: np.ndarray) -> Any:
-        return array if self._torch is None else self._torch.as_tensor(array, device=self.device)
-
     def blank(self, dtype: type) -> Any:
         """(N,) zeros of `dtype`, where this env keeps its arrays."""
-        if self._torch is None:
-            return np.zeros(self.num_envs, dtype=dtype)
-        kind = self._torch.bool if dtype is np.bool_ else self._torch.int64
-        return self._torch.zeros(self.num_envs, dtype=kind, device=self.device)
+        return self._arrays.blank(self.num_envs, dtype)
 
-    def _copied(self, array: Any) -> Any:
-        return array.copy() if self._torch is None else array.clone()
-
-    def _numpy(self, array: Any) -> np.ndarray:
-        return array if self._torch is None else array.cpu().numpy()
+    def mask_of(self, mask: Any) -> Any:
+        """A mask (N,) of either kind, where this env keeps its arrays."""
+        if self._tensors and isinstance(mask, np.ndarray):
+            return self._arrays.array(mask)
+        return mask.to(self.device) if self._tensors and hasattr(mask, "to") else mask
 
     def _named_params(self, rows: Any = None) -> Any:
         """Parameters as a NamedTuple of floats where all rows share them, else of rows."""
@@ -133,29 +134,47 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
 
     # -- what AutoresetVectorEnv asks for ----------------------------------------------------------
 
+    def reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+        """See `AutoresetVectorEnv.reset`."""
+        with self._arrays.owned():
+            return super().reset(**arguments)
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """See `AutoresetVectorEnv.step`."""
+        if not self._tensors:
+            return super().step(actions)
+        with self._arrays.owned():
+            return super().step(actions)
+
+    def detach(self) -> None:
+        """Cut the graph that leads to the present states (torch); the motion goes on."""
+        if self._tensors:
+            cut = self._arrays.detached
+            self._state, self._energy = cut(self._state), cut(self._energy)
+            self._control = cut(self._control)
+
     def start(self, rows: np.ndarray, options: Mapping[str, Any]) -> None:
         """Draw parameters and a state for each of `rows`, each from its own generator."""
-        task, system = self._task, self._task.system
-        batch: Any = options.get("state")
-        own = batch is not None and np.ndim(batch) == 2
-        if own and np.shape(batch)[0] != self.num_envs:
-            raise ValueError(
-                f"options['state'] has {np.shape(batch)[0]} rows for num_envs={self.num_envs}"
-            )
-        drawn = []
-        for row in rows.tolist():
-            mine = {**options, "state": np.asarray(batch)[row]} if own else options
-            drawn.append(task.sample(self.generator(row), mine))
-        states = np.array([s for s, _ in drawn]).T
-        params = np.array([p for _, p in drawn]).T
-        energy = system.energy_of(tuple(states), system.Params(*params))
+        rngs = [self.generator(row) for row in rows.tolist()]
+        own = by_row(options, self.num_envs)
+        if own is None:
+            states, params = self._task.starts_of(options).draw_rows(rngs)
+        else:
+            drawn = [
+                self._task.sample(rng, own[row])
+                for rng, row in zip(rngs, rows.tolist(), strict=True)
+            ]
+            states, params = np.array([s for s, _ in drawn]).T, np.array([p for _, p in drawn]).T
+        with np.errstate(all="ignore"):
+            energy = self._task.system.energy_of(tuple(states), self._task.base._make(params))
         everyone = len(rows) == self.num_envs
-        index = slice(None) if everyone else self._array(rows)
-        self._state[:, index] = self._array(states)
-        self._energy[index] = self._array(energy)
-        self._outside[index] = False
-        for happened in self._events:
-            happened[index] = False
+        index = slice(None) if everyone else self._arrays.array(rows)
+        put, array = self._arrays.put, self._arrays.array
+        self._state = put(self._state, index, array(states))
+        self._energy = put(self._energy[None], index, array(energy)[None])[0]
+        for flag in (self._outside, *self._events):
+            flag[index] = False
+        self._any_outside = self._any_outside and not everyone
         self._adopt(params, index, everyone)
 
     def _adopt(self, params: np.ndarray, index: Any, everyone: bool) -> None:
@@ -163,130 +182,70 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         default = bool((params == base).all())
         if self._uniform and default:
             return
-        self._params[:, index] = self._array(params)
+        self._params = self._arrays.put(self._params, index, self._arrays.array(params))
         self._uniform = default and everyone
         self._constants = self._prepare()
 
     def advance(self, actions: Any, resting: Any | None) -> tuple[Any, Any, Any]:
         """Move every row one step under its action."""
         control = self._controls(actions, resting)
-        size = self._task.system.state_size
-        result = self._transition(
-            self._state, control, self._constants, self._task.dt, self._task.count
-        )
-        for i in range(size):
-            self._state[i] = result[i]
+        size, arrays = self._task.system.state_size, self._arrays
+        with arrays.quiet():
+            result = self._transition(
+                self._state, control, self._constants, self._task.dt, self._task.count
+            )
+        self._state = arrays.stacked(result[:size], self._state)
         rewards, self._energy, outside = result[size], result[size + 1], result[size + 2]
         if isinstance(rewards, float):
-            rewards = self._array(np.full(self.num_envs, rewards))
+            rewards = arrays.array(np.full(self.num_envs, rewards))
         self._outside = self.blank(np.bool_) if isinstance(outside, bool) else outside
-        if bool(self._outside.any()):
-            rewards[rewards != rewards] = 0.0  # a state that is not a number earns nothing
+        self._any_outside = bool(self._outside.any())
+        if self._any_outside:  # a state that is not a number earns nothing
+            rewards = zero_outside(rewards, rewards - rewards == 0.0)
         self._events = list(result[size + 3 :])
         self._control = control
         terminated = self.blank(np.bool_)
         for happened in self._events:
             terminated |= happened
-        return rewards, terminated, self._copied(self._outside)
+        return rewards, terminated, arrays.copied(self._outside)
 
     def observe(self, rows: Any = None) -> Any:
         """Observations of `rows`, batched."""
+        task, arrays = self._task, self._arrays
         state = self._state if rows is None else self._state[:, rows]
-        if self._torch is not None and self._task.obs_mode in ("state", "embedded"):
-            return self._observe_tensors(state, rows)
-        if self._task.obs_mode == "state" and not self._task.observe_params:
-            return self._observe_fast(state, rows)
         params = self._params if rows is None else self._params[:, rows]
-        return self._task.observe_rows(self._numpy(state).T, self._numpy(params).T)
-
-    def _observe_fast(self, state: np.ndarray, rows: Any) -> np.ndarray:
-        out = np.empty((state.shape[1], state.shape[0]), np.float32)
-        angles = self._task.system.angles
-        for i, x in enumerate(state):
-            out[:, i] = wrap(x) if i in angles else x
-        if self._outside.any():
-            space: Any = self.single_observation_space
-            np.clip(np.nan_to_num(out, nan=0.0), space.low, space.high, out=out)
-        return out
-
-    def _observe_tensors(self, state: Any, rows: Any) -> Any:
-        torch, task = self._torch, self._task
-        columns = []
-        for i, x in enumerate(state):
-            if i not in task.system.angles:
-                columns.append(x)
-            else:
-                columns += (
-                    [torch.cos(x), torch.sin(x)] if task.obs_mode == "embedded" else [wrap(x)]
-                )
-        if task.observe_params:
-            columns += list(self._params if rows is None else self._params[:, rows])
-        space: Any = self.single_observation_space
-        low, high = (torch.as_tensor(b, device=self.device) for b in (space.low, space.high))
-        return torch.stack(columns, dim=-1).float().nan_to_num(nan=0.0).clamp(low, high)
+        if task.obs_mode not in ("state", "embedded"):
+            return task.observe_rows(arrays.numpy(state).T, arrays.numpy(params).T)
+        with arrays.quiet() if self._any_outside else arrays.owned():
+            columns = [*task.features(state), *(params if task.observe_params else ())]
+            vectors = arrays.vectors(columns)
+            return arrays.clipped(vectors, task.observation_space) if self._any_outside else vectors
 
     def facts(self) -> dict[str, Any]:
         """Fresh state, energy, params, out_of_bounds and events of all rows."""
         facts: dict[str, Any] = {
-            "state": self._copied(self._state.T),
-            "energy": self._copied(self._energy),
+            "state": self._arrays.copied(self._state.T),
+            "energy": self._arrays.copied(self._energy),
             "params": {
-                n: self._copied(p)
+                n: self._arrays.copied(p)
                 for n, p in zip(self._task.base._fields, self._params, strict=True)
             },
-            "out_of_bounds": self._copied(self._outside),
+            "out_of_bounds": self._arrays.copied(self._outside),
         }
         for name, happened in zip(self._event_names, self._events, strict=True):
-            facts[name] = self._copied(happened)
+            facts[name] = self._arrays.copied(happened)
         return facts
 
     # -- actions -----------------------------------------------------------------------------------
 
     def _controls(self, actions: Any, resting: Any | None) -> Any:
-        actions = self._checked(actions, resting)
-        unit = tuple(self._table[:, actions]) if self._task.discrete else tuple(actions.T)
+        kind, size = self._task.actions, self.num_envs
+        if self._tensors:
+            parsed = kind.tensor_rows(self._arrays.torch, self.device, actions, size, resting)
+        else:
+            parsed = kind.rows(actions, size, resting)
+        unit = tuple(self._table[:, parsed]) if self._task.discrete else tuple(parsed.T)
         return self._task.system.control_of(unit, self._named_params())
-
-    def _checked(self, actions: Any, resting: Any | None) -> Any:
-        array: Any = (
-            np.asarray(actions)
-            if self._torch is None
-            else self._torch.as_tensor(actions, device=self.device)
-        )
-        discrete = self._task.discrete
-        shape = (self.num_envs,) if discrete else (self.num_envs, self._task.system.action_size)
-        if tuple(array.shape) != shape:
-            raise InvalidAction(
-                f"actions have shape {tuple(array.shape)}, but this env takes {shape}"
-            )
-        if discrete:
-            return self._checked_discrete(array, resting)
-        array = array.astype(np.float64) if self._torch is None else array.double()
-        if resting is not None:
-            array = self._without(array, resting)
-        finite = np.isfinite(array).all() if self._torch is None else array.isfinite().all()
-        if not finite:
-            raise InvalidAction(
-                "actions must be finite numbers in [-1, 1] (beyond it, clipped); some are NaN "
-                "or infinite"
-            )
-        return array.clip(-1.0, 1.0)
-
-    def _checked_discrete(self, array: Any, resting: Any | None) -> Any:
-        count = len(self._task.system.discrete_actions)
-        integers = (
-            array.dtype.kind in "iu" if self._torch is None else not array.is_floating_point()
-        )
-        if integers and resting is not None:
-            array = self._without(array, resting)
-        if not integers or int(array.min()) < 0 or int(array.max()) >= count:
-            raise InvalidAction(f"actions {array!r} must be integers from 0 to {count - 1}")
-        return array
-
-    def _without(self, array: Any, resting: Any) -> Any:
-        array = self._copied(array)
-        array[resting] = 0
-        return array
 
     # -- pictures, copies --------------------------------------------------------------------------
 
@@ -298,8 +257,11 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         if not self._started:
             raise ResetNeeded("Call reset() before render(): there is no state to draw.")
         task = self._task
-        states, params = self._numpy(self._state).T.tolist(), self._numpy(self._params).T.tolist()
-        control = None if self._control is None else [self._numpy(c) for c in self._control]
+        states, params = (
+            self._arrays.numpy(self._state).T.tolist(),
+            self._arrays.numpy(self._params).T.tolist(),
+        )
+        control = None if self._control is None else [self._arrays.numpy(c) for c in self._control]
         pictures = []
         for i, (state, row) in enumerate(zip(states, params, strict=True)):
             push = (
@@ -314,38 +276,21 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         return tuple(pictures)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            k: v
-            for k, v in self.__dict__.items()
-            if k not in ("_transition", "_torch", "_constants")
-        }
+        kept = {k: v for k, v in self.__dict__.items() if k not in ("_transition", "_constants")}
+        return {k: self._arrays.detached(v) for k, v in kept.items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._torch = _import_torch() if self.device is not None else None
         self._bind()
 
 
-def _checked_device(torch: Any, device: Any) -> Any:
-    try:
-        found = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise ValueError(
-            f'device={device!r} is unknown to torch; give "cpu", "cuda" or "cuda:0"'
-        ) from None
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f'device={device!r}: this torch sees no CUDA device; use device="cpu", or install a '
-            "CUDA build of torch on a machine with an NVIDIA GPU"
-        )
-    return found
-
-
-def _import_torch() -> Any:
-    try:
-        import torch
-    except ImportError as reason:
-        raise gymnasium.error.DependencyNotInstalled(
-            'backend="torch" needs PyTorch: pip install torch'
-        ) from reason
-    return torch
+def registered(
+    num_envs: int = 1, *, max_episode_steps: int | None = None, **arguments: Any
+) -> PhysicsVectorEnv:
+    """The `PhysicsVectorEnv` that `gymnasium.make_vec` makes: max_episode_steps=None is the
+    registered time limit, as it is to `gymnasium.make`; -1 is none.
+    """
+    if max_episode_steps is None:
+        env_id = get_system(arguments.get("system", "pendulum")).env_id
+        max_episode_steps = gymnasium.spec(env_id).max_episode_steps
+    return PhysicsVectorEnv(num_envs=num_envs, max_episode_steps=max_episode_steps, **arguments)

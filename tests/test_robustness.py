@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -119,9 +120,10 @@ def test_e18_scripted_thrust_for_long(name: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*:RuntimeWarning")
 def test_e18_state_that_is_not_a_number_is_flagged() -> None:
     """Parameters beyond all reason: the motion is lost, which must not pass for an episode."""
-    params = {"mass": 1e-7, "damping": 5.0}
-    env = gym.make(IDS["oscillator"], params=params).unwrapped
-    vector = PhysicsVectorEnv("oscillator", 2, params=params)
+    lost: dict[str, Any] = {"params": {"mass": 1e-7, "damping": 5.0}, "integrator": "rk4"}
+    lost["substeps"] = 30
+    env = gym.make(IDS["oscillator"], **lost).unwrapped
+    vector = PhysicsVectorEnv("oscillator", 2, **lost)
     env.reset(seed=0)
     vector.reset(seed=0)
     _, _, terminated, truncated, info = env.step(1)

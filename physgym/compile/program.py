@@ -16,16 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from physgym import elementwise
+from physgym.compile.pacing import MAX_SUBSTEPS, advance_rows, advance_tensors
 from physgym.compile.tracing import FIXED, HELD, MOVING, Expression, Graph, Printer, needed
 from physgym.integrators import FLOWS, SPLITTINGS
 
 if TYPE_CHECKING:
     from physgym.system import System
-
-MAX_SUBSTEPS = 4096
-"""Most sub-steps in one control step; a step that needs more is reported as unresolved, never
-silently wrong.
-"""
 
 
 class Program:
@@ -65,7 +61,12 @@ class Program:
     def prepare(self, params: Sequence[Any], h: Any) -> tuple[Any, ...]:
         """Evaluate the program's constants for `params` (floats or rows) and sub-step `h` [s]."""
         kind = _kind(*params, h)
-        return self._compiled(kind)["prepare"](tuple(params), h)
+        try:
+            return self._compiled(kind)["prepare"](tuple(params), h)
+        except ArithmeticError:  # floats raise where rows read infinity or not a number
+            with np.errstate(all="ignore"):
+                rows = self._compiled("arrays")["prepare"](tuple(map(np.float64, params)), h)
+            return tuple(map(float, rows))
 
     def transition(
         self,
@@ -82,11 +83,22 @@ class Program:
         functions = self._compiled(kind)
         if not self.adaptive or kind == "floats":
             return functions["transition"](state, control, constants, dt, substeps)
-        advance = _advance_rows if kind == "arrays" else _advance_tensors
+        advance = advance_rows if kind == "arrays" else advance_tensors
         state, unresolved = advance(functions, state, control, constants, dt)
         outcome = list(functions["outcome"](state, control, constants))
         outcome[2] = outcome[2] | unresolved
         return (*state, *outcome)
+
+    def _lost(
+        self, state: Any, control: Any, constants: Any, dt: float, substeps: int
+    ) -> tuple[Any, ...]:
+        """The step of a motion that floats cannot follow (they raise where arrays overflow): one
+        row of arrays, so that a single env says of it what a batch says.
+        """
+        rows = (np.array([[x] for x in part], dtype=np.float64) for part in (state, control))
+        with np.errstate(all="ignore"):
+            result = self.function("arrays")(*rows, constants, dt, substeps)
+        return tuple(np.asarray(x).reshape(-1)[0].item() for x in result)
 
     def function(self, kind: str) -> Callable[..., tuple[Any, ...]]:
         """`transition` for operands known to be of `kind`: "floats", "arrays" or "tensors"."""
@@ -127,7 +139,7 @@ class Program:
         return lines
 
     def _transition_source(self, printer: Printer, floats: bool) -> str:
-        lines = ["def transition(state, control, constants, dt, substeps):", *self._unpack()]
+        lines = self._unpack()
         lines += ["    " + x for x in printer.lines((*self.advanced, *self.outcome), HELD)]
         states = _tuple(s.args[0] for s in self.state)
         if self.adaptive:
@@ -156,9 +168,13 @@ class Program:
         outcome = [printer.text(x) for x in self.outcome]
         if self.adaptive:
             outcome[2] = f"({outcome[2]} | (remaining > 0.0))"
-        return "\n".join(
-            [*lines, f"    return {_tuple([*(s.args[0] for s in self.state), *outcome])}", ""]
-        )
+        lines.append(f"    return {_tuple([*(s.args[0] for s in self.state), *outcome])}")
+        head = "def transition(state, control, constants, dt, substeps):"
+        if floats:  # arrays overflow, floats raise
+            lines = ["    try:", *("    " + x for x in lines)]
+            lines.append("    except (ArithmeticError, ValueError):")
+            lines.append("        return lost(state, control, constants, dt, substeps)")
+        return "\n".join([head, *lines, ""])
 
     def _piece_sources(self) -> list[str]:
         """Rule, sub-step and outcome as functions of their own, for drivers that step rows at their
@@ -191,6 +207,7 @@ class Program:
                 for n in ("sin", "cos", "sqrt", "ceil", "rint", "minimum", "maximum", "where")
             }
             label = f"<physgym {self.system.name} {self.integrator} {kind}>"
+            scope["lost"] = self._lost
             exec(compile(self.source(kind), label, "exec"), scope)
             self._functions[kind] = scope
         return self._functions[kind]
@@ -228,13 +245,9 @@ def outcome(
     system: System, state: tuple[Any, ...], control: tuple[Any, ...], params: Any, reward: str
 ) -> tuple[Any, ...]:
     """Equations: reward, energy, whether out of bounds, and the events at `state`."""
-    inside: Any = None
-    for i, bound in enumerate(system.bounds(params)):
-        if i not in system.angles:
-            within = abs(state[i]) <= bound
-            inside = within if inside is None else inside & within
+    inside = system.within_bounds(state, params)
     # Not one comparison the other way round: a state that is not a number must count as outside.
-    outside = False if inside is None else elementwise.where(inside, 0.0, 1.0) > 0.5
+    outside = False if inside is True else elementwise.where(inside, 0.0, 1.0) > 0.5
     events = tuple(system.events(state, params).values())
     value = system.reward(state, control, state, params, kind=reward)
     return (value, system.energy(state, params), outside, *events)
@@ -263,77 +276,6 @@ def _torch_functions() -> Any:
     import torch
 
     return elementwise.library(torch.zeros(()))
-
-
-def _advance_rows(
-    functions: dict[str, Any],
-    state: Sequence[Any],
-    control: Sequence[Any],
-    constants: Sequence[Any],
-    dt: float,
-) -> tuple[tuple[Any, ...], Any]:
-    """Adaptive sub-steps on NumPy rows, each row at its own pace; finished rows leave the batch."""
-    state, control, constants, shape = _same_rows(state, control, constants)
-    final = [np.array(s) for s in state]
-    index, remaining = np.arange(final[0].size), np.full(final[0].size, float(dt))
-    unresolved = np.zeros(final[0].size, dtype=bool)
-    for count in range(MAX_SUBSTEPS + 1):
-        limit, halted = functions["rule"](state, control, constants)
-        keep = (remaining > 0.0) & ~np.asarray(halted, dtype=bool)
-        if not keep.all():
-            for f, s in zip(final, state, strict=True):
-                f[index] = s
-            index, remaining, limit = index[keep], remaining[keep], limit[keep]
-            state, control, constants = (
-                [x[keep] for x in group] for group in (state, control, constants)
-            )
-        if not len(index):
-            break
-        if count == MAX_SUBSTEPS:
-            unresolved[index] = True
-            for f, s in zip(final, state, strict=True):
-                f[index] = s
-            break
-        h = remaining / np.ceil(remaining / limit)
-        remaining = remaining - h
-        state = functions["substep"](state, control, constants, h)
-    return tuple(f.reshape(shape) for f in final), unresolved.reshape(shape)
-
-
-def _same_rows(*groups: Sequence[Any]) -> tuple[Any, ...]:
-    shape = np.broadcast_shapes(*(np.shape(x) for group in groups for x in group))
-    rows = [[np.broadcast_to(x, shape).reshape(-1) for x in group] for group in groups]
-    return (*rows, shape)
-
-
-def _advance_tensors(
-    functions: dict[str, Any],
-    state: Sequence[Any],
-    control: Sequence[Any],
-    constants: Sequence[Any],
-    dt: float,
-) -> tuple[tuple[Any, ...], Any]:
-    """Adaptive sub-steps on torch rows: finished rows take steps of size 0, so the graph stays
-    differentiable.
-    """
-    torch = elementwise.library(*state, *control, *constants)._torch
-    tensors = [x for x in (*state, *control, *constants) if isinstance(x, torch.Tensor)]
-    shape = torch.broadcast_shapes(*(x.shape for x in tensors))
-    state = tuple(
-        torch.as_tensor(s, dtype=tensors[0].dtype, device=tensors[0].device).expand(shape)
-        for s in state
-    )
-    remaining = torch.full(shape, float(dt), dtype=tensors[0].dtype, device=tensors[0].device)
-    for _ in range(MAX_SUBSTEPS):
-        with torch.no_grad():
-            limit, halted = functions["rule"](state, control, constants)
-            remaining = torch.where(halted, torch.zeros_like(remaining), remaining)
-            if not bool((remaining > 0.0).any()):
-                break
-            h = torch.where(remaining > 0.0, remaining / torch.ceil(remaining / limit), remaining)
-            remaining = remaining - h
-        state = functions["substep"](state, control, constants, h)
-    return tuple(state), remaining > 0.0
 
 
 def substeps_for(dt: float, limit: float) -> int:

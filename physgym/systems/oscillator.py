@@ -122,12 +122,16 @@ class Oscillator(System):
         rate = sqrt(p.stiffness / p.mass) + p.damping / p.mass
         return minimum(0.0125, 0.063 / (rate + 1e-6))
 
+    def max_exact_step(self, p: Any) -> Any:
+        """Equations: where the series of `exact_step` still leaves 1e-11."""
+        return 500.0 / (sqrt(p.stiffness / p.mass) + p.damping / p.mass + 1e-6)
+
     def exact_step(self, state: Any, u: Any, p: Any, h: Any) -> Any:
         """Equations: the flow exp(A h) of the forced system, A = [[0, 1], [-k/m, -c/m]].
 
         The exponential is a Taylor series at h / 2^10, squared 10 times: only sums and products, so
         floats and arrays agree to the bit, and it holds for weak, critical and strong damping
-        alike, to 1e-11 as long as h times the fastest rate (w0 or c / m) is below 500.
+        alike, to 1e-11 as long as h is at most `max_exact_step`.
         """
         x, v = state
         k, c = -p.stiffness / p.mass, -p.damping / p.mass
@@ -146,11 +150,13 @@ class Oscillator(System):
         push = u[0] / p.mass
         return (a * x + b * v + f * push, e * x + d * v + g * push)
 
-    def sample_state(
-        self, rng: np.random.Generator, params: Any, start: str | None = None
-    ) -> tuple[float, ...]:
-        """Uniform in [-1.8, 1.8] x [-1.8, 1.8]."""
-        return tuple(rng.uniform(-1.8, 1.8, size=2).tolist())
+    def draw_start(self, rng: np.random.Generator, start: str | None) -> Any:
+        """Two uniform numbers."""
+        return rng.random(2)
+
+    def start_of(self, draws: tuple[Any, ...], p: Any, start: str | None) -> tuple[Any, ...]:
+        """Equations: uniform in [-1.8, 1.8] x [-1.8, 1.8]."""
+        return tuple(3.6 * u - 1.8 for u in draws)
 
     def controller(self, state: np.ndarray, params: Any, step: int) -> np.ndarray:
         """Pulse-width PD: the wanted force is dithered over the three levels."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from physgym.elementwise import cos, maximum, minimum, sin, sqrt, wrap
+from physgym.elementwise import TWO_PI, cos, maximum, minimum, sin, sqrt, wrap
 from physgym.primitives import Arc, Disc, Primitive, Segment
 from physgym.system import System, register
 
@@ -140,11 +140,14 @@ class Pendulum(System):
         rate = sqrt(p.gravity / p.length + p.torque_limit / inertia) + 0.5 * p.damping / inertia
         return minimum(0.05 / 3.0, 0.0795 / (rate + 1e-6))
 
-    def sample_state(
-        self, rng: np.random.Generator, params: Any, start: str | None = None
-    ) -> tuple[float, ...]:
-        """theta uniform in [-pi, pi], omega uniform in [-1, 1]."""
-        return (float(rng.uniform(-math.pi, math.pi)), float(rng.uniform(-1.0, 1.0)))
+    def draw_start(self, rng: np.random.Generator, start: str | None) -> Any:
+        """Two uniform numbers."""
+        return rng.random(2)
+
+    def start_of(self, draws: tuple[Any, ...], p: Any, start: str | None) -> tuple[Any, ...]:
+        """Equations: theta uniform in [-pi, pi], omega uniform in [-1, 1]."""
+        turn, push = draws
+        return (TWO_PI * turn - math.pi, 2.0 * push - 1.0)
 
     def controller(self, state: np.ndarray, params: Any, step: int) -> np.ndarray:
         """Energy pumping until the top is near, then PD."""

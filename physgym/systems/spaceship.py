@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from physgym.elementwise import maximum, minimum, sqrt
+from physgym.elementwise import TWO_PI, cos, maximum, minimum, sin, sqrt
 from physgym.primitives import Disc, Polyline, Primitive
 from physgym.system import System, register
 
@@ -30,7 +30,8 @@ class SpaceshipParams(NamedTuple):
 def clip_to_disc(action: Any) -> tuple[Any, Any]:
     """Equations: a two-component action, shortened to length 1 where it is longer."""
     x, y = action
-    length = maximum(sqrt(x * x + y * y), 1.0)
+    # Clamped before the root, whose slope is infinite at 0: gradients stay finite there.
+    length = sqrt(maximum(x * x + y * y, 1.0))
     return (x / length, y / length)
 
 
@@ -131,7 +132,7 @@ class Spaceship(System):
         velocity.
         """
         x, y, vx, vy = state
-        r = sqrt(x * x + y * y) + 1e-12
+        r = sqrt(maximum(x * x + y * y, 1e-24)) + 1e-12
         speed = sqrt(p.gm / self.goal_radius)
         radial, across = (x * vx + y * vy) / r, abs(x * vy - y * vx) / r
         a = (r - self.goal_radius) / self.goal_radius
@@ -162,19 +163,20 @@ class Spaceship(System):
         fall = square * sqrt(square) / p.gm
         return 0.02 * sqrt(minimum(fall, square / (vx * vx + vy * vy + 1e-12)))
 
-    def sample_state(
-        self, rng: np.random.Generator, params: Any, start: str | None = None
-    ) -> tuple[float, ...]:
-        """A point of a random Kepler ellipse."""
-        a, e = rng.uniform(2.0, 4.0), rng.uniform(0.0, 0.4)
-        anomaly, turn = rng.uniform(0.0, 2.0 * math.pi, size=2)
-        sense = 1.0 if rng.integers(2) else -1.0
-        c, s, root = math.cos(anomaly), math.sin(anomaly), math.sqrt(1.0 - e * e)
-        rate = math.sqrt(params.gm / a**3) / (1.0 - e * c)
+    def draw_start(self, rng: np.random.Generator, start: str | None) -> Any:
+        """Four uniform numbers, and 0 or 1."""
+        return [*rng.random(4).tolist(), rng.integers(2)]
+
+    def start_of(self, draws: tuple[Any, ...], p: Any, start: str | None) -> tuple[Any, ...]:
+        """Equations: a point of a random Kepler ellipse."""
+        a, e, anomaly = 2.0 + 2.0 * draws[0], 0.4 * draws[1], TWO_PI * draws[2]
+        turn, sense = TWO_PI * draws[3], 2.0 * draws[4] - 1.0
+        c, s, root = cos(anomaly), sin(anomaly), sqrt(1.0 - e * e)
+        rate = sqrt(p.gm / (a * a * a)) / (1.0 - e * c)
         q = (a * (c - e), sense * a * root * s)
         v = (-a * s * rate, sense * a * root * c * rate)
-        ct, st = math.cos(turn), math.sin(turn)
-        return tuple(float(z) for x, y in (q, v) for z in (ct * x - st * y, st * x + ct * y))
+        ct, st = cos(turn), sin(turn)
+        return tuple(z for x, y in (q, v) for z in (ct * x - st * y, st * x + ct * y))
 
     def controller(self, state: np.ndarray, params: Any, step: int) -> np.ndarray:
         """Velocity guidance: thrust towards the tangential orbit speed, corrected for the

@@ -2,44 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from physgym.elementwise import minimum, sqrt
+from physgym.choreography import (
+    PERIOD,
+    THIRD,
+    figure_eight,
+    regulator,
+    squared_distance_to_figure_eight,
+    track,
+)
+from physgym.elementwise import TWO_PI, cos, minimum, sin, sqrt
 from physgym.primitives import Disc, Polyline, Primitive
 from physgym.system import System, register
 from physgym.systems.spaceship import EIGHT_WINDS, clip_to_disc
 
-PERIOD = 6.3259139799991715
-"""Period of the figure eight for m = G = 1 [s]."""
-RATE = 2.0 * math.pi / PERIOD
-_X_AMPLITUDES = {
-    1: -1.100841230542,
-    5: 0.025392011251,
-    7: 0.005876143102,
-    11: -0.000423109328,
-    13: -0.000122950096,
-    17: 1.1474698e-05,
-    19: 3.617025e-06,
-}
-_Y_AMPLITUDES = {
-    2: -0.338809988483,
-    4: -0.055964052094,
-    8: 0.003004342146,
-    10: 0.000805870152,
-    14: -6.7923198e-05,
-    16: -2.0735596e-05,
-    20: 2.059349e-06,
-}
-# Sine series of body 2 (at the origin at t = 0), from our own integration of the initial values of
-# Chenciner and Montgomery (2000, doi:10.2307/2661357) with DOP853 at 1e-13; bodies 0 and 1 run a
-# third of a period behind and ahead.
-_THIRD = 2.0 * math.pi / 3.0
+__all__ = ["PERIOD", "ThreeBody", "figure_eight", "squared_distance_to_figure_eight"]
 _PAIRS = ((0, 1), (0, 2), (1, 2))
-_ROOT3_HALF = math.sqrt(3.0) / 2.0
 
 
 class ThreeBodyParams(NamedTuple):
@@ -51,95 +33,6 @@ class ThreeBodyParams(NamedTuple):
     mass_2: float = 1.0
     softening: float = 0.0
     thrust: float = 0.5
-
-
-def figure_eight(phase: Any) -> np.ndarray:
-    """States (..., 12) of the choreography at `phase` [rad] (array or number), for unit masses and
-    G = 1.
-    """
-    phase = np.asarray(phase, dtype=np.float64)
-    positions, velocities = [], []
-    for shift in (-_THIRD, _THIRD, 0.0):
-        for series in (_X_AMPLITUDES, _Y_AMPLITUDES):
-            angle = phase + shift
-            positions.append(sum(a * np.sin(k * angle) for k, a in series.items()))
-            velocities.append(sum(a * k * RATE * np.cos(k * angle) for k, a in series.items()))
-    return np.stack(positions + velocities, axis=-1)
-
-
-def _times(a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Any, Any]:
-    return (a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0])
-
-
-def _curve(z: tuple[Any, Any]) -> list[tuple[Any, Any, Any, Any]]:
-    """Per coordinate (x, y, vx, vy): the body-Fourier amplitude of the choreography at phase z =
-    e^(i phase).
-
-    Each is (re, im, d re/d phase, d im/d phase). Harmonics k = 1 mod 3 enter as z^k, k = 2 mod 3 as
-    -z^-k.
-    """
-    powers = {1: z, 2: _times(z, z)}
-    cube = _times(powers[2], z)
-    for k in (4, 5, 7, 8, 10, 11, 13, 14, 16, 17, 19, 20):
-        powers[k] = _times(powers[k - 3], cube)
-    sums = []
-    for series in (_X_AMPLITUDES, _Y_AMPLITUDES):
-        re, im, dre, dim, d2re, d2im = ([] for _ in range(6))
-        for k, a in series.items():
-            sign = 1.0 if k % 3 == 1 else -1.0
-            c, s = powers[k]
-            re.append((sign * a, c))
-            im.append((a, s))
-            dre.append((-sign * k * a, s))
-            dim.append((k * a, c))
-            d2re.append((-sign * k * k * a, c))
-            d2im.append((-k * k * a, s))
-        terms = [_dot(part) for part in (re, im, dre, dim, d2re, d2im)]
-        sums.append(terms)
-    x, y = sums
-    position = [(t[0], t[1], t[2], t[3]) for t in (x, y)]
-    velocity = [(RATE * t[2], RATE * t[3], RATE * t[4], RATE * t[5]) for t in (x, y)]
-    return position + velocity
-
-
-def _dot(terms: list[tuple[float, Any]]) -> Any:
-    total = terms[0][0] * terms[0][1]
-    for weight, value in terms[1:]:
-        total = total + weight * value
-    return total
-
-
-def squared_distance_to_figure_eight(state: Any) -> Any:
-    """Equations: the least squared 12-D distance of a state to the choreography, over its phase.
-
-    The discrete Fourier transform over the three bodies keeps distances and turns the choreography
-    into one closed curve in four complex amplitudes; its first harmonic gives the phase, two
-    Gauss-Newton steps refine it.
-    """
-    amplitudes, rest = [], 0.0
-    for i in (0, 1, 6, 7):
-        b0, b1, b2 = state[i], state[i + 2], state[i + 4]
-        total = b0 + b1 + b2
-        rest = rest + total * total / 3.0
-        amplitudes.append(
-            (-2.0 / 3.0 * _ROOT3_HALF * (b0 - b1), 2.0 / 3.0 * (b2 - 0.5 * (b0 + b1)))
-        )
-    x = amplitudes[0]
-    size = sqrt(x[0] * x[0] + x[1] * x[1] + 1e-24) * -1.0
-    z = (x[0] / size, x[1] / size)
-    for last in (False, False, True):
-        square, along, speed = 0.0, 0.0, 0.0
-        for (re, im), (cre, cim, dre, dim) in zip(amplitudes, _curve(z), strict=True):
-            a, b = re - cre, im - cim
-            square = square + (a * a + b * b)
-            along = along + (a * dre + b * dim)
-            speed = speed + (dre * dre + dim * dim)
-        if last:
-            return rest + 1.5 * (square - along * along / speed)
-        turn = along / speed
-        length = sqrt(1.0 + turn * turn)
-        z = _times(z, (1.0 / length, turn / length))
-    return rest
 
 
 @register
@@ -290,26 +183,22 @@ class ThreeBody(System):
             fastest = time2 if fastest is None else minimum(fastest, time2)
         return 0.021 * sqrt(fastest)
 
-    def sample_state(
-        self, rng: np.random.Generator, params: Any, start: str | None = None
-    ) -> tuple[float, ...]:
-        """A start of the given kind, its centre of mass at rest at 0."""
-        masses = np.array([params.mass_0, params.mass_1, params.mass_2])
+    def draw_start(self, rng: np.random.Generator, start: str | None) -> Any:
+        """A phase and twelve deviations; for "random" three separate points, and velocities."""
         if start == "random":
-            q, v = _virialised(rng, params, masses)
-        elif start == "triangle":
-            angles = rng.uniform(0.0, 2.0 * math.pi) + np.arange(3) * _THIRD
-            q = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
-            rate = math.sqrt(params.g * masses.sum() / math.sqrt(3.0) ** 3)
-            v = rate * np.stack([-q[:, 1], q[:, 0]], axis=-1)
-            q, v = q + rng.normal(0.0, 0.02, (3, 2)), v + rng.normal(0.0, 0.02, (3, 2))
+            return [*_separate_points(rng), *rng.standard_normal(6).tolist()]
+        return [rng.random(), *rng.standard_normal(12).tolist()]
+
+    def start_of(self, draws: tuple[Any, ...], p: Any, start: str | None) -> tuple[Any, ...]:
+        """A start of the given kind, its centre of mass at rest at 0."""
+        if start == "random":
+            state = _virialised(draws[:6], draws[6:], p)
         else:
-            state = figure_eight(rng.uniform(0.0, 2.0 * math.pi)) + rng.normal(0.0, 0.02, 12)
-            q, v = state[:6].reshape(3, 2), state[6:].reshape(3, 2)
-        weights = masses / masses.sum()
-        return tuple(
-            np.concatenate([(q - weights @ q).ravel(), (v - weights @ v).ravel()]).tolist()
-        )
+            orbit = _triangle if start == "triangle" else _figure_eight
+            state = tuple(
+                x + 0.02 * z for x, z in zip(orbit(TWO_PI * draws[0], p), draws[1:], strict=True)
+            )
+        return _at_rest(state, p)
 
     def controller(self, state: np.ndarray, params: Any, step: int) -> np.ndarray:
         """Linear-quadratic regulator of the orbit, rounded to the discrete action of least cost.
@@ -317,7 +206,7 @@ class ThreeBody(System):
         The gain is that of the nearest phase; a deviation along the orbit is left alone. It knows
         the orbit of unit masses, so that unequal ones disturb it.
         """
-        orbit, tangents, gains, weights = _regulator()
+        orbit, tangents, gains, weights = regulator()
         nearest = np.argmin(((state[..., None, :] - orbit) ** 2).sum(-1), axis=-1)
         deviation, tangent = state - orbit[nearest], tangents[nearest]
         deviation = deviation - tangent * (tangent * deviation).sum(-1, keepdims=True)
@@ -334,7 +223,7 @@ class ThreeBody(System):
         ]
         if not detail:
             return bodies
-        shapes: list[Primitive] = [Polyline(_track(), 0.02, (0, 158, 115))]
+        shapes: list[Primitive] = [Polyline(track(), 0.02, (0, 158, 115))]
         if control is not None and math.hypot(control[0], control[1]) > 1e-9:
             back = 1.0 / math.hypot(control[0], control[1])
             for reach, radius, color in (
@@ -347,50 +236,51 @@ class ThreeBody(System):
         return [*shapes, *bodies]
 
 
-def _virialised(
-    rng: np.random.Generator, params: Any, masses: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Positions at least 0.5 apart in the unit disc and velocities with twice the kinetic energy
-    equal to -potential.
-    """
+def _figure_eight(phase: Any, p: Any) -> tuple[Any, ...]:
+    return tuple(np.moveaxis(figure_eight(phase), -1, 0))
+
+
+def _triangle(turn: Any, p: Any) -> tuple[Any, ...]:
+    """Lagrange's rotating triangle of unit circumradius, turned by `turn` [rad]."""
+    rate = sqrt(p.g * (p.mass_0 + p.mass_1 + p.mass_2) / math.sqrt(3.0) ** 3)
+    q = [f(turn + i * THIRD) for i in range(3) for f in (cos, sin)]
+    v = [x for i in range(3) for x in (-rate * q[2 * i + 1], rate * q[2 * i])]
+    return (*q, *v)
+
+
+def _separate_points(rng: np.random.Generator) -> list[float]:
+    """Three points (x, y), uniform in the unit disc, at least 0.5 apart."""
     while True:
-        q = rng.uniform(-1.0, 1.0, (3, 2))
-        gaps = np.array([np.linalg.norm(q[i] - q[j]) for i, j in _PAIRS])
-        if gaps.min() >= 0.5 and (q * q).sum(-1).max() <= 1.0:
-            break
-    v = rng.normal(size=(3, 2))
-    v -= masses @ v / masses.sum()
-    products = np.array([masses[i] * masses[j] for i, j in _PAIRS])
-    potential = (params.g * products / np.sqrt(gaps**2 + params.softening**2)).sum()
-    return q, v * math.sqrt(potential / (masses[:, None] * v * v).sum())
+        q = [2.0 * u - 1.0 for u in rng.random(6).tolist()]
+        apart = all(math.dist(q[2 * i : 2 * i + 2], q[2 * j : 2 * j + 2]) >= 0.5 for i, j in _PAIRS)
+        if apart and all(math.hypot(*q[k : k + 2]) <= 1.0 for k in (0, 2, 4)):
+            return q
 
 
-@functools.lru_cache(maxsize=1)
-def _track() -> tuple[tuple[float, float], ...]:
-    return tuple(map(tuple, figure_eight(np.linspace(0.0, 2.0 * math.pi, 121))[:, 4:6].tolist()))
+def _virialised(q: tuple[Any, ...], v: tuple[Any, ...], p: Any) -> tuple[Any, ...]:
+    """Velocities along `v` with twice the kinetic energy equal to -potential, beside `q`."""
+    masses = (p.mass_0, p.mass_1, p.mass_2)
+    v = _centred(v, masses)
+    potential, kinetic = 0.0, 0.0
+    for i, j in _PAIRS:
+        dx, dy = q[2 * j] - q[2 * i], q[2 * j + 1] - q[2 * i + 1]
+        distance = sqrt(dx * dx + dy * dy + p.softening * p.softening)
+        potential = potential + p.g * masses[i] * masses[j] / distance
+    for i, mass in enumerate(masses):
+        kinetic = kinetic + mass * (v[2 * i] * v[2 * i] + v[2 * i + 1] * v[2 * i + 1])
+    scale = sqrt(potential / kinetic)
+    return (*q, *(scale * x for x in v))
 
 
-@functools.lru_cache(maxsize=1)
-def _regulator() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Orbit (P, 12), its unit tangents, gains (P, 2, 12) and control weights (P, 2, 2) of the
-    periodic regulator.
-    """
-    from physgym.system import get_system
+def _at_rest(state: tuple[Any, ...], p: Any) -> tuple[Any, ...]:
+    masses = (p.mass_0, p.mass_1, p.mass_2)
+    return (*_centred(state[:6], masses), *_centred(state[6:], masses))
 
-    system = get_system("three_body")
-    count, eps, effort = 128, 1e-6, 0.5
-    h, phases = PERIOD / count, 2.0 * math.pi * np.arange(count) / count
-    orbit, tangents = figure_eight(phases), figure_eight(phases + eps) - figure_eight(phases - eps)
-    moved = np.concatenate([np.eye(12), -np.eye(12), np.zeros((4, 12))]) * eps
-    push = np.concatenate([np.zeros((24, 2)), np.eye(2), -np.eye(2)]) * eps
-    starts = orbit[:, None, :] + moved
-    ends = system.step(starts, np.broadcast_to(push, (count, 28, 2)), system.Params(), h)
-    a = np.swapaxes(ends[:, :12] - ends[:, 12:24], 1, 2) / (2.0 * eps)
-    b = np.swapaxes(ends[:, 24:26] - ends[:, 26:28], 1, 2) / (2.0 * eps)
-    cost, gains, weights = np.eye(12), np.zeros((count, 2, 12)), np.zeros((count, 2, 2))
-    for i in list(range(count))[::-1] * 8:
-        weights[i] = np.eye(2) * effort * h + b[i].T @ cost @ b[i]
-        gains[i] = np.linalg.solve(weights[i], b[i].T @ cost @ a[i])
-        cost = np.eye(12) * h + a[i].T @ cost @ (a[i] - b[i] @ gains[i])
-        cost = 0.5 * (cost + cost.T)
-    return orbit, tangents / np.linalg.norm(tangents, axis=1, keepdims=True), gains, weights
+
+def _centred(x: tuple[Any, ...], masses: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Positions or velocities (6,) less those of the centre of mass."""
+    total = masses[0] + masses[1] + masses[2]
+    mean = [
+        (masses[0] * x[c] + masses[1] * x[2 + c] + masses[2] * x[4 + c]) / total for c in (0, 1)
+    ]
+    return tuple(a - mean[i % 2] for i, a in enumerate(x))

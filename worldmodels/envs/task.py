@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from gymnasium.error import InvalidAction
 
 import physgym
 from physgym.task import Task
@@ -143,55 +142,18 @@ def parse_actions(
     Raises:
         gymnasium.error.InvalidAction: a wrong shape or type, an action that does not exist.
     """
-    array = np.asarray(actions)
-    shape: tuple[int, ...]
-    if task.discrete:
-        count, shape, kinds = len(task.system.discrete_actions), (num_envs,), "iu"
-    else:
-        count, shape, kinds = 0, (num_envs, task.system.action_size), "iuf"
-    if array.shape != shape or array.dtype.kind not in kinds:
-        wanted = "integers" if task.discrete else "numbers"
-        raise InvalidAction(
-            f"actions of shape {array.shape} and type {array.dtype} are not {wanted} {shape}"
-        )
-    if resting is not None:
-        array = np.where(resting.reshape(-1, *[1] * (array.ndim - 1)), 0, array)
-    if not task.discrete:
-        if not np.isfinite(array).all():
-            raise InvalidAction(f"actions {array.tolist()} are not all finite")
-        return np.clip(array.astype(np.float64), -1.0, 1.0)
-    if ((array < 0) | (array >= count)).any():
-        raise InvalidAction(f"actions {array.tolist()} are not all from 0 to {count - 1}")
-    return array.astype(np.int64)
+    return task.actions.rows(actions, num_envs, resting)
 
 
 def parse_action(task: Task, action: Any) -> np.ndarray:
-    """One action of a single env as a row (1,) int64 or (1, A) float64, not clipped yet.
+    """One action of a single env as a row (1,) int64, or (1, A) float64 in [-1, 1].
 
     Raises:
         gymnasium.error.InvalidAction: naming the action, as the true env does.
     """
     if task.discrete:
-        count, number = len(task.system.discrete_actions), action
-        if isinstance(action, np.ndarray) and action.shape == () and action.dtype.kind in "iu":
-            number = int(action)
-        if isinstance(number, (int, np.integer)) and 0 <= int(number) < count:
-            return np.array([int(number)])
-        raise InvalidAction(
-            f"action {action!r} is not one of the {count} discrete actions: "
-            f"give an integer from 0 to {count - 1}"
-        )
-    size = task.system.action_size
-    try:
-        array = np.asarray(action, dtype=np.float64)
-    except (TypeError, ValueError):
-        array = np.empty(0)
-    if array.shape != (size,) or not np.isfinite(array).all():
-        raise InvalidAction(
-            f"action {action!r} must be {size} finite number(s), shape ({size},), in [-1, 1] "
-            "(beyond it, clipped)"
-        )
-    return array[None]
+        return np.array([task.actions.index(action)])
+    return np.array([task.actions.vector(action)])
 
 
 def controls_of(task: Task, actions: np.ndarray, params: Any) -> tuple[np.ndarray, ...]:
@@ -207,10 +169,7 @@ def judge(task: Task, states: np.ndarray, control: tuple[np.ndarray, ...], param
     with np.errstate(all="ignore"):
         rewards = system.reward(components, control, components, params, task.reward)
         events = {k: nothing | v for k, v in system.events(components, params).items()}
-        outside = nothing
-        for index, bound in enumerate(system.bounds(params)):
-            if index not in system.angles:
-                outside = outside | (np.abs(components[index]) > bound)
+        outside = ~(system.within_bounds(components, params) | nothing)
     terminated = nothing.copy()
     for happened in events.values():
         terminated |= happened

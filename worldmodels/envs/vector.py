@@ -15,6 +15,8 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from physgym.autoreset import AutoresetVectorEnv
+from physgym.observations import frames_per_second
+from physgym.starts import by_row
 from physgym.task import Task
 from worldmodels.envs import task as truth
 from worldmodels.envs.modality import Modality, StateModality
@@ -59,8 +61,8 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
     `info` holds what the true env's does (`energy` is the true energy of the predicted state), and
     `diverged`, and for an ensemble `uncertainty`. Of a model of pixels it holds `params` and
     `diverged`: nobody knows its state, nor which event ended an episode.
-    `reset(options={"state": ..., "params": ...})` starts every row there; a state (N, D) gives each
-    row its own.
+    `reset(options={"state": ..., "params": ...})` starts every row there; a state (N, D) and
+    parameters (N,), such as `info` holds them, give each row its own.
 
     Raises:
         ValueError: the model does not fit the env it names, or an argument contradicts it.
@@ -96,8 +98,7 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
         )
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f'render_mode={render_mode!r} is neither "rgb_array" nor None')
-        fps = max(1, round(1.0 / self.task.dt))
-        metadata = {**self.metadata, "render_fps": fps}
+        metadata = {**self.metadata, "render_fps": frames_per_second(self.task.dt)}
         super().__init__(num_envs, limit, autoreset_mode, metadata)
         self.render_mode = render_mode
         self.single_observation_space = self.task.observation_space
@@ -128,10 +129,10 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
 
     def start(self, rows: np.ndarray, options: Mapping[str, Any]) -> None:
         """Draw a beginning for each of `rows` and encode it."""
-        per_row = [_options_of(options, row, self.num_envs) for row in rows]
+        own = by_row(options, self.num_envs)
         drawn = [
-            self._starts.draw(self.generator(row), own)
-            for row, own in zip(rows.tolist(), per_row, strict=True)
+            self._starts.draw(self.generator(row), options if own is None else own[row])
+            for row in rows.tolist()
         ]
         self._params = self._params.copy()
         self._params[rows] = [start.params for start in drawn]
@@ -242,14 +243,3 @@ def _choose_starts(starts: str, dataset: Any, modality: Modality) -> Starts:
     if starts == "buffer":
         return modality.buffer_starts(dataset)
     raise ValueError(f'starts={starts!r} is neither "true" nor "buffer"')
-
-
-def _options_of(options: Mapping[str, Any], row: int, num_envs: int) -> dict[str, Any]:
-    """The options of one row: states (N, D) are dealt out."""
-    own = dict(options)
-    state = own.get("state")
-    if state is not None and np.ndim(state) == 2:
-        if len(state) != num_envs:
-            raise ValueError(f"options['state'] has {len(state)} rows for {num_envs} envs")
-        own["state"] = state[row]
-    return own

@@ -1,0 +1,151 @@
+"""`Equations`: what a system's own file writes down, its class attributes and its equations.
+
+Methods marked *equations* are written component by component with `+ - * /`, `abs`, comparisons
+joined by `& |`, and the names of `physgym.elementwise`, because they run on floats, arrays and
+tensors and are traced by `physgym.compile.program`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from physgym.primitives import Primitive
+from physgym.validation import MAX_STEP_SIZE
+
+
+class Equations(ABC):
+    """A controlled physical system: state (q, v), positions first, then velocities, in SI-like
+    units.
+    """
+
+    name: ClassVar[str]
+    env_id: ClassVar[str]
+    Params: ClassVar[Any]
+    """NamedTuple class of the parameters, with defaults."""
+    param_units: ClassVar[Mapping[str, str]]
+    ranges: ClassVar[Mapping[str, tuple[float, float]]]
+    """Where each parameter is drawn from, uniformly, when randomised."""
+    non_negative: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that may be zero; all others must be positive."""
+    state_names: ClassVar[tuple[str, ...]]
+    state_units: ClassVar[tuple[str, ...]]
+    angles: ClassVar[tuple[int, ...]] = ()
+    """Indices of state components that are angles [rad]."""
+    control_size: ClassVar[int]
+    discrete_actions: ClassVar[np.ndarray]
+    """(n, A): the continuous action that each discrete action stands for."""
+    action_names: ClassVar[tuple[str, ...]]
+    dt: ClassVar[float]
+    max_episode_steps: ClassVar[int]
+    default_integrator: ClassVar[str]
+    linear: ClassVar[bool] = False
+    """Whether the equation of motion is linear, so that integrator="exact" exists."""
+    adaptive: ClassVar[bool] = False
+    """Whether the sub-step depends on the state (see `max_step`)."""
+    starts: ClassVar[tuple[str, ...]] = ("default",)
+    reward_threshold: ClassVar[float]
+    error_scale: ClassVar[float]
+    view: ClassVar[float]
+    """Half the width of the picture [world units]."""
+    keys: ClassVar[Mapping[str, int]] = {}
+    """Keyboard keys and the discrete actions they stand for."""
+
+    @property
+    def state_size(self) -> int:
+        """D, the number of state components (even)."""
+        return len(self.state_names)
+
+    @property
+    def action_size(self) -> int:
+        """A, the size of a continuous action."""
+        return int(self.discrete_actions.shape[1])
+
+    # -- equations, written by each system ---------------------------------------------------------
+
+    @abstractmethod
+    def acceleration(self, q: Any, u: Any, p: Any) -> Any:
+        """Equations: dv/dt at positions `q` under control `u`, without damping."""
+
+    def damping_rate(self, p: Any) -> Any:
+        """Equations: the rate gamma [1/s] of linear damping, dv/dt = acceleration - gamma v."""
+        return 0.0
+
+    @abstractmethod
+    def control_of(self, action: Any, p: Any) -> Any:
+        """Equations: the physical control that an action in [-1, 1]^A stands for."""
+
+    @abstractmethod
+    def energy_of(self, state: Any, p: Any) -> Any:
+        """Equations: total energy [J], potential energy zero at rest or at infinity."""
+
+    @abstractmethod
+    def power_of(self, state: Any, u: Any, p: Any) -> Any:
+        """Equations: power that the control puts in [W]."""
+
+    def dissipation_of(self, state: Any, p: Any) -> Any:
+        """Equations: power that damping takes out [W], >= 0."""
+        return 0.0 * state[0]
+
+    @abstractmethod
+    def squared_error(self, state: Any, u: Any, p: Any) -> Any:
+        """Equations: squared distance from the goal."""
+
+    def dense_reward(self, state: Any, u: Any, p: Any) -> Any:
+        """Equations: reward in [0, 1] of the state reached."""
+        return 1.0 / (1.0 + self.squared_error(state, u, p) / (self.error_scale * self.error_scale))
+
+    def collision(self, state: Any, p: Any) -> Any:
+        """Equations: whether bodies have hit each other; the motion stops there. False where
+        nothing can.
+        """
+        return False
+
+    def events_of(self, state: Any, p: Any) -> dict[str, Any]:
+        """Equations: what ends an episode, by name (each becomes a key of `info`)."""
+        return {}
+
+    @abstractmethod
+    def bounds(self, p: Any) -> tuple[Any, ...]:
+        """Equations: the largest |component| of an observation; a state beyond it is truncated with
+        a flag.
+        """
+
+    def max_step(self, state: Any, p: Any) -> Any:
+        """Equations: longest accurate sub-step [s]; of the parameters alone unless `adaptive`."""
+        return MAX_STEP_SIZE
+
+    def max_exact_step(self, p: Any) -> Any:
+        """Equations: longest step [s] over which `exact_step` is exact to rounding."""
+        return MAX_STEP_SIZE
+
+    def exact_step(self, state: Any, u: Any, p: Any, h: Any) -> Any:
+        """Equations: the exact flow of a linear system over `h` [s]."""
+        raise ValueError(
+            f'integrator="exact" needs a linear equation of motion, which {self.name} has not'
+        )
+
+    # -- what each system draws, samples and does by hand ------------------------------------------
+
+    @abstractmethod
+    def draw_start(self, rng: np.random.Generator, start: str | None) -> Any:
+        """Draw the random numbers (K,) of one start; parameters play no part in it."""
+
+    @abstractmethod
+    def start_of(self, draws: tuple[Any, ...], p: Any, start: str | None) -> tuple[Any, ...]:
+        """The start state that `draws` (K components) stand for: written as equations are, for
+        floats and rows, though it may branch on `start`.
+        """
+
+    @abstractmethod
+    def scene(self, state: Any, control: Any, params: Any, detail: bool) -> list[Primitive]:
+        """The picture of a state (floats); `detail` adds what helps people: goal, tracks, flame or
+        torque arrow.
+        """
+
+    @abstractmethod
+    def controller(self, state: np.ndarray, params: Any, step: int) -> np.ndarray:
+        """Hand-written baseline: discrete actions (B,) for states (B, D) at time step `step`."""

@@ -1,0 +1,110 @@
+"""Where episodes start: parameters and states drawn, one at a time or for many rows at once.
+
+Each row draws from a generator of its own, exactly what a single env would draw: uniform numbers
+first, which `System.start_of` turns into states of all rows together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from physgym.elementwise import where
+
+if TYPE_CHECKING:
+    from physgym.system import System
+
+MOST_DRAWS = 100_000
+"""Draws of one start after which it is given up."""
+PROBES = 1000
+"""Draws that must contain a start when an env is made: beyond it an episode would wait for one."""
+
+Ranges = Mapping[str, tuple[float, float]]
+
+
+def can_start(system: System, state: tuple[Any, ...], params: Any) -> Any:
+    """Whether an episode may start at `state` (components): inside the bounds and at no end."""
+    good = system.within_bounds(state, params)
+    for happened in system.events_of(state, params).values():
+        good = good & where(happened, False, True)
+    return good
+
+
+def sample_params(rng: np.random.Generator, ranges: Ranges, base: Any) -> Any:
+    """`base` with the parameters of `ranges` drawn uniformly, in the order of its fields."""
+    names = [name for name in base._fields if name in ranges]
+    return base._replace(
+        **{n: _between(*ranges[n], u) for n, u in zip(names, _uniform(rng, names), strict=True)}
+    )
+
+
+def sample_params_rows(
+    rngs: Sequence[np.random.Generator], ranges: Ranges, base: Any
+) -> dict[str, np.ndarray]:
+    """What `sample_params` draws from each of `rngs`: (N,) values of the parameters in `ranges`."""
+    names = [name for name in base._fields if name in ranges]
+    columns = np.array([rng.random(len(names)) for rng in rngs]).T
+    return {n: _between(*ranges[n], u) for n, u in zip(names, columns, strict=True)}
+
+
+def _uniform(rng: np.random.Generator, names: list[str]) -> list[float]:
+    return rng.random(len(names)).tolist() if names else []
+
+
+def _between(low: float, high: float, u: Any) -> Any:
+    return low + (high - low) * u
+
+
+def sample_state(
+    system: System, rng: np.random.Generator, params: Any, start: str | None
+) -> tuple[float, ...]:
+    """A start of one episode, as floats; see `System.sample_state`."""
+    for _ in range(MOST_DRAWS):
+        draws = system.draw_start(rng, start)
+        state = system.start_of(tuple(map(float, draws)), params, start)
+        if can_start(system, state, params):
+            return tuple(map(float, state))
+    raise _no_start(system, params, MOST_DRAWS)
+
+
+def sample_states(
+    system: System, rngs: Sequence[np.random.Generator], params: Any, start: str | None
+) -> np.ndarray:
+    """Starts (D, N), row i the one that `sample_state` draws from `rngs[i]` with its parameters
+    (`params`: floats, or rows).
+    """
+    with np.errstate(all="ignore"):
+        draws = np.array([system.draw_start(rng, start) for rng in rngs], dtype=np.float64)
+        state = system.start_of(tuple(np.ascontiguousarray(draws.T)), params, start)
+        good = np.broadcast_to(can_start(system, state, params), len(rngs))
+    states = np.array(np.broadcast_arrays(*state))
+    for row in np.flatnonzero(~good).tolist():
+        mine = params._make(x if isinstance(x, float) else float(x[row]) for x in params)
+        states[:, row] = sample_state(system, rngs[row], mine, start)
+    return states
+
+
+def check_startable(system: System, corners: Any, start: str | None) -> None:
+    """ValueError where, at some row of the parameters `corners`, hardly any draw is a start."""
+    rng = np.random.default_rng(0)
+    missing = np.ones(len(corners[0]), dtype=bool)
+    for _ in range(PROBES):
+        draws = tuple(map(float, system.draw_start(rng, start)))
+        with np.errstate(all="ignore"):
+            # One draw in every row: floats alone would raise where rows read infinity.
+            state = system.start_of(tuple(np.full(len(missing), z) for z in draws), corners, start)
+            missing &= ~np.broadcast_to(can_start(system, state, corners), len(missing))
+        if not missing.any():
+            return
+    row = int(np.flatnonzero(missing)[0])
+    raise _no_start(system, corners._make(float(x[row]) for x in corners), PROBES)
+
+
+def _no_start(system: System, params: Any, draws: int) -> ValueError:
+    return ValueError(
+        f"{system.name} finds no start in {draws} draws with parameters {params._asdict()}: each "
+        "lies beyond the bounds or is already an end of the episode. Take parameters that leave "
+        "room for the starts that `Starting State` of the system describes"
+    )

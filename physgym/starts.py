@@ -1,0 +1,165 @@
+"""Where the episodes of an env start: the options of `reset`, checked, and the draws they leave."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from physgym import sampling, validation
+
+if TYPE_CHECKING:
+    from physgym.system import System
+
+RESET_OPTIONS = ("state", "params", "randomize")
+
+
+class Starts(NamedTuple):
+    """The starts of one system: what is drawn, and what is given."""
+
+    system: System
+    kind: str
+    """One of `System.starts`."""
+    base: Any
+    """`Params` of what is neither drawn nor given."""
+    ranges: dict[str, tuple[float, float]]
+    """What is drawn first, uniformly."""
+    given: dict[str, float]
+    """Parameters that are set after the draw."""
+    state: Any = None
+    """The state to start at; None draws one."""
+
+    def draw(self, rng: np.random.Generator) -> tuple[tuple[float, ...], Any]:
+        """(state, params) of one episode, as floats. Raises ValueError for a state that is no
+        start with these parameters.
+        """
+        params = self.base
+        if self.ranges:
+            params = sampling.sample_params(rng, self.ranges, params)
+        if self.given:
+            params = params._replace(**self.given)
+        if self.state is not None:
+            return validation.check_state(self.system, self.state, params), params
+        return sampling.sample_state(self.system, rng, params, self.kind), params
+
+    def draw_rows(self, rngs: Sequence[np.random.Generator]) -> tuple[np.ndarray, np.ndarray]:
+        """States (D, N) and parameters (P, N): row i is what `draw(rngs[i])` says, to the bit."""
+        drawn: dict[str, Any] = {}
+        if self.ranges:
+            drawn = sampling.sample_params_rows(rngs, self.ranges, self.base)
+        params = self.base._replace(**{**drawn, **self.given})
+        table = np.array([np.broadcast_to(x, len(rngs)) for x in params])
+        if self.state is None:
+            return sampling.sample_states(self.system, rngs, params, self.kind), table
+        states = [
+            validation.check_state(self.system, self.state, params._make(row))
+            for row in table.T.tolist()
+        ]
+        return np.array(states).T, table
+
+    def corners(self) -> Any:
+        """Parameters as rows: all combinations of the ends of what may be drawn."""
+        ends: dict[str, Any] = {n: (x,) for n, x in self.base._asdict().items()}
+        ends |= self.ranges | {n: (x,) for n, x in self.given.items()}
+        grids = np.meshgrid(*(np.unique(e) for e in ends.values()), indexing="ij")
+        return self.base._make(g.ravel() for g in grids)
+
+
+def decide(starts: Starts, options: Mapping[str, Any]) -> Starts:
+    """`starts` as the options of a reset change them; ValueError names a bad option."""
+    if not isinstance(options, Mapping):
+        raise ValueError(f"options={options!r} must be a dict of {', '.join(RESET_OPTIONS)}")
+    unknown = sorted(str(name) for name in options if name not in RESET_OPTIONS)
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], RESET_OPTIONS, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(
+            f"unknown reset option {unknown[0]!r}; {hint}choose of {', '.join(RESET_OPTIONS)}"
+        )
+    if "randomize" in options:
+        ranges = validation.check_ranges(starts.system, options["randomize"])
+        starts = starts._replace(ranges=ranges)
+    if options.get("params") is not None:
+        params = options["params"]
+        if isinstance(params, Mapping):
+            params = {name: _plain(value) for name, value in params.items()}
+        values = validation.check_params(starts.system, params)._asdict()
+        starts = starts._replace(given={name: values[name] for name in params})
+    return starts._replace(state=_plain(options.get("state")))
+
+
+def by_row(options: Mapping[str, Any], num_envs: int) -> list[dict[str, Any]] | None:
+    """The options of every row, where they differ between rows: those with a state (N, D) or
+    parameters (N,), such as the `info` of a vector env holds them. None where all rows share them.
+
+    A mask of `info`, `_key` (N,), may stand beside its key: rows it leaves out are not given it.
+
+    Raises:
+        ValueError: a batch of another size than `num_envs`.
+    """
+    if not isinstance(options, Mapping):
+        return None
+    batches = dict(_batches(options, num_envs))
+    if not batches:
+        return None
+    return [dict(_row(options, batches, row)) for row in range(num_envs)]
+
+
+def _batches(options: Mapping[str, Any], num_envs: int) -> Iterator[tuple[str, Any]]:
+    """(name, (N, ...) values) of each option given by row; parameters are named "params/mass"."""
+    for name, value in options.items():
+        if name == "params" and isinstance(value, Mapping):
+            for field, values in value.items():
+                yield from _batch(f"params/{field}", values, 1, num_envs)
+        elif name in ("state", "_state", "_params"):
+            yield from _batch(name, value, 2 if name == "state" else 1, num_envs)
+
+
+def _batch(name: str, value: Any, ndim: int, num_envs: int) -> Iterator[tuple[str, np.ndarray]]:
+    if value is None or isinstance(value, (str, bytes, Mapping)):
+        return
+    try:
+        array = np.asarray(_plain(value))
+    except Exception:  # ragged: the check of a single value says what is wrong
+        return
+    if array.ndim == ndim and len(array) != num_envs:
+        keys = "".join(f"[{key!r}]" for key in name.split("/"))
+        raise ValueError(f"options{keys} has {len(array)} rows for num_envs={num_envs}")
+    if array.ndim == ndim:
+        yield name, array
+
+
+def _plain(value: Any) -> Any:
+    """A tensor as NumPy can read it; anything else as it is."""
+    return value.detach().cpu() if hasattr(value, "detach") else value
+
+
+def _row(
+    options: Mapping[str, Any], batches: Mapping[str, np.ndarray], row: int
+) -> Iterator[tuple[str, Any]]:
+    for name, value in options.items():
+        if name.startswith("_") and name[1:] in options:
+            continue
+        if not _has(batches, f"_{name}", row):
+            continue
+        if name == "params" and isinstance(value, Mapping):
+            yield name, dict(_params_row(value, batches, row))
+        else:
+            yield name, batches[name][row] if name in batches else value
+
+
+def _params_row(
+    params: Mapping[str, Any], batches: Mapping[str, np.ndarray], row: int
+) -> Iterator[tuple[str, Any]]:
+    for field, value in params.items():
+        if field.startswith("_") and field[1:] in params:
+            continue
+        if _has(batches, f"params/_{field}", row):
+            key = f"params/{field}"
+            yield field, batches[key][row] if key in batches else value
+
+
+def _has(batches: Mapping[str, np.ndarray], mask: str, row: int) -> bool:
+    return mask not in batches or bool(batches[mask][row])
