@@ -11,7 +11,6 @@ with the components on the last axis, and answer in kind.
 from __future__ import annotations
 
 import difflib
-import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from physgym.compile.cache import once
 from physgym.compile.program import Program, substeps_for
 from physgym.elementwise import where, wrap
 from physgym.integrators import ORDERS
@@ -459,7 +459,7 @@ def _finite_float(value: Any) -> float | None:
     return number if math.isfinite(number) and not isinstance(value, str) else None
 
 
-@functools.cache
+@once
 def _program(system: System, integrator: str, adaptive: bool, reward: str) -> Program:
     return Program(system, integrator, adaptive, reward)
 
