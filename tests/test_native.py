@@ -20,7 +20,7 @@ from physgym.task import Task
 
 pytest.importorskip("llvmlite")
 
-from physgym.compile import cache, native  # noqa: E402
+from physgym.compile import cache, native
 
 THREADS = """
 import sys, threading
@@ -75,21 +75,20 @@ def test_a_program_is_compiled_once_whoever_asks() -> None:
 def test_code_lives_as_long_as_who_can_call_it(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[str] = []
     program = fresh_program()
-    compiled = native._compile.__wrapped__(program)  # type: ignore[attr-defined]  # past the cache
-    engine = compiled.rows.engine
+    made: Any = native._compile
+    holder = [made.__wrapped__(program)]  # past the cache, which would keep it for ever
 
     class Owner:
-        def __init__(self, engine: Any) -> None:
-            self.engine = engine
+        engine = holder[0].rows.engine
 
         def __del__(self) -> None:
             closed.append("engine")
 
-    compiled.rows.engine = Owner(engine)
-    monkeypatch.setattr(native, "_compile", lambda program: compiled)
+    holder[0].rows.engine = Owner()
+    monkeypatch.setattr(native, "_compile", lambda program: holder[0])
     step = native.NativeStep(program) if kind == "floats" else native.NativeRows(program)
     monkeypatch.undo()
-    del compiled, engine
+    holder.clear()
     gc.collect()
     assert not closed, "the step can still be called"
     del step
@@ -165,9 +164,7 @@ def _refuse(error: Exception) -> Any:
 @pytest.mark.parametrize(
     "break_it", [_no_library, _broken_llvmlite, _unimportable_llvmlite, _llvm_error]
 )
-def test_python_takes_over_with_one_warning(
-    break_it: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_python_takes_over_with_one_warning(break_it: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [_steps(PhysicsEnv("spaceship")), _rows(PhysicsVectorEnv("spaceship", 3))]
     monkeypatch.setattr(native, "_warned", False)
     monkeypatch.setattr("physgym.system._program", lambda *spec: fresh_program())
