@@ -15,6 +15,7 @@ from physgym.autoreset import AutoresetVectorEnv
 from physgym.elementwise import wrap
 from physgym.env import RENDER_SIZE
 from physgym.task import Task, check_names
+from physgym.threads import use_torch
 
 BACKENDS = ("numpy", "torch")
 
@@ -348,4 +349,5 @@ def _import_torch() -> Any:
         raise gymnasium.error.DependencyNotInstalled(
             'backend="torch" needs PyTorch: pip install torch'
         ) from reason
+    use_torch()
     return torch

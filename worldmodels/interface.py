@@ -13,6 +13,10 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from physgym import threads
+
+threads.use_torch()
+
 
 @dataclass(frozen=True)
 class Spec:
