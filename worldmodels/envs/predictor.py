@@ -127,6 +127,11 @@ class Predictor:
         except _DIVERGENCES as error:
             if isinstance(error, (DivergenceError, ArithmeticError, AssertionError)):
                 return
+            if modality.float_type is not torch.float32:
+                raise ValueError(
+                    f"the model cannot be stepped in {modality.float_type} ({error}): "
+                    "use it in float32, model.float()"
+                ) from error
             raise ValueError(f"the model does not fit its spec {spec}: {error}") from error
         wanted = (2, *modality.shape)
         if decoded.shape != wanted:
