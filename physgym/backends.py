@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 
 from physgym.observations import clip
+from physgym.threads import use_torch
 
 BACKENDS = ("numpy", "torch")
 
@@ -179,4 +180,5 @@ def import_torch() -> Any:
         raise gymnasium.error.DependencyNotInstalled(
             'backend="torch" needs PyTorch: pip install torch'
         ) from reason
+    use_torch()
     return torch

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from physgym import validation
+from physgym.compile.cache import once
 from physgym.compile.program import Program, substeps_for
 from physgym.packing import components, like
 
@@ -94,6 +94,6 @@ def _longest(system: System, integrator: str, params: Any) -> float:
     return float(shortest) if shortest > 0.0 else 0.0
 
 
-@functools.cache
+@once
 def _program(system: System, integrator: str, adaptive: bool, reward: str) -> Program:
     return Program(system, integrator, adaptive, reward)

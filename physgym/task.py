@@ -137,18 +137,11 @@ class Task:
         `physgym.compile.native` can.
         """
         if self.program is not None:
+            if kind == "tensors" or (kind == "floats" and not self.program.adaptive):
+                return self.program.function(kind)
             from physgym.compile import native
 
-            if kind == "tensors" or not native.available():
-                return self.program.function(kind)
-            cheap = kind == "floats" and not self.program.adaptive
-            if cheap:
-                return self.program.function(kind)
-            return (
-                native.NativeStep(self.program)
-                if kind == "floats"
-                else native.NativeRows(self.program)
-            )
+            return native.transition(self.program, kind)
         from physgym.reference import transition
 
         return transition(self.system, self.reward)

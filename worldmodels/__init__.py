@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from physgym import threads as _threads  # noqa: F401  # from now on it knows of forks
 from worldmodels.registration import register as _register
 
 _HOME = {

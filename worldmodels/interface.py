@@ -13,6 +13,10 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from physgym import threads
+
+threads.use_torch()
+
 MEDIA = ("states", "pixels")
 """What a model can see of an env; the folders of ``evaluation`` and the viewers of ``films`` have these names."""
 

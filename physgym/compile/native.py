@@ -3,22 +3,32 @@
 The same graph that `physgym.compile.program` prints as Python becomes one function that takes rows over a
 whole environment step. Operations keep their order and are never fused, sines come from the C
 library that Python uses, so results are the same to the bit; only the time differs. Compiling takes
-some tens of milliseconds, once a process.
+some tens of milliseconds, once a process. Where it fails, the Python functions take over, with one
+warning a process.
+
+An address in machine code is worth nothing without the memory it points into: functions own the
+engine that holds their code, pointers own their arrays. Threads may therefore make, step and drop
+envs as they like, and a step that is interrupted leaves its arrays to the threads still at work.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ctypes.util
 import functools
+import importlib.util
 import itertools
 import os
+import sys
+import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from physgym.compile.cache import once
 from physgym.compile.emitter import assembly
 from physgym.compile.program import Program
 
@@ -28,15 +38,50 @@ LANES = 4
 """Rows side by side in a vector register, where all rows take the same sub-steps."""
 
 
+_warned = False
+
+
 def available() -> bool:
     """Whether llvmlite is installed and the environment variable PHYSGYM_NATIVE is not 0."""
     if os.environ.get("PHYSGYM_NATIVE", "1") == "0":
         return False
+    if sys.modules.get("llvmlite") is not None:
+        return True
+    return importlib.util.find_spec("llvmlite") is not None
+
+
+def transition(program: Program, kind: str) -> Callable[..., tuple[Any, ...]]:
+    """`program.function(kind)` for "floats" or "arrays", as machine code where that can be had."""
+    if not available():
+        return program.function(kind)
+    failure = _attempt(program)
+    if failure is not None:
+        _warn(failure)
+        return program.function(kind)
+    return NativeStep(program) if kind == "floats" else NativeRows(program)
+
+
+@once
+def _attempt(program: Program) -> Exception | None:
+    """Compile `program`; what kept it from that is remembered, not tried again."""
     try:
-        import llvmlite.binding  # noqa: F401
-    except ImportError:
-        return False
-    return True
+        _compile(program)
+    except Exception as reason:  # whatever llvmlite, LLVM or the C library may raise
+        return reason
+    return None
+
+
+def _warn(reason: Exception) -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(
+            f"PhysGym cannot compile to machine code here ({type(reason).__name__}: {reason}). Its "
+            "Python functions take over: same results, slower steps. Repair llvmlite (pip install "
+            "--force-reinstall llvmlite), or set PHYSGYM_NATIVE=0 to stop trying.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 class _Compiled(NamedTuple):
@@ -44,8 +89,6 @@ class _Compiled(NamedTuple):
 
     rows: Callable[..., None]
     lanes: Callable[..., None] | None
-    engine: Any
-    """What must stay alive beside them."""
 
     def over(self, first: int, last: int, shared: tuple[Any, ...]) -> None:
         """Step the rows from `first` to `last`."""
@@ -57,7 +100,7 @@ class _Compiled(NamedTuple):
             self.rows(ctypes.c_int64(middle), ctypes.c_int64(last), *shared)
 
 
-@functools.cache
+@once
 def _compile(program: Program) -> _Compiled:
     """The machine code of `program`."""
     import llvmlite.binding as llvm
@@ -78,11 +121,19 @@ def _compile(program: Program) -> _Compiled:
     builder.getModulePassManager().run(module, builder)
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
+    rows = _function(engine, "rows")
+    return _Compiled(rows, None if program.adaptive else _function(engine, "lanes"))
+
+
+def _function(engine: Any, name: str) -> Callable[..., None]:
+    """The compiled function `name`, which keeps its `engine` alive for as long as itself."""
+    address = engine.get_function_address(name)
+    if not address:
+        raise OSError(f"LLVM gave no address for {name!r}")
     # Without argtypes, ctypes passes the ready-made instances of its callers straight on.
-    kind = ctypes.CFUNCTYPE(None)
-    rows = kind(engine.get_function_address("rows"))
-    lanes = None if program.adaptive else kind(engine.get_function_address("lanes"))
-    return _Compiled(rows, lanes, engine)
+    function: Any = ctypes.CFUNCTYPE(None)(address)
+    function.engine = engine
+    return function
 
 
 class NativeStep:
@@ -163,21 +214,27 @@ class NativeRows:
 
 
 def _pointer(array: np.ndarray) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)
+    pointer: Any = ctypes.c_void_p(array.ctypes.data)
+    pointer.array = array  # alive as long as the pointer, in whichever thread that is
+    return pointer
 
 
 def _spread(compiled: _Compiled, count: int, shared: tuple[Any, ...]) -> None:
     """Step all rows, in pieces on several threads where there are many (ctypes frees the GIL)."""
-    pieces = min(_cores(), count // ROWS_PER_THREAD)
-    if pieces < 2:
-        compiled.over(0, count, shared)
-        return
+    pieces = max(1, min(_cores(), count // ROWS_PER_THREAD))
     edges = [count * i // pieces for i in range(pieces + 1)]
-    pool = _pool(os.getpid())
-    waiting = [pool.submit(compiled.over, a, b, shared) for a, b in itertools.pairwise(edges[1:])]
+    waiting: list[Future[None]] = []
+    if pieces > 1:
+        # Refused where the process is ending or has no thread left; this thread then does it all.
+        with contextlib.suppress(RuntimeError):
+            pool = _pool(os.getpid())
+            for a, b in itertools.pairwise(edges[1:]):
+                waiting.append(pool.submit(compiled.over, a, b, shared))
     compiled.over(0, edges[1], shared)
     for piece in waiting:
         piece.result()
+    if len(waiting) < pieces - 1:
+        compiled.over(edges[1 + len(waiting)], count, shared)
 
 
 def _cores() -> int:

@@ -12,6 +12,8 @@ from worldmodels.configs.training import ADAPTIVE, FlowConfig
 from worldmodels.interface import DivergenceError
 
 VectorField = Callable[[Tensor], Tensor]
+MAX_STEPS = 1000
+"""Attempts at a step that an adaptive method has for one control step, rejected ones included."""
 
 
 def time_step(dt: Tensor | float, like: Tensor) -> Tensor | float:
@@ -81,20 +83,46 @@ def implicit_midpoint(derivative: VectorField, z: Tensor, h: Tensor | float) -> 
 
 
 def _adaptive(config: FlowConfig, derivative: VectorField, z: Tensor, dt: Tensor | float) -> Tensor:
-    from torchdiffeq import odeint
+    with torch.inference_mode(False):  # its tables, made on import, must serve gradients later
+        from torchdiffeq import odeint
 
     scale = time_step(dt, z)  # time runs from 0 to 1, so that rows may differ in dt
     times = torch.tensor([0.0, 1.0], dtype=z.dtype, device=z.device)
     try:
         states = odeint(
-            lambda t, state: scale * derivative(state),
+            _Watched(config.integrator, lambda state: scale * derivative(state)),
             z,
             times,
             method=config.integrator,
             rtol=config.rtol,
             atol=config.atol,
-            options={"max_num_steps": 1000},
         )
     except AssertionError as error:
         raise DivergenceError(f"{config.integrator} could not go on: {error}") from error
     return states[-1]
+
+
+class _Watched:
+    """dz/dt for torchdiffeq, which stops it by ``assert``: not at all under ``python -O``.
+
+    torchdiffeq calls ``callback_step`` before each attempt at a step.
+    """
+
+    def __init__(self, integrator: str, derivative: VectorField) -> None:
+        self.integrator, self.derivative, self.steps = integrator, derivative, 0
+
+    def __call__(self, time: Tensor, state: Tensor) -> Tensor:
+        return self.derivative(state)
+
+    def callback_step(self, time: Tensor, state: Tensor, step: Tensor) -> None:
+        """Raise ``DivergenceError`` where there is no use in another step."""
+        if self.steps >= MAX_STEPS:
+            self._give_up(f"{MAX_STEPS} steps were not enough")
+        self.steps += 1
+        if not bool(time + step > time):
+            self._give_up("its steps became too short to move")
+        if not bool(torch.isfinite(state).all()):
+            self._give_up("the state is not finite")
+
+    def _give_up(self, reason: str) -> None:
+        raise DivergenceError(f"{self.integrator} could not go on: {reason}")

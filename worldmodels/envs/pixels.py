@@ -47,7 +47,9 @@ class PixelModality(Modality):
         return self.visual.encode(frames, self.tensor(params), self.actions(actions))
 
     def decode(self, latent: Latent) -> Decoded:
-        pictures = self.model.decode(latent)
+        pictures = self.model.decode(
+            latent
+        ).float()  # halves have no room for sums, or for 256 levels
         largest = latent.z.abs().flatten(1).amax(1)
         # One sum is finite where all its parts are, and takes a fraction of the time.
         sound = pictures.sum((1, 2, 3)).isfinite() & largest.isfinite() & (largest <= self._limit)

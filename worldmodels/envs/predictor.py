@@ -8,7 +8,7 @@ ensemble may disagree before it is better not trusted.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from worldmodels.envs.modality import Decoded, Modality
 from worldmodels.envs.starts import Start
+from worldmodels.imagination import map_tensors, small_batch, step_rows
 from worldmodels.interface import DivergenceError, WorldModel
 
 
@@ -58,15 +59,15 @@ class Predictor:
         """Encode K `starts` with `params` (K, P) into `rows` (K,), memory included."""
         context = np.stack([start.context for start in starts])
         actions = np.stack([start.actions for start in starts])
-        with torch.inference_mode():
+        with torch.inference_mode(), small_batch(self.model, len(rows)):
             fresh = self.modality.encode(context, actions, params)
             if self.latent is None:
                 index = np.zeros(self.num_rows, dtype=np.int64)
                 index[rows] = np.arange(len(rows))
-                self.latent = _map(lambda new: new[self._index(index)], fresh)
+                self.latent = map_tensors(lambda new: new[self._index(index)], fresh)
             else:
                 at = self._index(rows)
-                self.latent = _map(lambda old, new: _put(old, at, new), self.latent, fresh)
+                self.latent = map_tensors(lambda old, new: _put(old, at, new), self.latent, fresh)
         self.shown = self.shown.copy()
         self.shown[rows] = context[:, -1]
 
@@ -74,37 +75,23 @@ class Predictor:
         """Move every row one control step under `actions` (N,) int64 or (N, A)."""
         if self.model.training:
             self.model.eval()
-        with torch.inference_mode():
-            latent, raised = self._advance(self.modality.actions(actions))
+        with torch.inference_mode(), small_batch(self.model, self.num_rows):
+            parsed = self.modality.actions(actions)
+            latent, lost, error = step_rows(
+                self.model.step, self.latent, parsed, self.dt, _DIVERGENCES
+            )
+            if error is not None:
+                self._warn(error)
             shown, sound = self._decode(latent)
-            diverged = raised | ~sound
+            diverged = lost | ~sound
             uncertainty = self._uncertainty(latent)
             if diverged.any():
-                lost = diverged.reshape(-1, *[1] * (shown.ndim - 1))
-                shown = np.where(lost, self.shown, shown)
+                known = ~diverged.reshape(-1, *[1] * (shown.ndim - 1))
+                shown = np.where(known, shown, self.shown)
                 keep = torch.as_tensor(~diverged, device=self.modality.device)
-                latent = _map(lambda new, old: _choose(keep, new, old), latent, self.latent)
+                latent = map_tensors(lambda new, old: _choose(keep, new, old), latent, self.latent)
         self.latent, self.shown = latent, shown
         return Prediction(diverged, uncertainty)
-
-    def _advance(self, actions: Tensor) -> tuple[Any, np.ndarray]:
-        """The next latents, and which rows the model raised for (those keep their latent)."""
-        raised = np.zeros(self.num_rows, dtype=np.bool_)
-        try:
-            return self.model.step(self.latent, actions, self.dt), raised
-        except _DIVERGENCES as error:
-            self._warn(error)
-        latent = _map(torch.clone, self.latent)
-        for row in range(self.num_rows):
-            at = slice(row, row + 1)
-            try:
-                alone = _map(lambda x, at=at: x[at], self.latent)
-                moved = self.model.step(alone, actions[at], self.dt)
-            except _DIVERGENCES:
-                raised[row] = True
-            else:
-                latent = _map(lambda old, new, at=at: _put(old, at, new), latent, moved)
-        return latent, raised
 
     def _decode(self, latent: Any) -> Decoded:
         try:
@@ -140,6 +127,11 @@ class Predictor:
         except _DIVERGENCES as error:
             if isinstance(error, (DivergenceError, ArithmeticError, AssertionError)):
                 return
+            if modality.float_type is not torch.float32:
+                raise ValueError(
+                    f"the model cannot be stepped in {modality.float_type} ({error}): "
+                    "use it in float32, model.float()"
+                ) from error
             raise ValueError(f"the model does not fit its spec {spec}: {error}") from error
         wanted = (2, *modality.shape)
         if decoded.shape != wanted:
@@ -199,20 +191,9 @@ def calibrate_uncertainty(
     return float(np.quantile(np.nan_to_num(np.concatenate(seen), nan=np.inf), quantile))
 
 
-# torchdiffeq reports a failed solve by AssertionError, torch by RuntimeError.
+# What a model may raise where it cannot go on: solvers of others report by AssertionError, torch by
+# RuntimeError.
 _DIVERGENCES = (AssertionError, ArithmeticError, RuntimeError, ValueError)
-
-
-def _map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
-    """`function` over the tensors of nested tuples, NamedTuples and dicts; None stays None."""
-    if tree is None:
-        return None
-    if isinstance(tree, Tensor):
-        return function(tree, *others)
-    if isinstance(tree, dict):
-        return {k: _map(function, tree[k], *(other[k] for other in others)) for k in tree}
-    parts = [_map(function, *leaves) for leaves in zip(tree, *others, strict=True)]
-    return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
 
 
 def _put(old: Tensor, at: Any, new: Tensor) -> Tensor:

@@ -128,7 +128,7 @@ def prediction_limit(model: WorldModel, task: Task, factor: float) -> np.ndarray
         raise ValueError(f"divergence_factor={factor!r} must be more than 0")
     bounds = np.array([float(bound) for bound in task.system.bounds(task.limit)])
     reach = getattr(model, "reach", None)
-    recorded = bounds if reach is None else reach.detach().cpu().numpy().astype(np.float64)
+    recorded = bounds if reach is None else reach.detach().double().cpu().numpy()
     limit = factor * np.where(np.isfinite(recorded), recorded, bounds)
     limit[list(task.system.angles)] = LARGEST_ANGLE
     return limit

@@ -13,8 +13,7 @@ from worldmodels.evaluation.plots import MODEL_COLORS, STYLE, TRUTH
 from worldmodels.evaluation.problems import part, without_action
 from worldmodels.films.mosaics import figure_at
 from worldmodels.films.scenes import Scenes
-from worldmodels.imagination import device_of, evaluating, read
-from worldmodels.interface import DivergenceError
+from worldmodels.imagination import device_of, evaluating, placed, read, unroll
 
 SHOWN = 3
 """Scenes in a picture."""
@@ -90,22 +89,17 @@ def _draw(
 def learned_energy(model: Any, scenes: Scenes, actions: np.ndarray, dt: float) -> np.ndarray:
     """H (E, T+1) along the model's rollout of ``actions`` (E, T[, A]) after the scenes' contexts.
 
-    Behind a solver's failure it is NaN.
+    Where a solver cannot go on, the rest of that row is NaN.
     """
     many = model.context_frames
-    values = np.full((len(actions), actions.shape[1] + 1), np.nan)
     with evaluating(model):
         before = scenes.problems.actions[:, : many - 1]
         latent = read(model, scenes.frames[:, :many], before, scenes.told(model))
         told = torch.as_tensor(actions, device=device_of(model))
-        for step in range(values.shape[1]):
-            values[:, step] = model.energy(latent).cpu().double().numpy()
-            if step < actions.shape[1]:
-                try:
-                    latent = model.step(latent, told[:, step], dt)
-                except DivergenceError:
-                    break
-    return values
+        values = [model.energy(latent)]
+        for moved, going in unroll(model.step, latent, told, dt):
+            values.append(placed(model.energy(moved), going, len(told)))
+        return torch.stack(values, 1).cpu().double().numpy()
 
 
 def affine_fit(values: np.ndarray, target: np.ndarray) -> tuple[float, float, float]:

@@ -15,14 +15,17 @@ from worldmodels.models.states import StateWorldModel
 def build(spec: Spec | Mapping[str, Any], name: str, config: Any) -> Any:
     """World model of a spec, the name of a model and its config, as objects or as saved.
 
-    Weights are drawn from torch's global generator. Raises ``ValueError`` for values that do not fit.
+    Weights are float32, whatever torch's default is, and drawn from its global generator. Raises
+    ``ValueError`` for values that do not fit.
     """
     spec = spec if isinstance(spec, Spec) else Spec.from_dict(dict(spec))
     config = model_from_dict(name, dict(config)) if isinstance(config, Mapping) else config
     if config.name != name:
         raise ValueError(f"a config of {config.name!r} does not build the model {name!r}")
+    return _kind(config)(spec, config).float()
+
+
+def _kind(config: Any) -> Any:
     if isinstance(config, VisualConfig):
-        return VisualWorldModel(spec, config)
-    if config.ensemble > 1:
-        return EnsembleWorldModel(spec, config)
-    return StateWorldModel(spec, config)
+        return VisualWorldModel
+    return EnsembleWorldModel if config.ensemble > 1 else StateWorldModel

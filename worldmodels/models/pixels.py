@@ -90,7 +90,7 @@ class VisualWorldModel(WorldModel):
         ``actions`` (B, K-1[, A]) between the frames, where they are known.
         """
         if self.encoder_dtype is None:
-            return self.encoder(stacked(frames), actions)
+            return self.encoder(stacked(frames).to(self.reach.dtype), actions)
         with torch.autocast(frames.device.type, self.encoder_dtype):
             mean, log_variance = self.encoder(stacked(frames), actions)
         return mean.float(), log_variance.float()

@@ -23,6 +23,7 @@ from worldmodels.storage import tensors as tensor_files
 from worldmodels.storage.files import LockedError, RunLock, StorageError, atomic_write
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from worldmodels.interface import WorldModel
@@ -127,11 +128,12 @@ def load(
             stacklevel=2,
         )
     try:
-        shell = _build(config, "meta")  # allocates nothing, whatever config asks for
+        kind = _float_type(tensors)
+        shell = _build(config, "meta").to(kind)  # allocates nothing, whatever config asks for
         _check_tensors(folder, shell.state_dict(), tensors)
         if not allow_nonfinite:
             _check_finite(folder, [name for name, _ in shell.named_parameters()], tensors)
-        model = _build(config, "cpu")
+        model = _build(config, "cpu").to(kind)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG} describes no model: {error}") from error
     model.load_state_dict(tensors)
@@ -145,6 +147,14 @@ def _build(config: Mapping[str, Any], device: str) -> WorldModel:
 
     with torch.random.fork_rng(devices=[]), torch.device(device):
         return build(config["spec"], config["model_name"], config["model"])
+
+
+def _float_type(tensors: Mapping[str, Tensor]) -> torch.dtype:
+    """float64 where all weights are (trained under that default of torch), else float32."""
+    import torch
+
+    kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    return torch.float64 if kinds == {torch.float64} else torch.float32
 
 
 def find_checkpoint(run: str | os.PathLike[str], which: str = "best") -> Path:

@@ -12,8 +12,8 @@ from torch import Tensor
 from worldmodels.evaluation.pixels.metrics import brightness
 from worldmodels.evaluation.pixels.problems import PixelProblems
 from worldmodels.evaluation.problems import idle_actions
-from worldmodels.imagination import device_of, evaluating, read
-from worldmodels.interface import DivergenceError, Latent
+from worldmodels.imagination import device_of, evaluating, placed, read, unroll
+from worldmodels.interface import Latent
 
 BACKGROUND_ROW = "constant background"
 COPY_ROW = "copy-last-frame"
@@ -119,35 +119,24 @@ def learned_energies(model: Any, batch: PixelProblems) -> np.ndarray:
     with evaluating(model), torch.inference_mode():
         latent = encode(model, batch)
         held = torch.as_tensor(actions, device=latent.z.device)
+        advance = (lambda z, *_: model.conserve(z)) if hasattr(model, "conserve") else model.step
         values = [model.energy(latent)]
-        for t in range(actions.shape[1]):
-            try:
-                if hasattr(model, "conserve"):
-                    latent = model.conserve(latent)
-                else:
-                    latent = model.step(latent, held[:, t])
-            except DivergenceError:
-                values.append(torch.full_like(values[0], torch.nan))
-                continue
-            values.append(model.energy(latent))
+        for moved, going in unroll(advance, latent, held):
+            values.append(placed(model.energy(moved), going, len(held)))
         return torch.stack(values, 1).cpu().double().numpy()
 
 
 def _roll(model: Any, batch: PixelProblems, last: bool) -> Prediction:
-    """Step through the actions of a batch; where a solver cannot go on, the rest is NaN."""
+    """Step through the actions of a batch; where a solver cannot go on, the rest of that row is NaN."""
     latent = encode(model, batch)
     actions = torch.as_tensor(np.ascontiguousarray(batch.tasks.actions), device=device_of(model))
+    count, steps = actions.shape[:2]
     frames: list[Tensor] = []
     latents = [latent.z.flatten(1)]
-    lost = False
-    for t in range(actions.shape[1]):
-        try:
-            latent = latent if lost else model.step(latent, actions[:, t], batch.dt)
-        except DivergenceError:
-            latent, lost = latent._replace(z=torch.full_like(latent.z, torch.nan)), True
-        latents.append(latent.z.flatten(1))
-        if not last or t == actions.shape[1] - 1:
-            frames.append(model.decode(latent))
+    for t, (moved, going) in enumerate(unroll(model.step, latent, actions, batch.dt)):
+        latents.append(placed(moved.z.flatten(1), going, count))
+        if not last or t == steps - 1:
+            frames.append(placed(model.decode(moved), going, count))
     return _prediction(frames, latents)
 
 
