@@ -131,6 +131,21 @@ def _read_up_to(file: Any, size: int) -> bytes:
     return bytes(content)
 
 
+def read_range(path: str | os.PathLike[str], offset: int, size: int) -> bytes:
+    """`size` bytes of the regular file `path` from `offset` on, or fewer where it ends before.
+
+    Keeps no file open, so there may be any number of files, threads and processes. Raises as
+    `read_file` does.
+    """
+    descriptor = open_regular(path)
+    try:
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            file.seek(offset)
+            return _read_up_to(file, size)
+    except (OSError, MemoryError) as error:
+        raise unreadable(path, error) from error
+
+
 def read_json(path: str | os.PathLike[str], limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """The JSON object in the file `path`, read as `read_file` and `parse_json` do."""
     return parse_json(read_file(path, limit), str(path))
