@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, fields, is_dataclass, replace
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 
 def require(name: str, value: Any, valid: bool, expected: str) -> None:
@@ -75,3 +75,54 @@ def _checked(owner: type, name: str, value: Any, where: str) -> Any:
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise ValueError(f"{where}={value!r} is not valid: {reason}") from None
+
+
+Record = TypeVar("Record")
+
+
+def record(kind: type[Record], values: Any, where: str, others: bool = False) -> Record:
+    """``values``, a JSON object out of a file, as the frozen dataclass ``kind``.
+
+    Every field is there and of its type, in records inside records too (strictly: no text for a
+    number, no truth value for an integer); ``__post_init__`` runs as it does on making one. Keys
+    that ``kind`` does not know are refused, or left out where ``others``. Raises ``ValueError``
+    that says ``where`` in the file something is wrong, what stands there and what is expected.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} is {shown(values)}, but a JSON object is expected")
+    if not others:
+        _refuse_others(kind, values, where)
+    try:
+        text = json.dumps(values, allow_nan=False)
+        return TypeAdapter(kind).validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in (where, *first["loc"]))
+        raise ValueError(f"{place}={shown(first['input'])} is not valid: {first['msg']}") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is no JSON object: {error}") from None
+
+
+def _refuse_others(hint: Any, value: Any, where: str) -> None:
+    """Raise ``ValueError`` for a key that no field of a record in ``value`` has."""
+    if is_dataclass(hint) and isinstance(value, dict):
+        hints = get_type_hints(hint)
+        known = [f.name for f in fields(hint)]
+        for name, item in value.items():
+            if name not in known:
+                raise ValueError(f"{where}: {shown(name)} is not known{suggestion(name, known)}")
+            _refuse_others(hints[name], item, f"{where}.{name}")
+    elif get_origin(hint) is list and isinstance(value, list):
+        for index, item in enumerate(value):
+            _refuse_others(get_args(hint)[0], item, f"{where}.{index}")
+    elif get_origin(hint) is dict and isinstance(value, dict):
+        for name, item in value.items():
+            _refuse_others(get_args(hint)[1], item, f"{where}.{name}")
+
+
+def shown(value: Any, longest: int = 60) -> str:
+    """``value`` for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= longest else f"{text[:longest]}..."

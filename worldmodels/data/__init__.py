@@ -15,6 +15,7 @@ _HOME = {
     "Window": "sampling",
     "collect": "collecting",
     "dataset_for": "cache",
+    "find_dataset": "finding",
     "load_dataset": "dataset",
     "repair": "store",
     "window_index": "sampling",

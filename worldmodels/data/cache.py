@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from worldmodels.data.collecting import collect
 from worldmodels.data.config import CollectConfig
-from worldmodels.data.dataset import Dataset, find_dataset, load_dataset
+from worldmodels.data.dataset import Dataset, load_dataset
+from worldmodels.data.finding import find_dataset
 from worldmodels.data.store import DatasetError
 from worldmodels.storage.files import LockedError
 
@@ -33,7 +34,7 @@ def dataset_for(
     """
     wanted = collect_config(config)
     if config.dataset is not None:
-        dataset = load_dataset(_named(config.dataset, wanted.env, root), root)
+        dataset = load_dataset(find_dataset(config.dataset, root, wanted.env), root)
         _check_match(dataset, config)
         return dataset
     folder = _collect_once(wanted, root, workers, progress)
@@ -51,11 +52,6 @@ def collect_config(config: TrainConfig) -> CollectConfig:
     pixels = config.model_name == "visual"
     made = CollectConfig(env=env, pixels=pixels, **asdict(config.env), **asdict(config.data))
     return replace(made, name=f"auto-{made.content_hash()}")
-
-
-def _named(name: str, env: str, root: str | Path) -> Path:
-    inside = Path(root) / env / name
-    return inside if inside.is_dir() else find_dataset(name, root)
 
 
 def _collect_once(config: CollectConfig, root: str | Path, workers: int, progress: bool) -> Path:

@@ -18,6 +18,7 @@ import physgym
 from physgym.system import System
 from worldmodels.data import store
 from worldmodels.data.config import CollectConfig
+from worldmodels.data.header import schema_of
 from worldmodels.data.policies import BEHAVIOURS
 from worldmodels.data.progress import Progress
 from worldmodels.data.rollouts import Tick, make_vector_env, pictures, roll_out, steps_of
@@ -179,30 +180,17 @@ def _new_header(config: CollectConfig, system: System) -> dict[str, Any]:
         "behaviours": list(BEHAVIOURS),
         "spaces": {"observation": _describe(observation), "action": _describe(action)},
         "config": config.to_dict(),
-        "schema": _schema(config, system),
+        "schema": schema_of(
+            config,
+            steps_of(config, system),
+            system.state_size,
+            None if config.action_mode == "discrete" else (system.action_size,),
+            system.Params._fields,
+        ),
         "versions": {"python": platform.python_version()} | {n: _version(n) for n in _PACKAGES},
         "splits": split_episodes(config),
         "shards": [],
     }
-
-
-def _schema(config: CollectConfig, system: System) -> dict[str, Any]:
-    steps, discrete = steps_of(config, system), config.action_mode == "discrete"
-    shapes: dict[str, tuple[str, list[int]]] = {
-        "states": ("float64", [steps + 1, system.state_size]),
-        "actions": ("int64", [steps]) if discrete else ("float32", [steps, system.action_size]),
-        "rewards": ("float64", [steps]),
-        "terminated": ("bool", [steps]),
-        "truncated": ("bool", [steps]),
-        "energy": ("float64", [steps + 1]),
-        "lengths": ("int64", []),
-        "seeds": ("int64", []),
-        "behaviours": ("int8", []),
-        **{f"params/{name}": ("float64", []) for name in system.Params._fields},
-    }
-    if config.pixels:
-        shapes["pixels"] = ("uint8", [steps + 1, config.image_size, config.image_size, 3])
-    return {name: {"dtype": kind, "shape": shape} for name, (kind, shape) in shapes.items()}
 
 
 def split_episodes(config: CollectConfig) -> dict[str, list[int]]:

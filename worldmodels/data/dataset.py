@@ -5,61 +5,23 @@ Legend: N episodes, T steps at most, D state size, A action size, P parameters.
 
 from __future__ import annotations
 
-import difflib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from worldmodels.data import store
-from worldmodels.data.store import SPLITS, DatasetError, Shard
+from worldmodels.data.finding import find_dataset
+from worldmodels.data.header import shard_bytes
+from worldmodels.data.pixels import Pixels
+from worldmodels.data.store import SPLITS, DatasetError, Episodes
 
 _SCALARS = ("seeds", "lengths", "behaviours")
 
 
-class Pixels:
-    """The pictures of a dataset, read when asked for: `pixels[rows]` is (n, T+1, H, W, 3) uint8.
-
-    `pixels[row]` of one episode is (T+1, H, W, 3). Safe across processes: each opens its own files.
-    """
-
-    def __init__(self, folder: Path, shards: Sequence[Shard], rows: np.ndarray | None = None):
-        self._folder = folder
-        self._shards = list(shards)
-        counts = [shard.episodes for shard in self._shards]
-        self._starts = np.cumsum([0, *counts])
-        self._rows = np.arange(self._starts[-1]) if rows is None else rows
-        self._files: dict[tuple[int, str], h5py.File] = {}
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def take(self, rows: np.ndarray) -> Pixels:
-        """The pictures of some episodes, still unread."""
-        return Pixels(self._folder, self._shards, self._rows[rows])
-
-    def __getitem__(self, rows: int | slice | Sequence[int] | np.ndarray) -> np.ndarray:
-        chosen = self._rows[rows]
-        if np.ndim(chosen) == 0:
-            return self._read(int(chosen))
-        return np.stack([self._read(int(row)) for row in chosen])
-
-    def _read(self, row: int) -> np.ndarray:
-        index = int(np.searchsorted(self._starts, row, side="right")) - 1
-        key = (os.getpid(), self._shards[index].file)
-        if key not in self._files:
-            self._files[key] = h5py.File(self._folder / key[1], "r")
-        return self._files[key]["pixels"][row - int(self._starts[index])]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}}
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """Episodes of one env. After `lengths` steps an episode's states and energy repeat the last
     value, and its actions, rewards and flags are zero."""
@@ -106,6 +68,14 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def __repr__(self) -> str:
+        steps = int(self.lengths.sum())
+        pictures = ", with pictures" if self.pixels is not None else ""
+        return (
+            f"<Dataset {self.env_name}: {len(self)} episodes, {steps} steps of {self.dt:g} s"
+            f"{pictures}, in {self.path}, {self.hash[:8]}>"
+        )
+
     @property
     def param_names(self) -> tuple[str, ...]:
         """Names of the physical parameters, in the order of the system's own."""
@@ -150,9 +120,10 @@ def load_dataset(
 ) -> Dataset:
     """Read a dataset, verifying every shard; pixels stay on disk.
 
-    `path`: its folder, or its name `<env>/<name>` under `root`. `partial`: take a dataset whose
-    collection has not ended, as far as it goes. Raises DatasetError: unknown, damaged, empty,
-    incomplete, or holding values that are not finite.
+    `path`: its folder, its name `<env>/<name>` under `root`, or `<name>` alone where one env has
+    it. `partial`: take a dataset whose collection has not ended, as far as it goes. Raises
+    DatasetError: unknown, damaged, empty, incomplete, refused by the system, or holding values that
+    cannot be.
     """
     folder = find_dataset(path, root)
     header = store.read_header(folder)
@@ -164,29 +135,34 @@ def load_dataset(
             f"{folder} has {found} of {total} episodes: run its collect command again to go on"
             + (", or load_dataset(..., partial=True)" if found else "")
         )
-    parts = [store.read_shard(folder, shard, header, verify) for shard in shards]
+    try:
+        parts = [store.read_shard(folder, shard, header, verify) for shard in shards]
+        return _assemble(folder, header, parts)
+    except MemoryError as error:
+        needed = shard_bytes(header["schema"], found) / 2**30
+        raise DatasetError(
+            f"not enough memory to load {folder}: its arrays take {needed:.1f} GiB, twice that "
+            "while it is read; collect fewer episodes"
+        ) from error
+
+
+def _assemble(folder: Path, header: dict[str, Any], parts: list[Episodes]) -> Dataset:
+    shards = store.shards_of(header)
     arrays = {
-        name: np.concatenate([part[name] for part in parts])
-        for name in header["schema"]
-        if name != "pixels"
+        name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays
     }
     episodes = np.concatenate([np.arange(s.first, s.first + s.episodes) for s in shards])
-    return _assemble(folder, header, arrays, episodes, shards)
-
-
-def _assemble(
-    folder: Path,
-    header: dict[str, Any],
-    arrays: dict[str, np.ndarray],
-    episodes: np.ndarray,
-    shards: list[Shard],
-) -> Dataset:
     row_of = {int(episode): row for row, episode in enumerate(episodes)}
     splits = {
         name: np.array([row_of[e] for e in header["splits"][name] if e in row_of], dtype=np.int64)
         for name in SPLITS
     }
     params = {name: arrays.pop(f"params/{name}") for name in header["param_names"]}
+    pictures = [
+        (folder / shard.file, part.pixels)
+        for shard, part in zip(shards, parts, strict=True)
+        if part.pixels is not None
+    ]
     return Dataset(
         **arrays,
         params=params,
@@ -198,19 +174,5 @@ def _assemble(
         metadata=header,
         path=folder,
         hash=header["seal"],
-        pixels=Pixels(folder, shards) if "pixels" in header["schema"] else None,
+        pixels=Pixels(pictures) if pictures else None,
     )
-
-
-def find_dataset(path: str | Path, root: str | Path = "datasets") -> Path:
-    """The folder meant by a path or by a name `<env>/<name>`; DatasetError with close matches."""
-    places = (Path(path), Path(root) / path)
-    for sign in (store.HEADER, "shard-00000.h5", "."):  # a damaged one is found too, to be named
-        for folder in places:
-            if (folder / sign).exists():
-                return folder
-    known = [str(p.parent.relative_to(root)) for p in Path(root).glob(f"*/*/{store.HEADER}")]
-    close = difflib.get_close_matches(str(path), known, n=3, cutoff=0.4)
-    hint = f"did you mean {', '.join(close)}? " if close else ""
-    listing = ", ".join(sorted(known)) or f"none in {root}; scripts/collect.py makes one"
-    raise DatasetError(f"no dataset {str(path)!r}. {hint}Known: {listing}")

@@ -12,40 +12,46 @@ params/<name> (n,), and pixels (n, T+1, H, W, 3) where asked for, gzip 1, one ch
 
 from __future__ import annotations
 
-import io
+import errno
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 
+from worldmodels.data.header import (
+    HEADER,
+    SPLITS,
+    Shard,
+    SpaceRecord,
+    action_bounds,
+    checked,
+    layouts,
+)
 from worldmodels.storage import files as storage
+from worldmodels.storage import hdf5
+from worldmodels.storage.reading import MAX_SHARD_BYTES
+
+__all__ = ["HEADER", "SPLITS", "DamageError", "DatasetError", "Shard"]
 
 FORMAT_VERSION = 1
-HEADER = "dataset.json"
-SPLITS = ("train", "val", "test")
 
 
 class DatasetError(storage.StorageError):
     """A dataset cannot be written, read or trusted; the message names the file and the fix."""
 
 
-@dataclass(frozen=True)
-class Shard:
-    """One file of a dataset, as `dataset.json` lists it."""
+class DamageError(DatasetError):
+    """A file of a dataset is not there or not what it was: `collect.py --repair` makes it again."""
 
-    file: str
-    """Name inside the dataset's folder."""
-    first: int
-    """Index of its first episode."""
-    episodes: int
-    """Number of its episodes."""
-    sha256: str
-    """SHA-256 of the file."""
-    bytes: int
-    """Size of the file."""
+
+class Episodes(NamedTuple):
+    """What a shard holds."""
+
+    arrays: dict[str, np.ndarray]
+    """Every array but the pixels."""
+    pixels: hdf5.Pieces | None
+    """The pictures, still unread."""
 
 
 def shard_name(index: int) -> str:
@@ -69,110 +75,119 @@ def write_shard(
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             row = int(np.argwhere(~np.isfinite(array))[0][0])
             raise DatasetError(f"episode {first + row}: {name} is not finite; nothing was written")
-    content = _to_bytes(arrays, attributes, pictures)
+    content = hdf5.to_bytes(arrays, attributes, pictures)
     path = folder / shard_name(index)
+    if len(content) > MAX_SHARD_BYTES:
+        raise DatasetError(
+            f"{path} would have {len(content)} bytes, and a shard has at most {MAX_SHARD_BYTES}: "
+            f"collect fewer than {len(arrays['lengths'])} episodes a shard (--shard-episodes)"
+        )
     try:
         storage.atomic_write(path, content)
     except OSError as error:
-        raise DatasetError(
-            f"cannot write {path}: {error.strerror or error}; the shards before it are kept: "
-            "make room and run the same command again"
-        ) from error
+        raise not_written(path, error, "; the shards before it are kept") from error
     return Shard(path.name, first, len(arrays["lengths"]), **storage.fingerprint(content))
 
 
-def _to_bytes(
-    arrays: Mapping[str, np.ndarray],
-    attributes: Mapping[str, Any],
-    pictures: Iterable[np.ndarray] | None,
-) -> bytes:
-    options = {"driver": "core", "backing_store": False, "block_size": 2**22}
-    with h5py.File("shard", "w", libver="latest", **options) as file:
-        file.attrs.update(attributes)
-        for name, array in arrays.items():
-            file.create_dataset(name, data=array)
-        if pictures is not None:
-            _write_pictures(file, len(arrays["lengths"]), pictures)
-        file.flush()
-        return file.id.get_file_image()
-
-
-def _write_pictures(file: h5py.File, episodes: int, pictures: Iterable[np.ndarray]) -> None:
-    target = None
-    for row, frames in enumerate(pictures):
-        if target is None:
-            shape = (episodes, *frames.shape)
-            chunks = (1, *frames.shape)
-            options = {"dtype": "u1", "compression": "gzip", "compression_opts": 1}
-            target = file.create_dataset("pixels", shape, chunks=chunks, **options)
-        target[row] = frames
+def not_written(path: Path, error: OSError, kept: str = "") -> DatasetError:
+    """The error to raise where the disk refuses a file of a dataset, with what helps."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    advice = "make room and run the same command again" if full else "run the same command then"
+    return DatasetError(f"cannot write {path}: {storage.explain(error)}{kept}: {advice}")
 
 
 def read_shard(
     folder: Path, shard: Shard, header: Mapping[str, Any], verify: bool = True
-) -> dict[str, np.ndarray]:
-    """Every array of a shard but the pixels, held to its hash and to `header`, `dataset.json`.
+) -> Episodes:
+    """The episodes of a shard, held to its hash and to `header`, `dataset.json`.
 
-    Raises DatasetError naming the shard: missing, damaged, of another dt, type or shape, or
-    holding values that are not finite.
+    Raises DamageError naming the shard: missing, damaged, of another dt, type or shape, or holding
+    values that cannot be; DatasetError where the system refuses the file or has too little memory.
     """
     try:
-        source: Path | io.BytesIO = folder / shard.file
-        if verify:
-            expected = {"sha256": shard.sha256, "bytes": shard.bytes}
-            source = io.BytesIO(storage.read_verified(folder / shard.file, expected))
-        with h5py.File(source, "r") as file:
-            found = {name: file.attrs.get(name) for name in ("env", "dt", "first_episode")}
-            wanted = {"env": header["env_id"], "dt": header["dt"], "first_episode": shard.first}
-            if found != wanted:
-                raise DatasetError(f"{shard.file} is of {found}, but {HEADER} says {wanted}")
-            names = [name for name in header["schema"] if name != "pixels" and name in file]
-            if any(file[name].nbytes > shard.bytes for name in names):
-                raise DatasetError(f"{shard.file} claims to hold more than its {shard.bytes} bytes")
-            arrays = {name: file[name][()] for name in names}
-    except Exception as error:  # whatever HDF5 makes of a file that is not one of ours
-        raise DatasetError(f"{error}; drop the shard with collect.py --repair") from error
-    _check_arrays(shard, arrays, header)
-    return arrays
+        content = _content(folder / shard.file, shard, verify)
+        wanted = layouts(header["schema"], shard.episodes)
+        pictures = {"pixels": wanted.pop("pixels")} if "pixels" in wanted else {}
+        names = ("env", "dt", "first_episode")
+        found = hdf5.from_bytes(content, wanted, pictures, names)
+        _check_origin(found.attributes, shard, header)
+        _check_values(found.arrays, shard, header)
+    except storage.AccessError as error:
+        raise DatasetError(str(error)) from error
+    except MemoryError as error:
+        raise DatasetError(f"not enough memory to read {folder / shard.file}") from error
+    except storage.StorageError as error:
+        named = "" if shard.file in str(error) else f"{shard.file}: "
+        raise DamageError(f"{named}{error}; drop the shard with collect.py --repair") from error
+    return Episodes(found.arrays, found.pieces.get("pixels"))
 
 
-def _check_arrays(
-    shard: Shard, arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]
+def _content(path: Path, shard: Shard, verify: bool) -> bytes:
+    if not verify:
+        return storage.read_file(path, MAX_SHARD_BYTES)
+    expected = {"sha256": shard.sha256, "bytes": shard.bytes}
+    return storage.read_verified(path, expected, MAX_SHARD_BYTES)
+
+
+def _check_origin(found: Mapping[str, Any], shard: Shard, header: Mapping[str, Any]) -> None:
+    wanted = {"env": header["env_id"], "dt": header["dt"], "first_episode": shard.first}
+    if found != wanted:
+        raise storage.StorageError(f"{shard.file} is of {found}, but {HEADER} says {wanted}")
+
+
+def _check_values(
+    arrays: Mapping[str, np.ndarray], shard: Shard, header: Mapping[str, Any]
 ) -> None:
-    for name, wanted in header["schema"].items():
-        if name == "pixels":
+    """Raise StorageError naming the first episode that holds what no env can have given."""
+    low, high = action_bounds(SpaceRecord(**header["spaces"]["action"]))
+    allowed: dict[str, tuple[Any, Any]] = {
+        "actions": (low, high),
+        "lengths": (1, header["steps"]),
+        "seeds": (0, np.inf),
+        "behaviours": (0, len(header["behaviours"]) - 1),
+    }
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            episode = shard.first + int(np.argwhere(~np.isfinite(array))[0][0])
+            raise storage.StorageError(f"{shard.file}: {name} of episode {episode} is not finite")
+        bottom, top = allowed.get(name, (None, None))
+        if bottom is None:
             continue
-        if name not in arrays:
-            raise DatasetError(f"{shard.file} has no {name}")
-        found = arrays[name]
-        shape = [shard.episodes, *wanted["shape"]]
-        if str(found.dtype) != wanted["dtype"] or list(found.shape) != shape:
-            raise DatasetError(
-                f"{shard.file}: {name} is {found.dtype} {list(found.shape)}, "
-                f"but {HEADER} says {wanted['dtype']} {shape}"
+        outside = (array < bottom) | (array > top)
+        if name == "actions":  # behind an episode's end there are zeros, in the space or not
+            outside[np.arange(header["steps"]) >= arrays["lengths"][:, None]] = False
+        if outside.any():
+            episode = shard.first + int(np.argwhere(outside)[0][0])
+            raise storage.StorageError(
+                f"{shard.file}: {name} of episode {episode} lies outside {bottom} to {top}"
             )
-        if found.dtype.kind == "f" and not np.isfinite(found).all():
-            episode = shard.first + int(np.argwhere(~np.isfinite(found))[0][0])
-            raise DatasetError(f"{shard.file}: {name} of episode {episode} is not finite")
-    steps = arrays["rewards"].shape[1]
-    if ((arrays["lengths"] < 1) | (arrays["lengths"] > steps)).any():
-        raise DatasetError(f"{shard.file} has episodes of a length outside 1 to {steps}")
 
 
 def read_header(folder: Path) -> dict[str, Any]:
-    """`dataset.json`, verified. Raises DatasetError: missing, damaged, or of a newer format."""
+    """`dataset.json`, verified, and of the types and sizes that it must have.
+
+    Raises DamageError: missing, damaged or never written by this package; DatasetError: of another
+    format, or refused by the system.
+    """
     try:
         header = storage.read_sealed(folder / HEADER)
+    except storage.AccessError as error:
+        raise DatasetError(str(error)) from error
     except storage.StorageError as error:
-        raise DatasetError(
-            f"{error}; collect.py --repair with the dataset's own options writes it anew"
-        ) from error
+        raise DamageError(f"{error}; {_ANEW}") from error
     version = header.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    if type(version) is int and version > FORMAT_VERSION:
         raise DatasetError(f"{folder} has format_version {version}: upgrade this package")
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version != FORMAT_VERSION:
         raise DatasetError(f"{folder} has format_version {version!r}, not {FORMAT_VERSION}")
+    try:
+        checked(header)
+    except ValueError as error:
+        raise DamageError(f"{folder}: {error}; {_ANEW}") from error
     return header
+
+
+_ANEW = "collect.py --repair with the dataset's own options writes it anew"
 
 
 def write_header(folder: Path, header: Mapping[str, Any]) -> None:
@@ -180,33 +195,24 @@ def write_header(folder: Path, header: Mapping[str, Any]) -> None:
     try:
         storage.atomic_write(folder / HEADER, storage.seal(header))
     except OSError as error:
-        raise DatasetError(
-            f"cannot write {folder / HEADER}: {error.strerror or error}; make room and run the "
-            "same command again"
-        ) from error
+        raise not_written(folder / HEADER, error) from error
 
 
 def shards_of(header: Mapping[str, Any]) -> list[Shard]:
-    """The shards listed, in the order of their episodes. Raises DatasetError for a bad list."""
-    try:
-        shards = sorted((Shard(**entry) for entry in header["shards"]), key=lambda s: s.first)
-        ends = [shard.first + shard.episodes for shard in shards]
-        plain = all(Path(shard.file).name == shard.file for shard in shards)
-        overlap = any(end > after.first for end, after in zip(ends, shards[1:], strict=False))
-    except (KeyError, TypeError) as error:
-        raise DatasetError(f"{HEADER} lists its shards wrongly: {error}") from error
-    if overlap or not plain:
-        raise DatasetError(f"{HEADER} lists an episode twice, or a file outside the dataset")
-    return shards
+    """The shards that a header lists, in the order of their episodes."""
+    return sorted((Shard(**entry) for entry in header["shards"]), key=lambda shard: shard.first)
 
 
 def damaged_shards(folder: Path, header: Mapping[str, Any]) -> dict[str, str]:
-    """Listed shards that cannot be trusted: file name -> what is wrong with it."""
+    """Listed shards that cannot be trusted: file name -> what is wrong with it.
+
+    Raises DatasetError where the system does not let one be read: it may be sound.
+    """
     found: dict[str, str] = {}
     for shard in shards_of(header):
         try:
             read_shard(folder, shard, header)
-        except DatasetError as error:
+        except DamageError as error:
             found[shard.file] = str(error)
     return found
 

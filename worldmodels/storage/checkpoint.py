@@ -87,8 +87,8 @@ def save_checkpoint(
         document["sha256"] = {name: storage.fingerprint(raw) for name, raw in files.items()}
         files[CONFIG] = storage.seal(document)
         storage.publish_folder(folder, files)
-    except (OSError, TypeError, ValueError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or error
+    except (OSError, MemoryError, StorageError, TypeError, ValueError) as error:
+        reason = storage.explain(error)
         raise CheckpointError(
             f"cannot write the checkpoint {folder}: {reason}; the one before is untouched"
         ) from error

@@ -1,40 +1,68 @@
-"""Files that survive a crash: atomic writes, sealed JSON, atomically published folders, locks.
+"""Files that survive a crash: atomic writes, sealed JSON, atomically published folders.
 
 Knows no model and no dataset, and imports the standard library only. Every write follows the same
 order: a temporary name in the same folder, fsync, rename, fsync of the folder. So a reader sees the
-old file or the new one, never a mixture, whatever kills the writer.
+old file or the new one, never a mixture, whatever kills the writer. Nothing is written through a
+symbolic link that lies in a run or a dataset: a folder of somebody else's could send us anywhere.
+Reading and locking stand in `reading` and `locks`; their names are here too.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-try:
-    import fcntl
-except ImportError:  # Windows has no flock: one writer at a time is then the caller's promise
-    fcntl = None  # type: ignore[assignment]
+from worldmodels.storage.locks import LockedError, RunLock
+from worldmodels.storage.reading import (
+    MAX_JSON_BYTES,
+    AccessError,
+    MissingError,
+    StorageError,
+    explain,
+    parse_json,
+    read_file,
+    read_json,
+)
+
+__all__ = [
+    "MAX_JSON_BYTES",
+    "AccessError",
+    "LockedError",
+    "MissingError",
+    "RunLock",
+    "StorageError",
+    "atomic_write",
+    "digest",
+    "explain",
+    "fingerprint",
+    "make_folder",
+    "open_append",
+    "parse_json",
+    "previous_of",
+    "publish_folder",
+    "read_file",
+    "read_json",
+    "read_sealed",
+    "read_verified",
+    "remove_orphans",
+    "seal",
+    "sync_folder",
+    "unseal",
+]
 
 _TEMPORARY = ".tmp-"
 _UNSEALED = "0" * 64
 _SEAL = re.compile(rb'"seal": "([0-9a-f]{64})"\n\}\n\Z')
 _NUMBERS = re.compile(r"\[\n([-+.\deE,\s]+)\]")
-MAX_JSON_BYTES = 64 * 1024 * 1024
-
-
-class StorageError(RuntimeError):
-    """A file of ours cannot be written, read or trusted; the message names it and the fix."""
-
-
-class LockedError(StorageError):
-    """Another process holds the folder."""
 
 
 def _temporary(path: Path) -> Path:
@@ -52,6 +80,45 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Make the folder `path` where it is missing, to write files of ours into it.
+
+    Raises StorageError where `path` is a symbolic link, which would send the files elsewhere, or
+    no folder; OSError, which names it, where the system refuses.
+    """
+    folder = Path(path)
+    if folder.is_symlink():
+        raise StorageError(
+            f"{folder} is a symbolic link, and nothing is written through one: remove it, or name "
+            "the folder it points to"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise StorageError(f"{folder} is a file, not a folder: choose another one") from error
+    return folder
+
+
+def open_append(path: str | os.PathLike[str]) -> int:
+    """A descriptor to append to the regular file `path` with, made where it is missing.
+
+    Raises StorageError where it is a symbolic link, a file of two names or no regular file; OSError
+    where the system refuses.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
+    try:
+        descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR):
+            raise
+        raise StorageError(f"{path} is no regular file: nothing is written to it") from error
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        os.close(descriptor)
+        raise StorageError(f"{path} is no regular file of one name: nothing is written to it")
+    return descriptor
+
+
 def _write_synced(path: Path, write: Callable[[BinaryIO], Any] | bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     with os.fdopen(descriptor, "wb") as file:
@@ -67,17 +134,27 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], Any] 
     """Replace the file `path` by what `write` puts into a binary file (or by the bytes given).
 
     After a crash at any point `path` holds its old content or the new one. The temporary file is
-    removed on every exception, KeyboardInterrupt included. Raises what `write` raises, and OSError.
+    removed on every exception, KeyboardInterrupt included. A symbolic link `path` is replaced, not
+    written through. Raises what `write` raises, and OSError, which names `path`.
     """
     target = Path(path)
     temporary = _temporary(target)
     try:
         _write_synced(temporary, write)
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _naming(error, target) from error
         raise
     sync_folder(target.parent)
+
+
+def _naming(error: OSError, path: Path) -> OSError:
+    """`error` as one that names the file meant: a write's names none, or the temporary one."""
+    if error.errno is None:
+        return error
+    return OSError(error.errno, os.strerror(error.errno), str(path))
 
 
 def remove_orphans(folder: Path) -> None:
@@ -102,7 +179,7 @@ def publish_folder(folder: str | os.PathLike[str], files: Mapping[str, bytes]) -
     time (`RunLock`). Raises OSError, and then leaves everything as it was.
     """
     target, previous = Path(folder), previous_of(Path(folder))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     remove_orphans(target.parent)
     fresh, retired = _temporary(target), _temporary(target)
     try:
@@ -115,9 +192,11 @@ def publish_folder(folder: str | os.PathLike[str], files: Mapping[str, bytes]) -
                 os.rename(previous, retired)
             os.rename(target, previous)
         os.rename(fresh, target)
-    except BaseException:
+    except BaseException as error:
         _undo(target, previous, retired)
         shutil.rmtree(fresh, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise _naming(error, target) from error
         raise
     sync_folder(target.parent)
     shutil.rmtree(retired, ignore_errors=True)
@@ -139,20 +218,17 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def read_verified(path: Path, expected: Any) -> bytes:
-    """The content of `path`, if it is what `fingerprint` recorded.
+def read_verified(path: Path, expected: Any, limit: int = MAX_JSON_BYTES) -> bytes:
+    """The content of `path`, of at most `limit` bytes, if it is what `fingerprint` recorded.
 
-    `expected`: {"sha256": hex, "bytes": int}. Raises StorageError, which says what differs.
+    `expected`: {"sha256": hex, "bytes": int}. Raises StorageError, which says what differs, and
+    the subclasses of it that `read_file` raises.
     """
     if not isinstance(expected, dict) or not isinstance(expected.get("bytes"), int):
         raise StorageError(f"{path.name} has no recorded size and SHA-256")
-    try:
-        size = path.stat().st_size
-        if size != expected["bytes"]:
-            raise StorageError(f"{path} has {size} bytes, but {expected['bytes']} were written")
-        content = path.read_bytes()
-    except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
+    content = read_file(path, limit)
+    if len(content) != expected["bytes"]:
+        raise StorageError(f"{path} has {len(content)} bytes, but {expected['bytes']} were written")
     if digest(content) != expected.get("sha256"):
         raise StorageError(f"{path} is damaged: its SHA-256 is not the one recorded at writing")
     return content
@@ -195,91 +271,4 @@ def unseal(raw: bytes, name: str) -> dict[str, Any]:
 
 def read_sealed(path: Path) -> dict[str, Any]:
     """Read and verify a sealed JSON file of at most 64 MiB. Raises StorageError."""
-    try:
-        size = path.stat().st_size
-        if size > MAX_JSON_BYTES:
-            raise StorageError(f"{path} has {size} bytes; at most {MAX_JSON_BYTES} are read")
-        return unseal(path.read_bytes(), str(path))
-    except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def parse_json(raw: bytes, name: str) -> dict[str, Any]:
-    """A JSON object, strictly: no NaN, no infinity, no key twice, no bottomless nesting."""
-    try:
-        document = json.loads(
-            raw, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite
-        )
-    except (ValueError, RecursionError) as error:
-        raise StorageError(f"{name} is not valid JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise StorageError(f"{name} holds a {type(document).__name__}, not a JSON object")
-    return document
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise ValueError("a key stands twice")
-    return document
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is not allowed")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise ValueError(f"{text} is too large")
-    return value
-
-
-class RunLock:
-    """One writer a folder, by `flock`: the kernel frees it however the holder ends.
-
-    A context manager; creates the folder where it is missing, so it also proves that the folder
-    can be written. Raises LockedError naming the holder's process id, or StorageError.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
-        self._descriptor: int | None = None
-
-    def acquire(self) -> RunLock:
-        """Take the lock, without waiting."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise StorageError(
-                f"cannot write to the folder {self.folder}: {error.strerror or error}; "
-                "choose another one"
-            ) from error
-        try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.read(descriptor, 32).decode(errors="replace").strip() or "(unknown)"
-            os.close(descriptor)
-            raise LockedError(
-                f"{self.folder} is in use by process {holder}; wait until it ends, "
-                "or choose another folder"
-            ) from error
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, str(os.getpid()).encode())
-        self._descriptor = descriptor
-        return self
-
-    def release(self) -> None:
-        """Give the lock back; twice is no error."""
-        if self._descriptor is not None:
-            os.ftruncate(self._descriptor, 0)
-            os.close(self._descriptor)  # closing frees the lock
-            self._descriptor = None
-
-    def __enter__(self) -> RunLock:
-        return self.acquire()
-
-    def __exit__(self, *exception: object) -> None:
-        self.release()
+    return unseal(read_file(path), str(path))
