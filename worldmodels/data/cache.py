@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from worldmodels.data.collecting import collect
 from worldmodels.data.config import CollectConfig
 from worldmodels.data.dataset import Dataset, find_dataset, load_dataset
-from worldmodels.data.store import DatasetError
+from worldmodels.data.progress import say
+from worldmodels.data.store import HEADER, DatasetError, read_header
 from worldmodels.storage.files import LockedError
+from worldmodels.storage.runs import RunFolder
 
 if TYPE_CHECKING:
     from worldmodels.configs.training import TrainConfig
@@ -38,6 +40,64 @@ def dataset_for(
         return dataset
     folder = _collect_once(wanted, root, workers, progress)
     return load_dataset(folder, root)
+
+
+def dataset_of(run: RunFolder, root: str | Path = "datasets") -> Dataset:
+    """The dataset that a run learned from, wherever it lies now.
+
+    Raises DatasetError: the run does not say, or nothing with that hash is found.
+    """
+    recorded = run.record.get("dataset")
+    if not recorded:
+        raise DatasetError(f"{run.path} does not say what it learned from: name a --dataset")
+    if found := find_recorded(recorded, run.path, root):
+        return load_dataset(found)
+    path = recorded["path"]
+    what = "has changed" if (Path(path) / HEADER).exists() else "is not there any more"
+    raise DatasetError(
+        f"{path} {what} since {run.path} learned from it ({recorded['sha256'][:8]}), and no other "
+        f"dataset beside it or in {root} has that hash: name a --dataset"
+    )
+
+
+def find_recorded(
+    recorded: Mapping[str, str], run: Path, root: str | Path = "datasets"
+) -> Path | None:
+    """Folder of the dataset that `run.json` of the run folder `run` records; None: it is nowhere.
+
+    The hash says which it is. Tried in turn: the recorded path, the same seen from the run and from
+    the folders around it, and every dataset where the recorded one lay, around the run and in `root`.
+    """
+    seen: set[Path] = set()
+    for folder in _places(recorded, run.absolute(), Path(root)):
+        if folder not in seen and _hash_of(folder) == recorded["sha256"]:
+            return folder
+        seen.add(folder)
+    return None
+
+
+def _places(recorded: Mapping[str, str], run: Path, root: Path) -> Iterator[Path]:
+    hint, from_run = Path(recorded["path"]), recorded.get("from_run")
+    yield hint
+    if from_run:
+        yield run / from_run
+    around = (run, *run.parents)
+    yield from (folder / hint for folder in around)
+    for place in (
+        hint.parent,
+        hint.parent.parent,
+        root,
+        *(folder / root.name for folder in around),
+    ):
+        for depth in ("*", "*/*"):
+            yield from sorted(header.parent for header in place.glob(f"{depth}/{HEADER}"))
+
+
+def _hash_of(folder: Path) -> str | None:
+    try:
+        return read_header(folder)["seal"] if (folder / HEADER).is_file() else None
+    except (DatasetError, OSError):
+        return None
 
 
 def collect_config(config: TrainConfig) -> CollectConfig:
@@ -69,7 +129,7 @@ def _collect_once(config: CollectConfig, root: str | Path, workers: int, progres
             if time.monotonic() > end:
                 raise
             if not told:
-                print(f"waiting: {error}", file=sys.stderr, flush=True)
+                say(f"waiting: {error}")
                 told = True
             time.sleep(0.2)
 

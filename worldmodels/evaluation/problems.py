@@ -85,6 +85,15 @@ def places(dataset: Any, steps: int, count: int = 256) -> tuple[np.ndarray, np.n
     return np.array([row for row, _ in found]), np.array([start for _, start in found])
 
 
+def usual_horizon(dataset: Any, most: int, context: int = 1) -> int:
+    """Steps of the rollouts where nobody says how many: ``most``, or what the test episodes last.
+
+    ``context``: frames that a model sees first; it predicts from the last of them on.
+    """
+    longest = int(dataset.subset("test").lengths.max())
+    return max(1, min(most, longest - context + 1))
+
+
 def part(problems: Problems, rows: slice = slice(None), first: int = 0) -> Problems:
     """Some ``rows`` of ``problems``, from step ``first`` on."""
     return problems._replace(

@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -78,6 +79,19 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], Any] 
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(target.parent)
+
+
+def open_append(path: str | os.PathLike[str]) -> int:
+    """A descriptor to append to the regular file `path` with, made where it is missing.
+
+    Raises StorageError where it is no regular file; OSError where the system refuses.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
+    descriptor = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise StorageError(f"{path} is no regular file: nothing is written to it")
+    return descriptor
 
 
 def remove_orphans(folder: Path) -> None:
@@ -202,6 +216,25 @@ def read_sealed(path: Path) -> dict[str, Any]:
         return unseal(path.read_bytes(), str(path))
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def read_file(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:
+    """The content of a regular file of at most `limit` bytes. Raises StorageError, missing included."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise StorageError(f"{path} is no regular file")
+        if found.st_size > limit:
+            raise StorageError(f"{path} has {found.st_size} bytes; at most {limit} are read")
+        with path.open("rb") as file:
+            return file.read(limit)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a regular file of at most 64 MiB, strictly. Raises StorageError."""
+    return parse_json(read_file(path), str(path))
 
 
 def parse_json(raw: bytes, name: str) -> dict[str, Any]:

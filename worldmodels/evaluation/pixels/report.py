@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from worldmodels.evaluation import plots
-from worldmodels.evaluation.states.report import UNKNOWN, grid, header, number, spread, write_texts
+from worldmodels.evaluation.states.report import (
+    UNKNOWN,
+    grid,
+    header,
+    number,
+    spread,
+    valid_text,
+    write_texts,
+)
 
 IMAGE_ERROR = "normalised image MSE"
 COPY_RATIO = "mean MSE over that of copy-last-frame"
@@ -151,7 +159,7 @@ def _errors(report: Mapping[str, Any], cell: Cell) -> Table:
     for line in table.rows:
         row = report["rows"][line[0]]
         line.append(_share(row["nmse"][last]["finite"]))
-        line.append(number(row["valid_time"]["median"], TIMES))
+        line.append(valid_text(row["valid_time"], TIMES))
     return table._replace(head=[*table.head, "finite", "valid (s)"])
 
 

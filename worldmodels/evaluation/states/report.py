@@ -57,7 +57,7 @@ def legend(report: Mapping[str, Any]) -> str:
     """What the columns of ``table`` mean, for a reader who has nothing else."""
     return (
         "finite: share of rollouts; valid: seconds until the error first exceeds "
-        f"{report['valid_threshold']:g}; energy: error of the energy over its spread, after the "
+        f"{report['valid_threshold']:g} (>=: most never did); energy: error of the energy over its spread, after the "
         "last step; power: energy a step from nowhere, in that unit (truth: "
         f"{number(report['true_power_residual'])}); oracle: the true equations through a model's "
         "integrator; copy, velocity, linear: floors"
@@ -80,7 +80,7 @@ def table(
                 name,
                 *cells,
                 UNKNOWN if finite is None else f"{100 * finite:.0f} %",
-                number(row["valid_time"]["median"], "{:.2f}"),
+                valid_text(row["valid_time"], "{:.2f}"),
                 number(row["energy_error"][last]["median"]),
                 UNKNOWN if row["kind"] == "floor" else number(row["power_residual"]),
             ]
@@ -113,10 +113,15 @@ def horizon_table(report: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]
 
 
 def write_texts(report: Mapping[str, Any], lines: Sequence[str], folder: Path) -> list[Path]:
-    """Write report.json and, of ``lines``, report.md into ``folder``; returns their paths."""
+    """Write report.json and, of ``lines``, report.md into ``folder``, in UTF-8 whatever the locale.
+
+    Returns their paths.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / "report.json", json.dumps(report, allow_nan=False).encode())
-    atomic_write(folder / "report.md", ("\n".join(lines) + "\n").encode())
+    text = "\n".join(lines) + "\n"
+    # A path that the locale could not read is surrogates; they are the bytes of its name again.
+    atomic_write(folder / "report.md", text.encode("utf-8", "surrogateescape"))
     return [folder / "report.json", folder / "report.md"]
 
 
@@ -145,6 +150,12 @@ def spread(
     return f"{middle}{join}({low}, {high})" if quartiles else middle
 
 
+def valid_text(cell: Mapping[str, float | None], form: str) -> str:
+    """Median valid time; behind ">= " where half the rollouts or more were valid to their very end."""
+    lasting = (cell.get("to_end") or 0.0) >= 0.5
+    return f"{'>= ' if lasting else ''}{number(cell['median'], form)}"
+
+
 def number(value: float | None, form: str = "{:.1e}", lost: str = "inf") -> str:
     """A number as text; what is not finite as ``lost``."""
     if value is None:
@@ -162,11 +173,11 @@ def _markdown(report: Mapping[str, Any]) -> list[str]:
         f"{report['problems']} open-loop rollouts of {report['steps']} steps of {report['dt']:g} s "
         "on the test split. Normalised squared error after n steps: median (quartiles); finite: "
         "share of rollouts; valid: median seconds until the error first exceeds "
-        f"{report['valid_threshold']:g}; energy: median error of the energy of the predicted state "
-        "against the true series, over its standard deviation, after the last step; power: median "
-        "energy a step that neither control nor damping accounts for, in the same unit (the truth "
-        f"itself scores {number(report['true_power_residual'])}). An oracle is the true right-hand "
-        "side through the integrator of a model.",
+        f"{report['valid_threshold']:g} (>=: at least half never did); energy: median error of the "
+        "energy of the predicted state against the true series, over its standard deviation, after "
+        "the last step; power: median energy a step that neither control nor damping accounts for, in "
+        f"the same unit (the truth itself scores {number(report['true_power_residual'])}). An oracle "
+        "is the true right-hand side through the integrator of a model.",
         "",
         *grid(*table(report)),
     ]

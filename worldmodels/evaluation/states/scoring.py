@@ -143,9 +143,16 @@ def at_horizons(
 def valid_time(
     errors: np.ndarray, valid: np.ndarray, dt: float, threshold: float
 ) -> dict[str, float]:
-    """Median, quartiles and count of the seconds until ``errors`` (B, T) first exceed ``threshold``."""
+    """Median, quartiles and count of the seconds until ``errors`` (B, T) first exceed ``threshold``.
+
+    ``to_end``: the share of rollouts that were valid as long as their episode lasted, which may be
+    longer than is known.
+    """
     times = metrics.valid_prediction_time(errors, valid, dt, threshold)
-    return metrics.at_horizon(times[:, None], valid[:, :1], 1)
+    known = valid[:, 0]
+    lasting = ~((errors > threshold) & valid).any(axis=1)[known]
+    share = float(lasting.mean()) if lasting.size else float("nan")
+    return {**metrics.at_horizon(times[:, None], valid[:, :1], 1), "to_end": share}
 
 
 def curve(errors: np.ndarray, valid: np.ndarray) -> dict[str, list[float]]:
