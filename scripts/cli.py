@@ -1,4 +1,4 @@
-"""What every script shares: errors as one line, progress, tables.
+"""What every script shares: streams that outlive their readers, errors as one line, progress, tables.
 
 Scripts are run as `python scripts/NAME.py`, which puts this folder on the path. They `import cli`
 before any package, so that one that is not installed ends them with a line that says what to do.
@@ -6,7 +6,9 @@ before any package, so that one that is not installed ends them with a line that
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import io
 import os
 import shutil
 import sys
@@ -22,6 +24,71 @@ OUR_PACKAGES = ("physgym", "worldmodels", "scripts", "cli")
 NEEDED = ("gymnasium", "numpy", "physgym", "pydantic", "rich", "tyro")
 """Packages that every script needs before it can say anything itself."""
 ACTIVATE = "activate the environment (. .venv/bin/activate) or install (pip install -e .)"
+
+
+def fill_closed_descriptors() -> None:
+    """Put the null device where stdin, stdout or stderr was closed at the start (`>&-`).
+
+    Otherwise the next file to be opened gets the number, and what some library writes to stderr
+    lands in a dataset.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.set_inheritable(null, True)
+
+
+fill_closed_descriptors()
+
+
+class LastingFile(io.FileIO):
+    """A stream's file, whose failure to write ends nothing: a reader that went away, a full disk.
+
+    What cannot be written is dropped; the first failure that is no reader's leaving is told `tell`.
+    """
+
+    def __init__(self, descriptor: int, tell: Callable[[str], object]) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self._tell: Callable[[str], object] | None = tell
+
+    def write(self, content: Any) -> int:
+        """Write, or do as if."""
+        try:
+            super().write(content)
+        except OSError as error:
+            tell, self._tell = self._tell, None
+            if tell is not None and error.errno not in (errno.EPIPE, errno.EBADF):
+                tell(f"warning: output is lost: {error.strerror}; the work goes on")
+        return memoryview(content).nbytes
+
+
+def steady_streams() -> None:
+    """Make stdout and stderr outlive their readers and show any text, with "?" for what they lack.
+
+    Python's own streams only: those that a test or a notebook has put in their place stay.
+    """
+    if sys.stdout is not None and sys.stdout is not sys.__stdout__:
+        return
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        if stream is not None:
+            stream.flush()
+        file = LastingFile(number, _tell_other(number))
+        lasting = io.TextIOWrapper(
+            io.BufferedWriter(file),
+            encoding=encoding,
+            errors="replace",
+            line_buffering=number == 2 or file.isatty(),
+        )
+        setattr(sys, name, lasting)
+
+
+def _tell_other(number: int) -> Callable[[str], object]:
+    """Says a line on stderr for stdout; there is nobody to tell that stderr is full."""
+    return lambda line: print(line, file=sys.stderr) if number == 1 else None
 
 
 def require_packages() -> None:
@@ -66,18 +133,16 @@ def main_guard(main: Callable[[], int | None]) -> NoReturn:
     """Run `main` and end the process with its status.
 
     A user's error prints one line on stderr and exits with 2 (PHYSGYM_DEBUG=1 adds the traceback);
-    Ctrl-C exits with 130; a closed pipe (`| head`) ends quietly.
+    Ctrl-C exits with 130. A closed pipe (`| head`), a closed or a full stdout change nothing: the
+    work is done to its end, and its files are there.
     """
+    steady_streams()
     warnings.showwarning = _show_warning
     try:
         status = main() or 0
-        sys.stdout.flush()
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         status = INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
     except Exception as error:
         if os.environ.get("PHYSGYM_DEBUG") or not is_user_error(error):
             raise
@@ -146,17 +211,45 @@ def progress(title: str, total: int) -> Iterator[Callable[..., None]]:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table: the first column left, the others right; floats with three figures."""
+    """Print a table: the first column left, the others right; floats with three figures.
+
+    No number is cut off: where not all columns fit the terminal, the others follow in a table below,
+    the first column repeated.
+    """
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(title), title_justify="left")
-    for index, column in enumerate(columns):
-        side: Any = "left" if index == 0 else "right"
-        table.add_column(escape(column), justify=side, no_wrap=True)
-    for row in rows:
-        cells = (f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row)
-        table.add_row(*map(escape, cells))
-    width = None if sys.stdout.isatty() else 160
-    Console(width=width).print(table)
+    body = [[f"{c:.3g}" if isinstance(c, float) else str(c) for c in row] for row in rows]
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    widths = [_widest(cells) for cells in zip(columns, *body, strict=True)]
+    first = min(widths[0], max(console.width // 3, 8))
+    for index, shown in enumerate(_fitting(widths, first, console.width)):
+        table = Table(title=None if index else escape(title), title_justify="left")
+        table.add_column(escape(columns[0]), overflow="fold", max_width=first)
+        for column in shown:
+            width = widths[column]
+            name = escape(columns[column])
+            table.add_column(name, justify="right", no_wrap=True, min_width=width)
+        for row in body:
+            table.add_row(*(escape(row[column]) for column in (0, *shown)))
+        console.print(table)
+
+
+def _widest(cells: Iterable[str]) -> int:
+    """Width of the widest line in cells of one or more lines."""
+    return max((len(line) for cell in cells for line in cell.splitlines()), default=0)
+
+
+def _fitting(widths: Sequence[int], first: int, most: int) -> list[list[int]]:
+    """Columns after the first in groups, each of which fits `most` characters beside it."""
+    groups: list[list[int]] = [[]]
+    border, room = 3, most - first - 4
+    used = 0
+    for column, width in enumerate(widths[1:], start=1):
+        if groups[-1] and used + width + border > room:
+            groups.append([])
+            used = 0
+        groups[-1].append(column)
+        used += width + border
+    return groups

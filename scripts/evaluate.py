@@ -9,7 +9,6 @@ report.json, report.md and plots.
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import time
@@ -37,7 +36,8 @@ class EvaluateConfig:
     dataset: str | None = None
     """Dataset whose test split is asked; None: the one that the first run learned from."""
     horizon: int | None = None
-    """Steps of the rollouts; an episode longer than it gives several. None: 100, in pixels 60."""
+    """Steps of the rollouts; an episode longer than it gives several. None: 100, in pixels 60, or what
+    the longest episode lasts."""
     dt_values: tuple[float, ...] = ()
     """Step lengths [s] to ask for over the same time, actions held for the longest of them."""
     problems: int = 256
@@ -65,6 +65,12 @@ class EvaluateConfig:
             raise cli.UsageError(
                 f"--dt-values {self.dt_values} are not valid: expected seconds above 0"
             )
+        shares = [max(self.dt_values) / dt for dt in self.dt_values]
+        if any(abs(share - round(share)) > 1e-6 for share in shares):
+            raise cli.UsageError(
+                f"--dt-values {self.dt_values} are not valid: expected step lengths that divide the "
+                "longest one, as 0.05 0.1 0.2"
+            )
 
 
 def main() -> None:
@@ -89,12 +95,12 @@ def main() -> None:
             origin=origin,
             advance=lambda share: advance(100 * share),
         )
-    show(report)
     files = write_report(report, folder)
     if config.video or config.log.wandb != "disabled":
         files.append(film(next(iter(models.values())), folder / "beside.mp4"))
-    print("\n".join(str(path) for path in files))
     track(config, report, folder, files)
+    show(report)  # last: a reader may go away
+    print("\n".join(str(path) for path in files))
 
 
 def load_models(config: EvaluateConfig) -> dict[str, Any]:
@@ -133,35 +139,31 @@ def check_physics(config: EvaluateConfig, models: Mapping[str, Any], dataset: Da
 
 def seed_of(run: Path) -> str:
     """The seed of a run folder, for its row's name."""
+    from worldmodels.storage.runs import RunError, RunFolder
+
     try:
-        return f"s{json.loads((run / 'config.json').read_text())['seed']}"
-    except (OSError, ValueError, KeyError):
+        return f"s{RunFolder.open(run).config['seed']}"
+    except (RunError, KeyError):
         return ""
 
 
 def find_test_data(config: EvaluateConfig) -> Dataset:
     """The dataset named, or the one that the first run learned from."""
     from worldmodels.data import load_dataset
+    from worldmodels.data.cache import dataset_of
     from worldmodels.storage.runs import RunFolder
 
     if config.dataset is not None:
         return load_dataset(config.dataset)
-    run = RunFolder.open(config.runs[0])
-    recorded = run.record.get("dataset")
-    if not recorded:
-        raise cli.UsageError(f"{run.path} does not say what it learned from: name a --dataset")
-    dataset = load_dataset(recorded["path"])
-    if dataset.hash != recorded["sha256"]:
-        raise cli.UsageError(
-            f"{recorded['path']} has changed since {run.path} learned from it: name a --dataset"
-        )
-    return dataset
+    return dataset_of(RunFolder.open(config.runs[0]))
 
 
 def default_folder(config: EvaluateConfig) -> Path:
     """Inside the run, or a new folder for a comparison of several."""
+    from worldmodels.storage.runs import run_of
+
     if len(config.runs) == 1:
-        return config.runs[0] / "evaluation"
+        return run_of(config.runs[0]) / "evaluation"
     return Path("outputs") / time.strftime("comparison-%Y-%m-%d-%H-%M-%S")
 
 

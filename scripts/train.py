@@ -25,11 +25,11 @@ from worldmodels.configs.training import (
     default_config,
     from_dict,
 )
-from worldmodels.storage.files import parse_json
+from worldmodels.storage.files import StorageError, read_json
+from worldmodels.storage.runs import RunFolder, check_free, run_of
 
 if TYPE_CHECKING:
     from worldmodels.data import Dataset
-    from worldmodels.storage.runs import RunFolder
 
 EXAMPLE = "python scripts/train.py --env pendulum --model port_hamiltonian --model.hidden 128"
 
@@ -147,14 +147,14 @@ def _other_visual(model: VisualConfig, named: argparse.Namespace) -> bool:
 
 
 def _base(source: str) -> TrainConfig:
-    """The saved configuration at `source`: a run or its config.json."""
+    """The saved configuration at `source`: a run, or a part of one, or any file of one."""
     path = Path(source)
-    path = path / "config.json" if path.is_dir() else path
+    path = run_of(path) / "config.json" if path.is_dir() else path
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise cli.UsageError(f"cannot read the config {str(path)!r}: {error.strerror}") from error
-    return replace(from_dict(parse_json(raw, str(path))), out=None)
+        values = read_json(path)
+    except StorageError as error:
+        raise cli.UsageError(f"cannot read the config {str(path)!r}: {error}") from error
+    return replace(from_dict(values), out=None)
 
 
 def _without(argv: list[str], option: str) -> list[str]:
@@ -188,13 +188,11 @@ def to_config(arguments: Arguments) -> TrainConfig:
 
 def _nothing_to_do(run: RunFolder, epochs: int) -> str:
     """What to tell who resumes a run that has its `epochs` already; empty where it has not."""
-    from worldmodels.storage.checkpoint import CONFIG
-    from worldmodels.storage.files import StorageError, read_sealed
+    from worldmodels.training.resumption import newest_document
 
-    try:
-        done = int(read_sealed(run.checkpoints / "last" / CONFIG)["epoch"])
-    except (StorageError, OSError, KeyError):
-        return ""  # loading the checkpoint says what is wrong with it, or takes the one before
+    done = newest_document(run.checkpoints).get("epoch")
+    if not isinstance(done, int):
+        return ""  # no checkpoint yet, or loading it says what is wrong with it
     if done < epochs:
         return ""
     of = f"{done} of {epochs} epochs" if done == epochs else f"{done} epochs, --epochs is {epochs}"
@@ -214,39 +212,70 @@ def _warn_of_empty_splits(dataset: Dataset) -> None:
         )
 
 
-def main() -> int | None:
+def main() -> None:
     """Parse, train, and say where everything lies."""
     arguments = parse(sys.argv[1:])
     config = to_config(arguments)
+    began = time.perf_counter()
+    if arguments.resume is not None:
+        resume(RunFolder.open(arguments.resume), config, began)
+        return
+    check(config)
 
     from worldmodels.data import dataset_for
-    from worldmodels.storage.checkpoint import CheckpointError, find_checkpoint
-    from worldmodels.storage.runs import RunFolder
     from worldmodels.training import experiment
 
-    began = time.perf_counter()
-    resume = arguments.resume is not None
-    if resume:
-        run = RunFolder.open(arguments.resume)
+    dataset = dataset_for(config)
+    _warn_of_empty_splits(dataset)
+    run = experiment.start(config, sys.argv)
+    _train(config, dataset, run, False, began)
+
+
+def check(config: TrainConfig) -> None:
+    """Say what cannot be before anything is collected."""
+    from worldmodels.storage.checkpoint import CheckpointError
+    from worldmodels.training import experiment
+    from worldmodels.training.pretrained import sound_tensors
+
+    experiment.check_device(config.device)
+    if config.out:
+        check_free(config.out)
+        cli.check_writable(Path(config.out), folder=True)
+    if config.pretrained:
+        try:
+            sound_tensors(config.pretrained)
+        except CheckpointError as error:
+            raise cli.UsageError(f"--pretrained {config.pretrained}: {error}") from error
+
+
+def resume(run: RunFolder, config: TrainConfig, began: float) -> None:
+    """Go on with a run; nobody else may be at it, which is asked before anything is read or written."""
+    with run.lock():
+        from worldmodels.training import experiment  # takes longer than to learn who else is at it
+
         config = experiment.reopen(run, config)
         if done := _nothing_to_do(run, config.epochs):
             print(done)
             return
+        dataset = experiment.dataset_to_resume(run, config)
+        _warn_of_empty_splits(dataset)
         run.update(resumed=[*run.record.get("resumed", []), sys.argv])
-    elif config.pretrained:
-        try:
-            find_checkpoint(config.pretrained)  # said before anything is collected
-        except CheckpointError as error:
-            raise cli.UsageError(f"--pretrained {config.pretrained}: {error}") from error
-    dataset = dataset_for(config)
-    _warn_of_empty_splits(dataset)
-    if not resume:
-        run = experiment.start(config, sys.argv)
+        _train(config, dataset, run, True, began)
+
+
+def _train(
+    config: TrainConfig, dataset: Dataset, run: RunFolder, again: bool, began: float
+) -> None:
+    from worldmodels.training import experiment
+
     print(f"dataset {dataset.path}\nrun     {run.path}", flush=True)
     try:
-        result = experiment.train(config, dataset, run, resume=resume, announce=announce)
+        result = experiment.train(config, dataset, run, resume=again, announce=announce)
     except (KeyboardInterrupt, SystemExit):
-        print(f"saved; to go on: {cli.command('train')} --resume {run.path}", file=sys.stderr)
+        line = f"saved; to go on: {cli.command('train')} --resume {run.path}"
+        if run.record.get("status") == "done":
+            line = f"the training is done; next: {cli.command('evaluate')} {run.path}"
+        print(line, file=sys.stderr)
         raise
     _report(run.path, result, time.perf_counter() - began)
 
@@ -258,7 +287,14 @@ def announce(lines: str) -> None:
 
 def _report(path: Path, result: dict[str, Any], seconds: float) -> None:
     """Say how good the model is on the validation split, and what to do with it."""
-    print(f"best validation error {result['best_nmse']:.3g} in epoch {result['best_epoch']}")
+    if result["best_epoch"] < 0:
+        print(
+            "warning: no epoch's validation rollouts stayed finite, so there is no best checkpoint: "
+            "train longer, or lower --optim.lr",
+            file=sys.stderr,
+        )
+    else:
+        print(f"best validation error {result['best_nmse']:.3g} in epoch {result['best_epoch']}")
     for name, value in result.items():
         if name.startswith("eval/nmse_"):
             steps = name.removeprefix("eval/nmse_")

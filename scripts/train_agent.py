@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,9 @@ def main() -> None:
     cli.check_writable(out)
     _check_agent(args)
     places = _places(args)
-    rows = []
+    for make in places.values():
+        make(1).close()  # an option that one of the envs refuses is said before the work
+    rows: list[dict[str, Any]] = []
     for place in [name for name in places if name == "model" or args.compare or not args.run]:
         agent, seconds = _train(args, place, places[place])
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -73,19 +76,18 @@ def main() -> None:
         print(f"agent   {saved}", flush=True)
         earned = {name: _evaluate(args, agent, make) for name, make in places.items()}
         rows.append({"trained in": place, "seconds": seconds, **earned})
+        _write(args, rows, list(places), out)  # each agent's at once: the next one takes long
     _report(args, rows, list(places))
-    _write(args, rows, list(places), out)
     print(f"numbers {out}")
 
 
 def _default_out(args: Arguments) -> Path:
     """A new name in the run's folder, or in a dated one where the agent belongs to no run."""
-    run = args.run.absolute() if args.run else None
+    from worldmodels.storage.runs import run_of
+
     folder = Path("outputs") / time.strftime("%Y-%m-%d/%H-%M-%S") / "agent"
-    if args.run and run and run.parent.name == "checkpoints":
-        folder = args.run.parent.parent / "agents"
-    elif args.run and (args.run / "checkpoints").is_dir():
-        folder = args.run / "agents"
+    if args.run and (run_of(args.run) / "checkpoints").is_dir():
+        folder = run_of(args.run) / "agents"
     name = f"{args.agent}-seed{args.seed}"
     names = (name if count == 1 else f"{name}-{count}" for count in itertools.count(1))
     return next(folder / f"{name}.json" for name in names if not any(folder.glob(f"{name}[.-]*")))
@@ -172,6 +174,8 @@ def _report(args: Arguments, rows: list[dict[str, Any]], places: list[str]) -> N
 
 def _write(args: Arguments, rows: list[dict[str, Any]], places: list[str], out: Path) -> None:
     """Write the numbers of `rows` as JSON."""
+    from worldmodels.storage.files import atomic_write
+
     values = {
         "agent": args.agent,
         "steps": args.steps,
@@ -180,15 +184,19 @@ def _write(args: Arguments, rows: list[dict[str, Any]], places: list[str], out: 
         "env": args.env,
         "rows": [{k: _plain(v) if k in places else v for k, v in row.items()} for row in rows],
     }
-    out.write_text(json.dumps(values, indent=2) + "\n")
+    atomic_write(out, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
 
 
 def _plain(returns: Returns) -> dict[str, Any]:
-    """`returns` in JSON types."""
-    values = {**returns._asdict(), "returns": returns.returns.tolist()}
+    """`returns` in JSON types: what is not finite is None."""
+    values = {**returns._asdict(), "returns": [_finite(each) for each in returns.returns.tolist()]}
     if len(returns.returns) < 2:
         values["standard_error"] = None
-    return values
+    return {name: _finite(value) for name, value in values.items()}
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 if __name__ == "__main__":

@@ -143,23 +143,18 @@ def load_model(config: VisualizeConfig) -> Any:
 def draw(config: VisualizeConfig, folder: Path) -> list[Path]:
     """Write the pictures of a model of pixels into ``folder``."""
     from worldmodels.data import load_dataset
+    from worldmodels.data.cache import dataset_of
     from worldmodels.films.viewer import viewer_of
     from worldmodels.imagination import check_sees_pixels
     from worldmodels.storage.runs import RunFolder
 
     model = load_model(config)
     check_sees_pixels(model)
-    name = config.dataset
-    if name is None and config.run is not None:
-        recorded = RunFolder.open(config.run).record.get("dataset")
-        if not recorded:
-            raise cli.UsageError(
-                f"{config.run} does not say what it learned from: name a --dataset"
-            )
-        name = recorded["path"]
-    return viewer_of(model.spec.medium).pictures(
-        model, load_dataset(str(name)), folder, config.seed
-    )
+    if config.dataset is not None:
+        dataset = load_dataset(config.dataset)
+    else:
+        dataset = dataset_of(RunFolder.open(str(config.run)))
+    return viewer_of(model.spec.medium).pictures(model, dataset, folder, config.seed)
 
 
 if __name__ == "__main__":

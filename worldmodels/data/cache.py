@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,10 @@ from worldmodels.data.collecting import collect
 from worldmodels.data.config import CollectConfig
 from worldmodels.data.dataset import Dataset, load_dataset
 from worldmodels.data.finding import find_dataset
+from worldmodels.data.progress import say
 from worldmodels.data.store import DatasetError
 from worldmodels.storage.files import LockedError
+from worldmodels.storage.runs import RunFolder
 
 if TYPE_CHECKING:
     from worldmodels.configs.training import TrainConfig
@@ -41,6 +43,42 @@ def dataset_for(
     return load_dataset(folder, root)
 
 
+def dataset_of(run: RunFolder, root: str | Path = "datasets") -> Dataset:
+    """The dataset that a run learned from, wherever it lies now.
+
+    Raises DatasetError: the run does not say, or nothing with that hash is found.
+    """
+    recorded = run.record.get("dataset")
+    if not recorded:
+        raise DatasetError(f"{run.path} does not say what it learned from: name a --dataset")
+    places = _places(recorded, run.path.absolute(), Path(root))
+    return load_dataset(
+        find_dataset(recorded["path"], root, sha256=recorded["sha256"], places=places)
+    )
+
+
+def find_recorded(
+    recorded: Mapping[str, str], run: Path, root: str | Path = "datasets"
+) -> Path | None:
+    """Folder of the dataset that `run.json` of the run folder `run` records; None: it is nowhere."""
+    places = _places(recorded, run.absolute(), Path(root))
+    try:
+        return find_dataset(recorded["path"], root, sha256=recorded["sha256"], places=places)
+    except DatasetError:
+        return None
+
+
+def _places(recorded: Mapping[str, str], run: Path, root: Path) -> list[Path]:
+    """Where a dataset may lie that was recorded by a path relative to somewhere: around its run."""
+    hint, from_run = Path(recorded["path"]), recorded.get("from_run")
+    around = (run, *run.parents)
+    return [
+        *([run / from_run] if from_run else []),
+        *(folder / hint for folder in around),
+        *(folder / root.name for folder in around),
+    ]
+
+
 def collect_config(config: TrainConfig) -> CollectConfig:
     """What a run collects where it names no dataset; the name is `auto-<hash>`."""
     import physgym
@@ -65,7 +103,7 @@ def _collect_once(config: CollectConfig, root: str | Path, workers: int, progres
             if time.monotonic() > end:
                 raise
             if not told:
-                print(f"waiting: {error}", file=sys.stderr, flush=True)
+                say(f"waiting: {error}")
                 told = True
             time.sleep(0.2)
 

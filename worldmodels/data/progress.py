@@ -1,14 +1,27 @@
-"""Progress on stderr: nothing in the first second, then a bar that vanishes, or plain lines."""
+"""Progress on stderr: nothing in the first second, then a bar that vanishes, or plain lines.
+
+Showing never ends the work: where stderr cannot be written to, it is left alone from then on.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 QUIET_SECONDS = 1.0
 LINE_SECONDS = 10.0
+
+
+def say(line: str) -> None:
+    """A line on stderr, at once; nothing where it cannot be written to."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except (OSError, ValueError):  # its reader went away, its disk is full, or it was closed
+        return
 
 
 class Progress:
@@ -35,13 +48,25 @@ class Progress:
         self._done = self._base + done
         self._first = self._first or (time.monotonic(), self._done)
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, description=self._described())
+            with self._harmless():
+                self._bar.update(self._task, completed=self._done, description=self._described())
         elif self._shown and time.monotonic() >= self._next and self._done < self._total:
             if self._done <= self._first[1]:  # the next report says how long it takes
                 return
-            self._show()
+            with self._harmless():
+                self._show()
+
+    @contextmanager
+    def _harmless(self) -> Iterator[None]:
+        """Let nothing that goes wrong with showing reach the work, and show no more then."""
+        try:
+            yield
+        except Exception:
+            self._shown, self._bar = False, None
 
     def _show(self) -> None:
+        if sys.stderr is None:
+            return
         if not sys.stderr.isatty():
             note = f"; {self._note}" if self._note else ""
             counted = f"{self._title}: {int(self._done)}/{self._total}{self._left()}{note}"
@@ -76,4 +101,5 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with self._harmless():
+                self._bar.stop()

@@ -176,7 +176,8 @@ def write_report(report: Mapping[str, Any], folder: str | os.PathLike[str]) -> l
         "report.md": "\n".join(markdown(report, comparison)) + "\n",
     }
     for name, text in texts.items():
-        atomic_write(folder / name, text.encode())
+        # A path that the locale could not read is surrogates; they are the bytes of its name again.
+        atomic_write(folder / name, text.encode("utf-8", "surrogateescape"))
     return [*(folder / name for name in texts), *comparison.plots(report, folder)]
 
 

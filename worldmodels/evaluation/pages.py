@@ -38,7 +38,7 @@ def write_pages(
         "report.json": json.dumps(report, allow_nan=False),
     }
     for name, text in texts.items():
-        atomic_write(folder / name, text.encode())
+        atomic_write(folder / name, text.encode("utf-8", "surrogateescape"))
     printed = comparison.plots(report, folder, ".pdf")
     return [*(folder / name for name in texts), *plots, *printed]
 

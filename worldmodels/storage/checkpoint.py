@@ -14,7 +14,7 @@ import math
 import os
 import platform
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,9 +35,12 @@ __all__ = [
     "LockedError",
     "RunLock",
     "atomic_write",
+    "check_finite",
+    "check_tensors",
     "find_checkpoint",
     "load",
     "load_checkpoint",
+    "not_finite",
     "resume_checkpoint",
     "save_checkpoint",
 ]
@@ -119,6 +122,7 @@ def load(
     are not finite (unless `allow_nonfinite`).
     """
     folder = find_checkpoint(run, which)
+    warn_of_another(folder, run, which)
     config, tensors, meta = load_checkpoint(folder)
     if meta.get("epoch") == 0:
         warnings.warn(
@@ -130,9 +134,9 @@ def load(
     try:
         kind = _float_type(tensors)
         shell = _build(config, "meta").to(kind)  # allocates nothing, whatever config asks for
-        _check_tensors(folder, shell.state_dict(), tensors)
+        check_tensors(folder, shell.state_dict(), tensors)
         if not allow_nonfinite:
-            _check_finite(folder, [name for name, _ in shell.named_parameters()], tensors)
+            check_finite(folder, tensors)
         model = _build(config, "cpu").to(kind)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG} describes no model: {error}") from error
@@ -158,8 +162,12 @@ def _float_type(tensors: Mapping[str, Tensor]) -> torch.dtype:
 
 
 def find_checkpoint(run: str | os.PathLike[str], which: str = "best") -> Path:
-    """The checkpoint folder meant by `run`: itself, or `checkpoints/<which>` inside it."""
+    """The checkpoint folder meant by `run`: itself, or `checkpoints/<which>` inside it.
+
+    Where a run has no such checkpoint, the other one (`load` says so).
+    """
     path = Path(run)
+    path = path.parent if path.name == "checkpoints" else path
     folders = [path]
     if (path / "checkpoints").is_dir():
         names = [which, *(name for name in ("best", "last") if name != which)]
@@ -168,6 +176,17 @@ def find_checkpoint(run: str | os.PathLike[str], which: str = "best") -> Path:
         if any((kept / CONFIG).is_file() for kept in (folder, storage.previous_of(folder))):
             return folder
     raise CheckpointError(f"no checkpoint in {path}; {_what_is_there(path)}")
+
+
+def warn_of_another(folder: Path, run: str | os.PathLike[str], which: str = "best") -> None:
+    """Warn where `find_checkpoint` had to take another checkpoint of `run` than `which`."""
+    if folder.name != which and folder != Path(run):
+        warnings.warn(
+            f"{run} has no checkpoint {which!r} (none was good enough yet, or it was removed): using "
+            f"{folder.name!r}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def _what_is_there(path: Path) -> str:
@@ -280,11 +299,12 @@ def _check_version(folder: Path, document: Mapping[str, Any]) -> None:
             raise CheckpointError(f"{folder / CONFIG}: {key!r} must be a {kind.__name__}")
 
 
-def _check_tensors(
+def check_tensors(
     folder: Path,
     expected: Mapping[str, Tensor],
     found: Mapping[str, Tensor],
 ) -> None:
+    """Raise CheckpointError unless `found` has the names, shapes and types of `expected`."""
     missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or extra:
         raise CheckpointError(
@@ -299,10 +319,23 @@ def _check_tensors(
             )
 
 
-def _check_finite(folder: Path, names: Iterable[str], found: Mapping[str, Tensor]) -> None:
-    for name in names:
-        if not bool(found[name].isfinite().all()):
-            raise CheckpointError(
-                f"{folder / WEIGHTS}: {name} holds NaN or infinite values (training diverged?); "
-                "load(..., allow_nonfinite=True) takes them"
-            )
+def check_finite(folder: Path, found: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError naming the first weight or buffer of a checkpoint that is not finite."""
+    if name := not_finite(found):
+        raise CheckpointError(
+            f"{folder / WEIGHTS}: {name} holds NaN or infinite values (did the training diverge?): "
+            "take another checkpoint or a new run with a lower --optim.lr; load(..., "
+            "allow_nonfinite=True) takes them to look at"
+        )
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """Name of the first tensor with a value that is not finite, or None.
+
+    How far the data reached (`reach`) is infinite in a model that saw none, and never NaN.
+    """
+    for name, tensor in tensors.items():
+        unbounded = name.rpartition(".")[2] == "reach"
+        if not bool((~tensor.isnan() if unbounded else tensor.isfinite()).all()):
+            return name
+    return None

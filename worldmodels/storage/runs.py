@@ -1,25 +1,37 @@
 """Run folders: one folder a training run, never shared and never overwritten.
 
 `outputs/<date>/<time>/<model>/` holds `config.json` (the whole configuration), `run.json` (where
-it came from and how it ended), `metrics.jsonl`, `checkpoints/` and `evaluation/`.
+it came from and how it ended), `metrics.jsonl`, `checkpoints/` and `evaluation/`. Who writes to one
+holds its lock; of several that ask for one new folder at the same time, one is given it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from worldmodels.storage.files import StorageError, atomic_write, parse_json
+from worldmodels.storage.files import (
+    LockedError,
+    RunLock,
+    StorageError,
+    atomic_write,
+    read_json,
+    remove_orphans,
+)
+from worldmodels.storage.records import check_record
 
 OUTPUTS = Path("outputs")
+CONFIG, RECORD = "config.json", "run.json"
 PACKAGES = ("physgym", "torch", "numpy", "gymnasium", "torchdiffeq", "h5py", "safetensors", "wandb")
 
 
@@ -32,6 +44,7 @@ class RunFolder:
     """One run's folder. `path` exists; the files in it may not yet."""
 
     path: Path
+    _held: list[bool] = field(default_factory=list, repr=False, compare=False)
 
     @classmethod
     def create(
@@ -50,23 +63,55 @@ class RunFolder:
             root: where unnamed runs go.
 
         Raises:
-            RunError: `out` is not empty, or cannot be written to.
+            RunError: `out` is not empty, is being given to another run, or cannot be written to.
         """
-        path = _new_folder(Path(out)) if out else _dated_folder(Path(root), config["model_name"])
+        path = Path(out) if out else _dated_folder(Path(root), config["model_name"])
+        check_free(path)
         run = cls(path)
-        run._write("config.json", config)
-        run._write("run.json", {**_provenance(), "argv": argv or [], "status": "created"})
+        try:
+            with run.lock():
+                check_free(path)  # another may have been quicker
+                run._write(CONFIG, config)
+                run._write(RECORD, {**_provenance(), "argv": argv or [], "status": "created"})
+        except LockedError as error:
+            raise RunError(f"{path} is taken by another run at this moment: {error}") from error
+        except StorageError as error:
+            raise RunError(f"cannot make the run folder {path}: {error}") from error
         return run
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
-        """An existing run's folder; RunError where there is none or it holds no `config.json`."""
-        run = cls(Path(path))
+        """An existing run's folder; RunError where there is none or it holds no `config.json`.
+
+        `path`: the folder, or something of the run's own inside it: a checkpoint, `config.json`.
+        """
+        run = cls(run_of(path))
         if not run.path.is_dir():
             raise RunError(f"no run folder at {str(path)!r}; give the folder that training printed")
-        if not (run.path / "config.json").is_file():
-            raise RunError(f"{str(path)!r} is no run folder: it holds no config.json")
+        if not (run.path / CONFIG).is_file():
+            raise RunError(f"{str(path)!r} is no run folder: it holds no {CONFIG}")
+        if (run.path / "model.safetensors").is_file():
+            raise RunError(f"{str(path)!r} is a checkpoint without its run: name the run's folder")
         return run
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the run's only writer; inside such a block of this object's, nothing more is asked.
+
+        What writers that were killed left half written is removed. Raises LockedError naming the
+        process that writes to the run, at once, or StorageError.
+        """
+        if self._held:
+            yield
+            return
+        with RunLock(self.path):
+            self._held.append(True)
+            try:
+                for folder in (self.path, self.checkpoints):
+                    remove_orphans(folder)
+                yield
+            finally:
+                self._held.clear()
 
     @property
     def checkpoints(self) -> Path:
@@ -76,47 +121,96 @@ class RunFolder:
     @property
     def config(self) -> dict[str, Any]:
         """The configuration the run was started with."""
-        return self._read("config.json")
+        return self._read(CONFIG)
 
     @property
     def record(self) -> dict[str, Any]:
-        """What `run.json` says: commit, versions, argv, status, start and end."""
-        return self._read("run.json")
+        """What `run.json` says: commit, versions, argv, status, start and end; {} without one.
+
+        Raises RunError for a field of another type than a run writes.
+        """
+        values = self._read(RECORD)
+        try:
+            check_record(values)
+        except ValueError as error:
+            raise RunError(
+                f"{self.path / RECORD}: {error}; mend the field, or take the file away: a run can "
+                "be evaluated and resumed without it"
+            ) from error
+        return values
 
     def update(self, **fields: Any) -> None:
         """Change fields of `run.json`, the others kept (`status="done"`, `wandb_id=...`)."""
-        self._write("run.json", {**self.record, **fields})
+        values = {**self.record, **fields}
+        check_record(values)
+        self._write(RECORD, values)
 
     def finish(self, status: str, **fields: Any) -> None:
-        """Write the end of the run: `status` ("done", "interrupted", "failed") and the time."""
-        self.update(status=status, ended=_now(), **fields)
+        """Write the end of the run: `status` ("done", "interrupted", "failed") and the time.
+
+        Where no second file fits on the disk any more, the present one is written over.
+        """
+        values = {**self.record, "status": status, "ended": _now(), **fields}
+        check_record(values)
+        try:
+            self._write(RECORD, values)
+        except RunError:
+            self._write_over(RECORD, values)
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name
         try:
-            return parse_json(path.read_bytes(), str(path))
-        except FileNotFoundError:
-            return {}
-        except (OSError, StorageError) as error:
+            return read_json(path) if os.path.lexists(path) else {}
+        except StorageError as error:
             raise RunError(f"no run can be read from {self.path}: {error}") from error
 
     def _write(self, name: str, value: Mapping[str, Any]) -> None:
-        atomic_write(self.path / name, (json.dumps(value, indent=2) + "\n").encode())
+        path = self.path / name
+        try:
+            atomic_write(path, (json.dumps(value, indent=2) + "\n").encode())
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+    def _write_over(self, name: str, value: Mapping[str, Any]) -> None:
+        """Put `value` into the blocks that the file has already; they are enough without indents."""
+        path = self.path / name
+        content = json.dumps(value, separators=(",", ":")).encode()
+        try:
+            with path.open("r+b") as file:
+                size = os.fstat(file.fileno()).st_size
+                if len(content) > size:
+                    raise OSError(0, f"{len(content)} bytes do not fit into its {size}")
+                file.write(content.ljust(size))
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _new_folder(path: Path) -> Path:
-    """Make `path`, which must not exist or be empty."""
+def run_of(path: str | Path) -> Path:
+    """The run folder that `path` is, or is a part of: its config, a checkpoint, or the folder of these."""
+    path = Path(path)
+    for inner, run in ((path.name, path.parent), (path.parent.name, path.parent.parent)):
+        if inner == "checkpoints" and (run / CONFIG).is_file():
+            return run
+    return path.parent if path.name in (CONFIG, RECORD) and path.is_file() else path
+
+
+def check_free(path: str | Path) -> None:
+    """Raise RunError unless `path` can become the folder of a new run; makes nothing.
+
+    What a run leaves that was killed before it wrote anything does not count.
+    """
+    path = Path(path)
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        taken = any(path.iterdir())
+        found = os.listdir(path)
+    except FileNotFoundError:
+        return
     except OSError as error:
         raise RunError(f"cannot make the run folder {path}: {error.strerror or error}") from error
-    if taken:
+    if any(name != ".lock" and not name.startswith(".tmp-") for name in found):
         raise RunError(
             f"{path} is not empty and runs never overwrite one another: name another folder, "
             "or continue that run with --resume"
         )
-    return path
 
 
 def _dated_folder(root: Path, name: str) -> Path:

@@ -6,22 +6,23 @@ leaves a run folder from which everything else (evaluation, envs, agents) starts
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worldmodels.configs.training import TrainConfig, from_dict, to_dict
 from worldmodels.data.progress import Progress
-from worldmodels.storage.files import RunLock
+from worldmodels.storage.files import StorageError
 from worldmodels.storage.runs import OUTPUTS, RunError, RunFolder
+from worldmodels.training.interruption import Interruption
 from worldmodels.training.tracking import Logger
 
 if TYPE_CHECKING:
     from worldmodels.data import Dataset
-
-MAY_CHANGE = ("epochs", "device", "log", "save_seconds", "out")
-"""Fields of a `TrainConfig` that a resumed run may change; all others decide its numbers."""
 
 
 def start(
@@ -45,19 +46,48 @@ def reopen(run: RunFolder, changed: TrainConfig | None = None) -> TrainConfig:
 
     Raises:
         RunError: another field differs, and is named with both values; or no such device is there.
+        CheckpointError: `config.json` is not what the run's last checkpoint was trained with.
     """
+    from worldmodels.training.resumption import (
+        MAY_CHANGE,
+        check_config,
+        difference,
+        newest_document,
+        saved_config,
+    )
+
     old = from_dict(run.config)
     changed = changed or old
     check_device(changed.device)
-    for name in to_dict(old):
+    for name in saved_config(old):
         before, after = getattr(old, name), getattr(changed, name)
-        if name not in MAY_CHANGE and before != after:
+        if before != after:
             raise RunError(
                 f"a resumed run keeps its configuration, but {name} differs: "
-                f"{_difference(before, after)}. Only {', '.join(MAY_CHANGE)} may change; "
+                f"{difference(before, after, 'asked')}. Only {', '.join(MAY_CHANGE)} may change; "
                 "start a new run with --config for the rest"
             )
+    if document := newest_document(run.checkpoints):
+        check_config(document, old, run.checkpoints / "last")
     return replace(changed, out=None)
+
+
+def dataset_to_resume(run: RunFolder, config: TrainConfig, progress: bool = True) -> Dataset:
+    """The dataset that `run` began with, to go on with `config`: by its hash, wherever it lies now.
+
+    What it was collected as is collected again where it is nowhere, and has the same bytes. Raises
+    DatasetError, or RunError where `config.dataset` names another one.
+    """
+    from worldmodels.data import dataset_for
+    from worldmodels.data.cache import find_recorded
+    from worldmodels.data.dataset import load_dataset
+
+    recorded = run.record.get("dataset")
+    named = config.dataset != from_dict(run.config).dataset
+    found = find_recorded(recorded, run.path) if recorded and not named else None
+    dataset = load_dataset(found) if found else dataset_for(config, progress=progress)
+    _check_dataset(run, dataset)
+    return dataset
 
 
 def check_device(device: str) -> None:
@@ -84,9 +114,10 @@ def train(
     Args:
         config: what to train.
         dataset: what to learn from; None: `worldmodels.data.dataset_for(config)`, which collects it
-            where it is not there.
+            where it is not there, or that of the run to resume.
         run: the folder to write to; None: `start(config)`, a new one.
-        resume: continue from the run's last checkpoint, bit for bit.
+        resume: continue from the run's last checkpoint, bit for bit, or from step 0 where it was
+            ended before the first.
         progress: whether to show on stderr how far it is.
         announce: told in words what was loaded of `config.pretrained`.
 
@@ -100,31 +131,78 @@ def train(
     """
     from worldmodels.data import dataset_for
 
-    if dataset is None:
-        dataset = dataset_for(config, progress=progress)
-    run = run or start(config)
-    with RunLock(run.path):
-        _check_dataset(run, dataset, resume)
-        status = "failed"
-        with Progress("training, epoch", config.epochs, progress) as bar:
-            logger = Logger(
-                run.path,
-                config.log,
-                {**to_dict(config), "dataset_hash": dataset.hash},
-                name=f"{config.env_name}-{config.model_name}-s{config.seed}",
-                run_id=run.record.get("wandb_id") if resume else None,
+    if run is None:
+        dataset = dataset_for(config, progress=progress) if dataset is None else dataset
+        run = start(config)
+    with run.lock():
+        if dataset is None:
+            dataset = (
+                dataset_to_resume(run, config, progress)
+                if resume
+                else dataset_for(config, progress=progress)
             )
-            run.update(status="running", wandb_id=logger.run_id)
+        if resume:
+            _check_dataset(run, dataset)
+        run.update(dataset=_origin(run, dataset), error=None)
+        with _recorded(run) as done, Progress("training, epoch", config.epochs, progress) as bar:
+            logger, ended = _logger(config, dataset, run, resume), "failed"
             try:
                 result = _fit(config, dataset, run, logger, resume, bar.reach, announce)
-                status = "done"
-            except (KeyboardInterrupt, SystemExit):
-                status = "interrupted"
-                raise
+                ended = "done"
+                done()
+                _record_best(config, dataset, run, logger, result, announce)
             finally:
-                logger.finish(status)
-                run.finish(status)
+                logger.finish(ended)
     return {**result, "run": str(run.path)}
+
+
+@contextmanager
+def _recorded(run: RunFolder) -> Iterator[Callable[[], None]]:
+    """Have `run.json` say how the block ended: "done" as soon as the function given is called."""
+    status, error = "failed", None
+
+    def end() -> None:
+        with Interruption().watched() as late:
+            try:
+                run.finish(status, error=error)
+            except RunError as problem:  # the reason why the block ended is worth more
+                warnings.warn(
+                    f"{problem}; the run ended as {status!r}", RuntimeWarning, stacklevel=2
+                )
+        if late.signal is not None:
+            late.stop()
+
+    def done() -> None:
+        nonlocal status
+        status = "done"
+        end()
+
+    run.update(status="running")
+    try:
+        yield done
+    except (KeyboardInterrupt, SystemExit):
+        if status != "done":
+            status = "interrupted"
+            end()
+        raise
+    except BaseException as problem:
+        if status != "done":
+            error = " ".join(str(problem).split()) or type(problem).__name__
+            end()
+        raise
+
+
+def _logger(config: TrainConfig, dataset: Dataset, run: RunFolder, resume: bool) -> Logger:
+    """Where the run's metrics go; one that goes on goes on at Weights & Biases, too."""
+    logger = Logger(
+        run.path,
+        config.log,
+        {**to_dict(config), "dataset_hash": dataset.hash},
+        name=f"{config.env_name}-{config.model_name}-s{config.seed}",
+        run_id=run.record.get("wandb_id") if resume else None,
+    )
+    run.update(wandb_id=logger.run_id)
+    return logger
 
 
 def _fit(
@@ -141,15 +219,26 @@ def _fit(
 
     origin = {"sha256": dataset.hash, "episodes": len(dataset), "dt": dataset.dt}
     logger.artifact(f"buffer-{config.env_name}", "dataset", dataset.path, origin, used=True)
-    result = fit(config, dataset, run, logger, resume=resume, on_step=on_step, announce=announce)
+    return fit(config, dataset, run, logger, resume=resume, on_step=on_step, announce=announce)
+
+
+def _record_best(
+    config: TrainConfig,
+    dataset: Dataset,
+    run: RunFolder,
+    logger: Logger,
+    result: dict[str, Any],
+    announce: Callable[[str], object],
+) -> None:
+    """The best model to where the metrics go, and pictures of a visual one."""
     best = run.checkpoints / "best"
-    if best.is_dir():
-        name = f"model-{config.env_name}-{config.model_name}"
-        scores = {"seed": config.seed, "best_nmse": result["best_nmse"]}
-        logger.artifact(name, "model", best, scores, aliases=("best",))
-        logger.summary({"best_nmse": result["best_nmse"]})
-        _show(config, dataset, run, logger, announce)
-    return result
+    if not best.is_dir():
+        return
+    name = f"model-{config.env_name}-{config.model_name}"
+    scores = {"seed": config.seed, "best_nmse": result["best_nmse"]}
+    logger.artifact(name, "model", best, scores, aliases=("best",))
+    logger.summary({"best_nmse": result["best_nmse"]})
+    _show(config, dataset, run, logger, announce)
 
 
 def _show(
@@ -168,8 +257,8 @@ def _show(
     viewer, folder = viewer_of(config.model.medium), run.path / "pictures"
     if not viewer.draws:
         return
-    model = load(run.path)
     try:
+        model = load(run.path)
         for path in viewer.pictures(model, dataset, folder, config.seed):
             logger.image(f"pictures/{path.stem}", path)
         announce(f"pictures in {folder}")
@@ -178,26 +267,26 @@ def _show(
             frames = viewer.film(model, recording, 240, lambda: None)
             film = write_video(frames, folder / "beside.mp4", 1 / recording.dt)
             logger.video("pictures/beside", film)
-    except ValueError as error:  # the run is whole without: a buffer of very short episodes, say
+    except (ValueError, OSError, StorageError) as error:
+        # The run is whole without: its episodes are too short, or the disk is full.
         announce(f"no pictures: {error}")
 
 
-def _check_dataset(run: RunFolder, dataset: Dataset, resume: bool) -> None:
-    """Record which buffer a run learns from; a resumed run must find the same bytes."""
+def _check_dataset(run: RunFolder, dataset: Dataset) -> None:
+    """Raise RunError unless a resumed run finds the very bytes that it began with."""
     recorded = run.record.get("dataset")
-    if resume and recorded and recorded["sha256"] != dataset.hash:
+    if recorded and recorded["sha256"] != dataset.hash:
         raise RunError(
             f"the dataset at {dataset.path} is not the one this run began with "
             f"({dataset.hash[:8]} instead of {recorded['sha256'][:8]}): bring it back to resume"
         )
-    run.update(dataset={"path": str(dataset.path), "sha256": dataset.hash})
 
 
-def _difference(before: Any, after: Any) -> str:
-    """The first differing leaf of two configurations, as text."""
-    if type(before) is type(after) and hasattr(before, "__dataclass_fields__"):
-        for name in before.__dataclass_fields__:
-            if getattr(before, name) != getattr(after, name):
-                inner = _difference(getattr(before, name), getattr(after, name))
-                return f"{name} {inner}" if "was" in inner else inner
-    return f"was {before!r}, asked {after!r}"
+def _origin(run: RunFolder, dataset: Dataset) -> dict[str, str]:
+    """How to find the run's dataset again: by its hash, where it lies, and where from the run."""
+    path = os.path.abspath(dataset.path)
+    try:
+        from_run = os.path.relpath(path, os.path.abspath(run.path))
+    except ValueError:  # another drive
+        from_run = path
+    return {"path": path, "from_run": from_run, "sha256": dataset.hash}

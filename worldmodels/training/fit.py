@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,12 +21,28 @@ from worldmodels.data.batches import TrainingError
 from worldmodels.data.frames import check_pictures
 from worldmodels.interface import DivergenceError, Spec, WorldModel
 from worldmodels.models.building import build
-from worldmodels.storage.checkpoint import load_checkpoint, resume_checkpoint, save_checkpoint
+from worldmodels.storage.checkpoint import (
+    check_finite,
+    check_tensors,
+    load_checkpoint,
+    not_finite,
+    resume_checkpoint,
+    save_checkpoint,
+)
 from worldmodels.training.devices import mixed_dtype, quick_matrices, resolve_device
 from worldmodels.training.interruption import Interruption
 from worldmodels.training.loaders import loader_of, noise
 from worldmodels.training.optimisers import Optimisers, learning_rate, optimiser
 from worldmodels.training.pretrained import load_fitting
+from worldmodels.training.resumption import (
+    Progress,
+    check_config,
+    check_spec,
+    has_none,
+    progress_of,
+    restore_optimiser,
+    saved_config,
+)
 
 
 class RunFolderLike(Protocol):
@@ -75,19 +90,6 @@ def seeded_model(config: TrainConfig, dataset: Any) -> WorldModel:
     return model
 
 
-@dataclass
-class Progress:
-    """Where a run is: everything a step depends on beside weights and optimiser."""
-
-    step: int = 0
-    best: float = math.inf
-    best_epoch: int = -1
-    sums: dict[str, float] = field(default_factory=dict)
-    loss_count: int = 0
-    skipped: int = 0
-    bad_in_a_row: int = 0
-
-
 def accelerate(model: Any, config: TrainConfig, device: str) -> None:
     """Make a visual model quick on ``device``: memory layout, mixed precision, compilation."""
     if not isinstance(config.model, VisualConfig):
@@ -119,12 +121,23 @@ class Trainer:
         self.frames, self.began = 0, time.monotonic()
 
     def resume(self) -> None:
-        """Continue from the last checkpoint."""
-        checkpoint = resume_checkpoint(self.run.checkpoints / "last")
+        """Continue from the last checkpoint, bit for bit.
+
+        Raises CheckpointError where it is damaged, or of another configuration than this run's.
+        """
+        folder = self.run.checkpoints / "last"
+        checkpoint = resume_checkpoint(folder)
+        check_config({**checkpoint.meta, **checkpoint.config}, self.config, folder)
+        check_spec(checkpoint.config, self.model.spec, folder)
+        check_tensors(folder, self.model.state_dict(), checkpoint.tensors)
+        check_finite(folder, checkpoint.tensors)
+        progress = progress_of(checkpoint, self.config, folder)
+        restore_optimiser(
+            self.optimiser, checkpoint.train_state["optimiser"], progress.step, folder
+        )
         self.model.load_state_dict(checkpoint.tensors)
-        self.optimiser.load_state_dict(checkpoint.train_state["optimiser"])
-        self.progress = Progress(**checkpoint.train_state["progress"])
-        self.logger.rewind(self.progress.step // self.steps_per_epoch)
+        self.progress = progress
+        self.logger.rewind(progress.step // self.steps_per_epoch)
 
     def descend(self) -> None:
         """One step of the optimiser; a loss or gradient that is not finite changes nothing."""
@@ -209,8 +222,17 @@ class Trainer:
         return values
 
     def save(self, name: str, scores: Mapping[str, float] | None = None) -> None:
-        """Publish a checkpoint: ``best`` for use, ``last`` to go on from."""
+        """Publish a checkpoint: ``best`` for use, ``last`` to go on from.
+
+        Raises ``TrainingError`` where a tensor is not finite: no step could mend it any more.
+        """
         model = self.model
+        if spoilt := not_finite(model.state_dict()):
+            raise TrainingError(
+                f"{spoilt} holds NaN or infinite values at step {self.progress.step}: lower "
+                f"--optim.lr (now {self.config.optim.lr:g}), or clip gradients; the last good "
+                "checkpoints are kept"
+            )
         config = {
             "spec": model.spec.to_dict(),
             "model_name": self.config.model_name,
@@ -228,6 +250,7 @@ class Trainer:
             "step": self.progress.step,
             "epoch": self.progress.step // self.steps_per_epoch,
             "metrics": dict(scores or {}),
+            "training": saved_config(self.config),
         }
         save_checkpoint(self.run.checkpoints / name, config, model.state_dict(), state, meta)
 
@@ -243,18 +266,24 @@ def fit(
 ) -> dict[str, Any]:
     """Train as ``config`` says on ``dataset``; checkpoints go to ``run.checkpoints``.
 
+    ``resume`` goes on from the last of them, or from step 0 where the run was ended before the first.
+
     ``on_step`` is told after every step how many epochs are done, fractions included, and the pace in
     words; ``announce`` what was taken from a pretrained run.
     Returns ``epochs``, ``steps``, ``best_nmse``, ``best_epoch``, ``skipped`` and the last epoch's values.
     On SIGINT or SIGTERM the step in hand is finished and the state saved; then KeyboardInterrupt or
-    SystemExit(143) is raised. Raises ``TrainingError`` where losses stay not finite; the best and last
-    checkpoints on disk are then the last good ones.
+    SystemExit(143) is raised, unless that was the last step: then all is done. Raises ``TrainingError``
+    where losses stay not finite, or no step could be taken; the best and last checkpoints on disk are
+    then the last good ones. Raises ``CheckpointError`` where a resumed run cannot go on.
     """
     with _settings(config), Interruption().watched() as interruption:
         trainer = Trainer(config, dataset, run, logger)
-        if resume:
+        if resume and not has_none(run.checkpoints):
             trainer.resume()
         else:
+            if resume:
+                announce("the run was ended before its first checkpoint: it begins at step 0")
+                logger.rewind(0)
             if config.pretrained:
                 announce("\n".join(load_fitting(trainer.model, config.pretrained).lines()))
             trainer.save("last")
@@ -281,13 +310,24 @@ def _loop(
             on_step(progress.step / trainer.steps_per_epoch, trainer.pace())
         if progress.step % trainer.steps_per_epoch == 0:
             values = trainer.end_epoch()
+            _check_learned(trainer)
             late = time.monotonic() - trainer.saved_at >= trainer.config.save_seconds
             if late or progress.step >= trainer.total:
                 trainer.save("last")
-        if interruption.signal is not None:
+        if interruption.signal is not None and progress.step < trainer.total:
             trainer.save("last")
             interruption.stop()
     return values
+
+
+def _check_learned(trainer: Trainer) -> None:
+    """Raise ``TrainingError`` at the end of a run in which not one step moved the weights."""
+    steps = trainer.progress.step
+    if steps >= trainer.total and trainer.progress.skipped >= steps:
+        raise TrainingError(
+            f"nothing was learned: the loss or its gradient was not finite in each of the {steps} "
+            f"steps; lower --optim.lr (now {trainer.config.optim.lr:g}), or check the data"
+        )
 
 
 @contextmanager

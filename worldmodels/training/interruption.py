@@ -17,25 +17,31 @@ class Interruption:
 
     @contextmanager
     def watched(self) -> Iterator[Interruption]:
-        """Catch both signals within the block (in the main thread; elsewhere nothing changes)."""
+        """Catch both signals within the block (in the main thread; elsewhere nothing changes).
+
+        One that the process was told to ignore (`nohup`, a shell's background job) stays ignored.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.getsignal(number) for number in numbers}
+        found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        # None: a handler that Python did not install, and could not put back.
+        before = {n: how for n, how in found.items() if how not in (signal.SIG_IGN, None)}
 
         def remember(number: int, frame: Any) -> None:
             self.signal = number
-            for each in numbers:
-                signal.signal(each, before[each])
+            restore()
 
-        for number in numbers:
+        def restore() -> None:
+            for number, how in before.items():
+                signal.signal(number, how)
+
+        for number in before:
             signal.signal(number, remember)
         try:
             yield self
         finally:
-            for number in numbers:
-                signal.signal(number, before[number])
+            restore()
 
     def stop(self) -> None:
         """End the process's work as the signal asked: KeyboardInterrupt, or SystemExit(143)."""

@@ -8,7 +8,13 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from worldmodels.storage.checkpoint import CheckpointError, find_checkpoint, load_checkpoint
+from worldmodels.storage.checkpoint import (
+    CheckpointError,
+    check_finite,
+    find_checkpoint,
+    load_checkpoint,
+    warn_of_another,
+)
 
 
 class Fitting(NamedTuple):
@@ -34,13 +40,25 @@ class Fitting(NamedTuple):
         return lines
 
 
-def load_fitting(model: nn.Module, run: str | Path) -> Fitting:
-    """Take the tensors of ``run``'s best checkpoint into ``model`` where name and shape agree.
+def sound_tensors(run: str | Path) -> tuple[Path, dict[str, Tensor]]:
+    """The checkpoint folder that ``run`` means, and its tensors.
 
-    Raises ``CheckpointError`` where there is no sound checkpoint, or where nothing in it fits.
+    Raises ``CheckpointError`` where there is none, it is damaged, or a tensor is not finite.
     """
     folder = find_checkpoint(run)
     _, tensors, _ = load_checkpoint(folder)
+    check_finite(folder, tensors)
+    return folder, tensors
+
+
+def load_fitting(model: nn.Module, run: str | Path) -> Fitting:
+    """Take the tensors of ``run``'s best checkpoint into ``model`` where name and shape agree.
+
+    Raises ``CheckpointError`` where there is no sound checkpoint, a tensor of it is not finite, or
+    nothing in it fits.
+    """
+    folder, tensors = sound_tensors(run)
+    warn_of_another(folder, run)
     fitting = _fitting(folder, model.state_dict(), tensors)
     if not fitting.loaded:
         raise CheckpointError(

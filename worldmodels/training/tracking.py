@@ -1,8 +1,8 @@
 """Metrics of a run: always in `metrics.jsonl`, and at Weights & Biases where asked.
 
-The local file comes first and is never lost to the other: any failure of wandb (not installed, no
-key, no network, a broken connection) costs one warning and at most fifteen seconds, and the run
-goes on.
+A row is written whole or not at all; an evaluation's rows go to a file of its own. The local file
+comes first and is never lost to the other: any failure of wandb (not installed, no key, no network,
+a broken connection) costs one warning and at most fifteen seconds, and the run goes on.
 """
 
 from __future__ import annotations
@@ -16,9 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels.configs.training import LogConfig
-from worldmodels.storage.files import atomic_write
+from worldmodels.storage.files import (
+    StorageError,
+    atomic_write,
+    open_append,
+    parse_json,
+    read_file,
+)
 
 METRICS = "metrics.jsonl"
+FILES = {"evaluate": "evaluation.jsonl"}
+"""Where the rows of other work than training go: it must never write a training's."""
+MOST_BYTES = 2**30
+"""Largest file of rows that is read."""
 INIT_SECONDS = 12.0
 FINISH_SECONDS = 15.0
 
@@ -30,24 +40,23 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """
     path = Path(path)
     path = path / METRICS if path.is_dir() else path
-    try:
-        content = path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError):  # a run that is only just beginning
-        return []
-    return [row for _, row in _whole_rows(content)]
+    return [row for _, row in _whole_rows(_content(path), str(path))]
 
 
 class Logger:
     """Writes the metrics of one run.
 
     Args:
-        run_dir: the run folder; rows are appended to `metrics.jsonl` in it.
+        run_dir: the run folder; rows are appended to `metrics.jsonl` in it, or to
+            `evaluation.jsonl` where they are an evaluation's.
         config: where else to log (`config.wandb` is disabled, offline or online).
         values: the run's configuration, shown beside it at wandb.
         job_type: what the run does: collect, train, evaluate or agent. An agent's steps are
             counted as `env_steps`, all others' as `epoch`.
         name: the run's name at wandb; None: the run folder's.
         run_id: id of an earlier run at wandb, to continue it. The id in use is `.run_id`.
+
+    Raises StorageError where the file cannot be written, or is no file of ours.
     """
 
     def __init__(
@@ -60,11 +69,10 @@ class Logger:
         name: str | None = None,
         run_id: str | None = None,
     ) -> None:
-        self.path = Path(run_dir) / METRICS
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = Path(run_dir) / FILES.get(job_type, METRICS)
         self.step_name = "env_steps" if job_type == "agent" else "epoch"
-        self._drop(lambda row: False)
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed by finish)
+        self._descriptor: int | None = None
+        self._open(lambda row: False)
         self._wandb: Any = None
         self._run: Any = None
         config = config or LogConfig()
@@ -77,18 +85,19 @@ class Logger:
         return self._run.id if self._run is not None else None
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
-        """Write one row of numbers at `step`; a number that is not finite is written as null."""
+        """Write one row of numbers at `step`; a number that is not finite is written as null.
+
+        Raises StorageError where the row does not fit on the disk; the file is then as before.
+        """
         row = {self.step_name: int(step), **{key: _plain(value) for key, value in values.items()}}
-        self._file.write(json.dumps(row, allow_nan=False) + "\n")
-        self._file.flush()
+        self._append((json.dumps(row, allow_nan=False) + "\n").encode())
         # One NaN would stay the minimum of its metric at wandb for ever: nothing is sent for it.
         self._send(lambda run: run.log({k: v for k, v in row.items() if v is not None}))
 
     def rewind(self, step: int) -> None:
         """Drop the rows after `step`: a resumed run writes them again."""
-        self._file.close()
-        self._drop(lambda row: row.get(self.step_name, 0) > step)
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed by finish)
+        self._close()
+        self._open(lambda row: row.get(self.step_name, 0) > step)
 
     def image(self, name: str, path: str | Path) -> None:
         """Show the picture at `path` (png, jpg) as `media/<name>`."""
@@ -136,7 +145,7 @@ class Logger:
 
     def finish(self, status: str = "done") -> None:
         """Close the file and end the run at wandb; a second call does nothing."""
-        self._file.close()
+        self._close()
         self._send(lambda run: run.finish(exit_code=0 if status == "done" else 1))
         self._run = None
 
@@ -234,26 +243,74 @@ class Logger:
             self._run = None
             _warn(f"wandb failed ({_short(error)}); metrics go on in {self.path.name} alone")
 
-    def _drop(self, unwanted: Callable[[dict[str, Any]], bool]) -> None:
-        """Rewrite the file without unwanted rows and without a torn last line."""
-        if not self.path.exists():
-            return
-        old = self.path.read_bytes()
-        new = b"".join(line + b"\n" for line, row in _whole_rows(old) if not unwanted(row))
-        if new != old:
-            atomic_write(self.path, new)
-
-
-def _whole_rows(content: bytes) -> list[tuple[bytes, dict[str, Any]]]:
-    rows = []
-    for line in content.split(b"\n"):
+    def _open(self, unwanted: Callable[[dict[str, Any]], bool]) -> None:
+        """Open the file to append to, without unwanted rows and without a torn last line."""
         try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            old = _content(self.path)
+            rows = _whole_rows(old, str(self.path))
+            new = b"".join(line + b"\n" for line, row in rows if not unwanted(row))
+            if new != old:
+                atomic_write(self.path, new)
+            self._descriptor = open_append(self.path)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _append(self, line: bytes) -> None:
+        """Add a line, whole or not at all. Raises StorageError."""
+        if self._descriptor is None:
+            raise StorageError(f"{self.path} is closed: nothing is logged after `finish`")
+        size = os.fstat(self._descriptor).st_size
+        try:
+            while line:  # a disk that is all but full takes a part, and then says why
+                line = line[os.write(self._descriptor, line) :]
+        except OSError as error:
+            os.ftruncate(self._descriptor, size)
+            raise self._unwritable(error) from error
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _unwritable(self, error: OSError) -> StorageError:
+        return StorageError(
+            f"cannot write {self.path}: {error.strerror or error}; what was saved is kept: make room, "
+            "and go on with --resume"
+        )
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file of rows; none where a run is only just beginning."""
+    return read_file(path, MOST_BYTES) if os.path.lexists(path) else b""
+
+
+def _whole_rows(content: bytes, name: str) -> list[tuple[bytes, dict[str, Any]]]:
+    """Lines and rows that a logger wrote; what else stands before the last line is warned of."""
+    rows, foreign = [], 0
+    *lines, torn = content.split(b"\n")
+    for line in (*lines, torn):
+        try:
+            row = parse_json(line, name)
+            valid = all(isinstance(value, _CELL) for value in row.values())
+        except StorageError:
+            valid = False
+        if valid and _counted(row):
             rows.append((line, row))
+        elif line.strip() and line is not torn:
+            foreign += 1
+    if foreign:
+        _warn(f"{name}: {foreign} lines are no rows of metrics, and are left out")
     return rows
+
+
+_CELL = (int, float, str, type(None))
+
+
+def _counted(row: dict[str, Any]) -> bool:
+    """Whether a row says at which step it is, in whole steps."""
+    steps = [row[name] for name in ("epoch", "env_steps") if name in row]
+    return bool(steps) and all(isinstance(step, int) and step >= 0 for step in steps)
 
 
 def _settings(wandb: Any) -> Any:
