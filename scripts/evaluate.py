@@ -69,12 +69,12 @@ class EvaluateConfig:
 
 def main() -> None:
     """Evaluate what the command line names, and say where the report lies."""
-    config = tyro.cli(EvaluateConfig, description=__doc__)
+    config = cli.parse(EvaluateConfig, description=__doc__)
     config.check()
     models = load_models(config)
     folder = config.out or default_folder(config)
     cli.check_writable(folder, folder=True)
-    dataset = find_test_data(config)
+    dataset = find_test_data(config, next(iter(models.values())).spec.env_name)
     check_physics(config, models, dataset)
     origin = f"--dataset {config.dataset}" if config.dataset else f"that of {config.runs[0]}"
     first = next(iter(models.values()))
@@ -174,13 +174,13 @@ def seed_of(run: Path) -> str:
         return ""
 
 
-def find_test_data(config: EvaluateConfig) -> Dataset:
-    """The dataset named, or the one that the first run learned from."""
-    from worldmodels.data import load_dataset
+def find_test_data(config: EvaluateConfig, env_name: str | None = None) -> Dataset:
+    """The dataset named (one of ``env_name``, if its name leaves that open), or the first run's own."""
+    from worldmodels.data import load_dataset, resolve_dataset
     from worldmodels.storage.runs import RunFolder
 
     if config.dataset is not None:
-        return load_dataset(config.dataset)
+        return load_dataset(resolve_dataset(config.dataset, env_name))
     run = RunFolder.open(config.runs[0])
     recorded = run.record.get("dataset")
     if not recorded:

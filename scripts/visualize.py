@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import cli
 import numpy as np
-import tyro
 
 import physgym
 
@@ -71,7 +70,7 @@ class VisualizeConfig:
 
 def main() -> None:
     """Show what the command line asks for."""
-    config = tyro.cli(VisualizeConfig, description=__doc__)
+    config = cli.parse(VisualizeConfig, description=__doc__)
     config.check()
     if config.pictures is not None:
         print("\n".join(str(path) for path in draw(config, config.pictures)))
@@ -148,7 +147,7 @@ def load_model(config: VisualizeConfig) -> Any:
 
 def draw(config: VisualizeConfig, folder: Path) -> list[Path]:
     """Write the pictures of a model of pixels into ``folder``."""
-    from worldmodels.data import load_dataset
+    from worldmodels.data import load_dataset, resolve_dataset
     from worldmodels.films.pixel_recording import check_sees_pixels
     from worldmodels.films.pixels import write_pictures
     from worldmodels.storage.runs import RunFolder
@@ -163,7 +162,8 @@ def draw(config: VisualizeConfig, folder: Path) -> list[Path]:
                 f"{config.run} does not say what it learned from: name a --dataset"
             )
         name = recorded["path"]
-    return write_pictures(model, load_dataset(str(name)), folder, config.seed)
+    dataset = load_dataset(resolve_dataset(str(name), model.spec.env_name))
+    return write_pictures(model, dataset, folder, config.seed)
 
 
 if __name__ == "__main__":

@@ -29,24 +29,28 @@ LARGEST_NUMBER = 1e30
 """Beyond it, single precision soon overflows."""
 
 
+class ConfigError(ValueError):
+    """A value that a config does not take; the message names it, what is allowed and the closest match."""
+
+
 def require(name: str, value: Any, valid: bool, expected: str) -> None:
-    """Raise ``ValueError`` unless ``valid``, saying what was given and what is expected."""
+    """Raise ``ConfigError`` unless ``valid``, saying what was given and what is expected."""
     if not valid:
-        raise ValueError(f"{name}={shown(value)} is not valid: expected {expected}")
+        raise ConfigError(f"{name}={shown(value)} is not valid: expected {expected}")
 
 
 def require_count(name: str, value: int, low: int, high: int) -> None:
-    """Raise ``ValueError`` unless ``value`` lies in [low, high]."""
+    """Raise ``ConfigError`` unless ``value`` lies in [low, high]."""
     require(name, value, low <= value <= high, f"an integer from {low} to {high}")
 
 
 def require_number(name: str, value: float, low: float, high: float) -> None:
-    """Raise ``ValueError`` unless ``value`` lies in [low, high]."""
+    """Raise ``ConfigError`` unless ``value`` lies in [low, high]."""
     require(name, value, low <= value <= high, f"a finite number from {low:g} to {high:g}")
 
 
 def require_name(name: str, value: str, allowed: Iterable[str]) -> None:
-    """Raise ``ValueError`` unless ``value`` is one of ``allowed``, with the closest of them."""
+    """Raise ``ConfigError`` unless ``value`` is one of ``allowed``, with the closest of them."""
     names = list(allowed)
     require(name, value, value in names, f"one of {', '.join(names)}" + suggestion(value, names))
 
@@ -76,7 +80,7 @@ def suggestion(name: Any, allowed: Iterable[str]) -> str:
 def conform(config: Any, where: str = "") -> None:
     """Convert every field of a frozen dataclass to its type; to be called in ``__post_init__``.
 
-    ``where`` stands before a field's name in messages ("optim."). Raises ``ValueError`` naming the
+    ``where`` stands before a field's name in messages ("optim."). Raises ``ConfigError`` naming the
     field, its value and what is expected, with a close match where that is one of several names.
     """
     kind: Any = type(config)
@@ -88,7 +92,7 @@ def conform(config: Any, where: str = "") -> None:
 
 
 def converted(hint: Any, value: Any, where: str) -> Any:
-    """``value`` in the type ``hint``, where nothing is lost by it; ``ValueError`` otherwise."""
+    """``value`` in the type ``hint``, where nothing is lost by it; ``ConfigError`` otherwise."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return converted(inner[0], value, where)
@@ -116,7 +120,7 @@ def converted(hint: Any, value: Any, where: str) -> Any:
 def merge(base: Any, values: Any, where: str) -> Any:
     """``base`` with ``values`` over it, nested configs included.
 
-    Raises ``ValueError`` naming an unknown key (with a close match) or a value of another type.
+    Raises ``ConfigError`` naming an unknown key (with a close match) or a value of another type.
     """
     require(where, values, isinstance(values, dict), "a table of options")
     kind: Any = type(base)
@@ -124,7 +128,7 @@ def merge(base: Any, values: Any, where: str) -> Any:
     changes: dict[str, Any] = {}
     for key, value in values.items():
         if key not in hints:
-            raise ValueError(
+            raise ConfigError(
                 f"{where}.{shown(key)[1:-1]} is not known: expected one of {', '.join(hints)}"
                 + suggestion(key, hints)
             )

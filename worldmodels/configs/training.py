@@ -96,6 +96,8 @@ class EnvConfig:
 
     def __post_init__(self) -> None:
         conform(self, "env.")
+        if not self.params:  # an empty table says no more than none
+            object.__setattr__(self, "params", None)
         require_step_length("env.dt", self.dt)
 
     def arguments(self) -> dict[str, Any]:

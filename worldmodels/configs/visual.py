@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from worldmodels.configs.schema import (
+    ConfigError,
     conform,
     merge,
     require,
@@ -123,7 +124,7 @@ class VisualConfig:
         for name in _OF_STATES:
             value = getattr(self.dynamics, name)
             if value != getattr(default, name):
-                raise ValueError(
+                raise ConfigError(
                     f"model.dynamics.{name}={value!r} is an option of models over states; leave it "
                     f"at {getattr(default, name)!r}"
                     + (f" and use model.{name}" if hasattr(self, name) else "")
@@ -176,7 +177,7 @@ def halvings(image_size: int, spatial_size: int) -> int:
     count = round(math.log2(max(image_size, 1) / spatial_size))
     if count < 1 or spatial_size * 2**count != image_size:
         allowed = ", ".join(str(spatial_size * 2**k) for k in range(1, 6))
-        raise ValueError(
+        raise ConfigError(
             f"image_size={image_size} is not valid for spatial_size={spatial_size}: expected "
             f"{spatial_size} times a power of 2 ({allowed}, ...); choose another "
             "--data.image-size (of collect.py: --image-size)"

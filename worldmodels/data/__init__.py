@@ -15,6 +15,8 @@ _HOME = {
     "Window": "sampling",
     "collect": "collecting",
     "dataset_for": "cache",
+    "resolve_dataset": "cache",
+    "settled": "cache",
     "load_dataset": "dataset",
     "repair": "store",
     "window_index": "sampling",

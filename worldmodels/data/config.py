@@ -68,6 +68,8 @@ class CollectConfig:
 
     def __post_init__(self) -> None:
         conform(self)
+        if not self.params:  # an empty table says no more than none
+            object.__setattr__(self, "params", None)
         valid = _NAME.fullmatch(self.name) is not None
         require("name", self.name, valid, "letters, digits, '_', '-' and '.', not first a '.'")
         for name, high in _HIGHEST.items():

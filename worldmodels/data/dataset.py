@@ -15,6 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from physgym import SYSTEMS, get_system
 from worldmodels.data import store
 from worldmodels.data.store import SPLITS, DatasetError, Shard
 
@@ -150,7 +151,7 @@ def load_dataset(
 ) -> Dataset:
     """Read a dataset, verifying every shard; pixels stay on disk.
 
-    `path`: its folder, or its name `<env>/<name>` under `root`. `partial`: take a dataset whose
+    `path`: its folder, or its name under `root`, as `find_dataset` takes it. `partial`: take a dataset whose
     collection has not ended, as far as it goes. Raises DatasetError: unknown, damaged, empty,
     incomplete, or holding values that are not finite.
     """
@@ -202,15 +203,37 @@ def _assemble(
     )
 
 
-def find_dataset(path: str | Path, root: str | Path = "datasets") -> Path:
-    """The folder meant by a path or by a name `<env>/<name>`; DatasetError with close matches."""
-    places = (Path(path), Path(root) / path)
+def find_dataset(name: str | Path, root: str | Path = "datasets", env: str | None = None) -> Path:
+    """The folder meant by a path, by `<env>/<name>`, or by `<name>`: of `env`, or of the only env that has it.
+
+    Names are looked up under `root`; an env goes by its name or its id. Raises DatasetError, with close
+    matches, for what is not there, and for a `<name>` that several envs have.
+    """
+    own, text = _named(Path(root), str(name), env), str(name).strip().rstrip("/")
+    if not text:
+        raise DatasetError(f"dataset={str(name)!r} is not valid: expected a name or a folder")
     for sign in (store.HEADER, "shard-00000.h5", "."):  # a damaged one is found too, to be named
-        for folder in places:
+        for folder in (*own, Path(name)):
             if (folder / sign).exists():
                 return folder
-    known = [str(p.parent.relative_to(root)) for p in Path(root).glob(f"*/*/{store.HEADER}")]
-    close = difflib.get_close_matches(str(path), known, n=3, cutoff=0.4)
-    hint = f"did you mean {', '.join(close)}? " if close else ""
-    listing = ", ".join(sorted(known)) or f"none in {root}; scripts/collect.py makes one"
-    raise DatasetError(f"no dataset {str(path)!r}. {hint}Known: {listing}")
+    known = sorted(str(p.parent.relative_to(root)) for p in Path(root).glob(f"*/*/{store.HEADER}"))
+    same = [path for path in known if path.endswith(f"/{text}")]
+    if len(same) > 1:
+        raise DatasetError(f"dataset {text!r} could be {' or '.join(same)}: say which")
+    if same and env is None:
+        return Path(root) / same[0]
+    short = {path.partition("/")[2]: path for path in known}
+    close = difflib.get_close_matches(text[:100], [*known, *short], n=3, cutoff=0.5)
+    meant = dict.fromkeys([*same, *(short.get(match, match) for match in close)])
+    hint = f"did you mean {', '.join(meant)}? " if meant else ""
+    listing = ", ".join(known) or f"none in {root}; scripts/collect.py makes one"
+    raise DatasetError(f"no dataset {text!r}. {hint}Known: {listing}")
+
+
+def _named(root: Path, name: str, env: str | None) -> list[Path]:
+    """Where a name can lie under `root`; ids of envs stand for their names."""
+    folders = [root / name] if env is None else [root / get_system(env).name / name, root / name]
+    for system in SYSTEMS.values():
+        if name.startswith(f"{system.env_id}/"):
+            folders.append(root / system.name / name.removeprefix(f"{system.env_id}/"))
+    return folders

@@ -95,13 +95,18 @@ def train(
 
     Raises:
         KeyboardInterrupt, SystemExit: after SIGINT or SIGTERM, once the state is saved.
+        DatasetError: the dataset was collected otherwise than the config asks for.
         RunError: the dataset is not the one a resumed run began with.
         LockedError: another process writes to the run.
     """
-    from worldmodels.data import dataset_for
+    from worldmodels.data import dataset_for, settled
+    from worldmodels.training.pretrained import check_source
 
+    if config.pretrained and not resume:
+        check_source(config.pretrained, config)
     if dataset is None:
         dataset = dataset_for(config, progress=progress)
+    config = settled(config, dataset)
     run = run or start(config)
     with RunLock(run.path):
         _check_dataset(run, dataset, resume)
