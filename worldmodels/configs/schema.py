@@ -106,11 +106,13 @@ def converted(hint: Any, value: Any, where: str) -> Any:
         require(where, value, isinstance(value, Mapping), "a table of names and values")
         keys = {key: converted(inner[0], key, f"a name in {where}") for key in value}
         return {keys[k]: converted(inner[1], v, f"{where}.{keys[k]}") for k, v in value.items()}
-    if origin is tuple:
+    if origin in (tuple, list):
         require(where, value, isinstance(value, (list, tuple)), "a list")
-        return tuple(converted(inner[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+        return origin(converted(inner[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if is_dataclass(hint):
         return _one_of((hint,), value, where)
+    if hint is Any:
+        return value
     convert, expected = _PLAIN[hint]
     made = convert(value)
     require(where, value, made is not None, expected)
@@ -147,7 +149,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def _one_of(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
-    """``value`` in one of several types: None where that is one, else the type it has."""
+    """``value`` as one of several dataclasses, or as None or the one other type."""
     if value is None and type(None) in kinds:
         return None
     others = [kind for kind in kinds if kind is not type(None)]

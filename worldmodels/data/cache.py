@@ -54,9 +54,15 @@ def resolve_dataset(
 ) -> Path:
     """The folder meant by a path, `<env>/<name>` or `<name>` (of `env` first), the same in every command.
 
-    Raises DatasetError, with close matches, where there is none.
+    An env goes by its name or its id. Raises DatasetError, with close matches, where there is none.
     """
-    return find_dataset(name, root, env)
+    import physgym
+
+    text = str(name)
+    for system in physgym.SYSTEMS.values():
+        if text.startswith(f"{system.env_id}/"):
+            text = f"{system.name}/{text.removeprefix(f'{system.env_id}/')}"
+    return find_dataset(text, root, None if env is None else physgym.get_system(env).name)
 
 
 def _collect_once(config: CollectConfig, root: str | Path, workers: int, progress: bool) -> Path:

@@ -15,7 +15,6 @@ from typing import Any
 import h5py
 import numpy as np
 
-from physgym import SYSTEMS, get_system
 from worldmodels.data import store
 from worldmodels.data.store import SPLITS, DatasetError, Shard
 
@@ -206,12 +205,13 @@ def _assemble(
 def find_dataset(name: str | Path, root: str | Path = "datasets", env: str | None = None) -> Path:
     """The folder meant by a path, by `<env>/<name>`, or by `<name>`: of `env`, or of the only env that has it.
 
-    Names are looked up under `root`; an env goes by its name or its id. Raises DatasetError, with close
-    matches, for what is not there, and for a `<name>` that several envs have.
+    Names are looked up under `root`. Raises DatasetError, with close matches, for what is not there, and
+    for a `<name>` that several envs have.
     """
-    own, text = _named(Path(root), str(name), env), str(name).strip().rstrip("/")
-    if not text:
+    text = str(name).strip().rstrip("/")
+    if not text or "\0" in text:
         raise DatasetError(f"dataset={str(name)!r} is not valid: expected a name or a folder")
+    own = [*([] if env is None else [Path(root) / env / name]), Path(root) / name]
     for sign in (store.HEADER, "shard-00000.h5", "."):  # a damaged one is found too, to be named
         for folder in (*own, Path(name)):
             if (folder / sign).exists():
@@ -228,12 +228,3 @@ def find_dataset(name: str | Path, root: str | Path = "datasets", env: str | Non
     hint = f"did you mean {', '.join(meant)}? " if meant else ""
     listing = ", ".join(known) or f"none in {root}; scripts/collect.py makes one"
     raise DatasetError(f"no dataset {text!r}. {hint}Known: {listing}")
-
-
-def _named(root: Path, name: str, env: str | None) -> list[Path]:
-    """Where a name can lie under `root`; ids of envs stand for their names."""
-    folders = [root / name] if env is None else [root / get_system(env).name / name, root / name]
-    for system in SYSTEMS.values():
-        if name.startswith(f"{system.env_id}/"):
-            folders.append(root / system.name / name.removeprefix(f"{system.env_id}/"))
-    return folders
