@@ -6,6 +6,7 @@ before any package, so that one that is not installed ends them with a line that
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.util
 import io
@@ -16,8 +17,9 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
+Result = TypeVar("Result")
 USAGE_ERROR = 2
 INTERRUPTED = 130
 OUR_PACKAGES = ("physgym", "worldmodels", "scripts", "cli")
@@ -105,6 +107,29 @@ require_packages()
 
 class UsageError(ValueError):
     """Something on the command line that cannot be: shown as one line, exit status 2."""
+
+
+def parse(kind: Callable[..., Result], **options: Any) -> Result:
+    """`tyro.cli(kind, **options)`, where a value that a config refuses is an error of one line.
+
+    Raises UsageError for that; ends the process with status 2 for words that tyro cannot read.
+    """
+    import tyro
+
+    from worldmodels.configs.schema import ConfigError
+
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            return tyro.cli(kind, **options)
+    except SystemExit as end:
+        cause: BaseException | None = end
+        while cause is not None and not isinstance(cause, ConfigError):
+            cause = cause.__context__
+        if cause is not None:
+            raise UsageError(str(cause)) from None
+        if not end.code:
+            raise
+    return tyro.cli(kind, **options)  # once more, to be heard
 
 
 def is_user_error(error: BaseException) -> bool:

@@ -1,8 +1,12 @@
-"""Collect a buffer of episodes from a true env into datasets/<env>/<name>/."""
+"""Collect a buffer of episodes from a true env into datasets/<env>/<name>/.
+
+Killed at any moment, the same command goes on and ends with the same bytes.
+"""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -12,27 +16,29 @@ import tyro
 from worldmodels.data.config import CollectConfig
 
 
-def collect(
-    config: Annotated[CollectConfig, tyro.conf.arg(name="")],
-    workers: int = 1,
-    root: Path = Path("datasets"),
-    repair: bool = False,
-) -> None:
-    """Collect a buffer of episodes from a true env into datasets/<env>/<name>/.
+@dataclass(frozen=True)
+class Arguments:
+    """What to collect, where, and how."""
 
-    Killed at any moment, the same command goes on and ends with the same bytes.
+    config: Annotated[CollectConfig, tyro.conf.arg(name="")] = field(default_factory=CollectConfig)
+    """What to collect."""
+    workers: int = 1
+    """Processes; the episodes do not depend on it."""
+    root: Path = Path("datasets")
+    """Folder of all datasets."""
+    repair: bool = False
+    """Drop damaged shards (naming them) and collect them again."""
 
-    Args:
-        config: what to collect.
-        workers: processes; the episodes do not depend on it.
-        root: folder of all datasets.
-        repair: drop damaged shards (naming them) and collect them again.
-    """
+
+def main() -> None:
+    """Collect what the command line names, and say where it lies."""
+    arguments = cli.parse(Arguments, description=__doc__)
+    config = arguments.config
     from worldmodels.data.collecting import collect
     from worldmodels.data.store import read_header
 
     start = time.perf_counter()
-    folder = collect(config, root, workers, repair=repair)
+    folder = collect(config, arguments.root, arguments.workers, repair=arguments.repair)
     seconds = time.perf_counter() - start
     header = read_header(folder)
     size = sum(shard["bytes"] for shard in header["shards"]) / 1e6
@@ -44,4 +50,4 @@ def collect(
 
 
 if __name__ == "__main__":
-    cli.main_guard(lambda: tyro.cli(collect))
+    cli.main_guard(main)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import cli
 import numpy as np
-import tyro
 from evaluate import show
 
 import physgym
@@ -55,7 +54,7 @@ class DemoConfig:
 
 def main() -> None:
     """Run the demo and say where everything lies."""
-    config = tyro.cli(DemoConfig, description=__doc__)
+    config = cli.parse(DemoConfig, description=__doc__)
     began = time.perf_counter()
     import torch
 
@@ -109,11 +108,10 @@ def train_model(config: DemoConfig, name: str, dataset: Dataset, out: Path) -> A
         out=str(out / name),
     )
     began = time.perf_counter()
-    run = experiment.start(wanted)
-    result = experiment.train(wanted, dataset, run)
+    result = experiment.train(wanted, dataset)
     seconds = time.perf_counter() - began
     print(f"  {name:<18} validation error {result['best_nmse']:.1e} after {seconds:.0f} s")
-    return worldmodels.load(str(run.path))
+    return worldmodels.load(result["run"])
 
 
 def compare_models(models: dict[str, Any], dataset: Dataset, out: Path) -> None:

@@ -75,14 +75,14 @@ class EvaluateConfig:
 
 def main() -> None:
     """Evaluate what the command line names, and say where the report lies."""
-    config = tyro.cli(EvaluateConfig, description=__doc__)
+    config = cli.parse(EvaluateConfig, description=__doc__)
     config.check()
     from worldmodels.evaluation.comparison import evaluate, write_report
 
     models = load_models(config)
     folder = config.out or default_folder(config)
     cli.check_writable(folder, folder=True)
-    dataset = find_test_data(config)
+    dataset = find_test_data(config, next(iter(models.values())).spec.env_name)
     check_physics(config, models, dataset)
     origin = f"--dataset {config.dataset}" if config.dataset else f"that of {config.runs[0]}"
     with cli.progress("evaluating: % done", 100) as advance:
@@ -147,14 +147,14 @@ def seed_of(run: Path) -> str:
         return ""
 
 
-def find_test_data(config: EvaluateConfig) -> Dataset:
-    """The dataset named, or the one that the first run learned from."""
-    from worldmodels.data import load_dataset
+def find_test_data(config: EvaluateConfig, env_name: str | None = None) -> Dataset:
+    """The dataset named (one of ``env_name``, if its name leaves that open), or the first run's own."""
+    from worldmodels.data import load_dataset, resolve_dataset
     from worldmodels.data.cache import dataset_of
     from worldmodels.storage.runs import RunFolder
 
     if config.dataset is not None:
-        return load_dataset(config.dataset)
+        return load_dataset(resolve_dataset(config.dataset, env_name))
     return dataset_of(RunFolder.open(config.runs[0]))
 
 

@@ -19,6 +19,7 @@ import physgym
 from worldmodels.configs.training import (
     KINDS,
     PREDICTORS,
+    DataConfig,
     EnvConfig,
     TrainConfig,
     VisualConfig,
@@ -73,8 +74,8 @@ def parse(argv: list[str]) -> Arguments:
     Raises UsageError, or ValueError for an unknown env or model, with a suggestion.
     """
     peek = argparse.ArgumentParser("train.py", add_help=False, allow_abbrev=False)
-    for name in ("--env", "--model", "--predictor", "--size", "--config", "--resume"):
-        peek.add_argument(name)
+    for name in ("env", "model", "predictor", "size", "config", "resume", "dataset"):
+        peek.add_argument(f"--{name}")
     named, _ = peek.parse_known_args(argv)
     if named.config and named.resume:
         raise cli.UsageError(
@@ -88,6 +89,12 @@ def parse(argv: list[str]) -> Arguments:
         base = _default(env_name or "oscillator", named.model or "jump", named)
     else:
         base = _base(source)
+    if named.config and named.dataset not in (
+        None,
+        "None",
+    ):  # which says itself how it was collected
+        env = EnvConfig(action_mode=base.env.action_mode)
+        base = replace(base, dataset=named.dataset, env=env, data=DataConfig())
     if env_name:
         argv = ["--env", env_name, *_without(argv, "--env")]
         if env_name != base.env_name:
@@ -109,7 +116,7 @@ def parse(argv: list[str]) -> Arguments:
             f"{given} is an option of --model visual, but the model is {base.model_name}"
         )
     values = {f.name: getattr(base, f.name) for f in fields(TrainConfig)}
-    return tyro.cli(
+    return cli.parse(
         Arguments,
         args=argv,
         default=Arguments(**values),
@@ -117,6 +124,13 @@ def parse(argv: list[str]) -> Arguments:
         description=f"{__doc__}\n{_describe(base.env_name)}\n\nExample: {EXAMPLE}",
         config=(tyro.conf.AvoidSubcommands,),
     )
+
+
+def asked(argv: list[str]) -> set[str]:
+    """The options of env and data in `argv`, as fields: "data.image_size", "env.randomize"."""
+    words = (word.partition("=")[0].replace("_", "-") for word in argv)
+    names = (word.removeprefix("--").replace(".no-", ".") for word in words)
+    return {name.replace("-", "_") for name in names if name.startswith(("env.", "data."))}
 
 
 def _default(env_name: str, model_name: str, named: argparse.Namespace) -> TrainConfig:
@@ -222,10 +236,11 @@ def main() -> None:
         return
     check(config)
 
-    from worldmodels.data import dataset_for
+    from worldmodels.data import dataset_for, settled
     from worldmodels.training import experiment
 
     dataset = dataset_for(config)
+    config = settled(config, dataset, asked(sys.argv[1:]))
     _warn_of_empty_splits(dataset)
     run = experiment.start(config, sys.argv)
     _train(config, dataset, run, False, began)
@@ -235,7 +250,7 @@ def check(config: TrainConfig) -> None:
     """Say what cannot be before anything is collected."""
     from worldmodels.storage.checkpoint import CheckpointError
     from worldmodels.training import experiment
-    from worldmodels.training.pretrained import sound_tensors
+    from worldmodels.training.pretrained import check_source
 
     experiment.check_device(config.device)
     if config.out:
@@ -243,7 +258,7 @@ def check(config: TrainConfig) -> None:
         cli.check_writable(Path(config.out), folder=True)
     if config.pretrained:
         try:
-            sound_tensors(config.pretrained)
+            check_source(config.pretrained, config)
         except CheckpointError as error:
             raise cli.UsageError(f"--pretrained {config.pretrained}: {error}") from error
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import cli
-import tyro
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
@@ -54,7 +53,7 @@ class Arguments:
 
 
 def main() -> None:
-    args = tyro.cli(Arguments, description=__doc__)
+    args = cli.parse(Arguments, description=__doc__)
     if (args.run is None) == (args.env is None):
         raise cli.UsageError(
             "give either --run RUN (train in a world model) or --env NAME (the truth)"

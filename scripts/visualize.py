@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import cli
 import numpy as np
-import tyro
 
 import physgym
 
@@ -71,7 +70,7 @@ class VisualizeConfig:
 
 def main() -> None:
     """Show what the command line asks for."""
-    config = tyro.cli(VisualizeConfig, description=__doc__)
+    config = cli.parse(VisualizeConfig, description=__doc__)
     config.check()
     if config.pictures is not None:
         print("\n".join(str(path) for path in draw(config, config.pictures)))
@@ -142,7 +141,7 @@ def load_model(config: VisualizeConfig) -> Any:
 
 def draw(config: VisualizeConfig, folder: Path) -> list[Path]:
     """Write the pictures of a model of pixels into ``folder``."""
-    from worldmodels.data import load_dataset
+    from worldmodels.data import load_dataset, resolve_dataset
     from worldmodels.data.cache import dataset_of
     from worldmodels.films.viewer import viewer_of
     from worldmodels.imagination import check_sees_pixels
@@ -151,7 +150,7 @@ def draw(config: VisualizeConfig, folder: Path) -> list[Path]:
     model = load_model(config)
     check_sees_pixels(model)
     if config.dataset is not None:
-        dataset = load_dataset(config.dataset)
+        dataset = load_dataset(resolve_dataset(config.dataset, model.spec.env_name))
     else:
         dataset = dataset_of(RunFolder.open(str(config.run)))
     return viewer_of(model.spec.medium).pictures(model, dataset, folder, config.seed)

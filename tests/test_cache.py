@@ -18,6 +18,8 @@ from worldmodels.data import (
     collect,
     dataset_for,
     load_dataset,
+    resolve_dataset,
+    settled,
 )
 from worldmodels.storage import files as storage
 
@@ -71,7 +73,7 @@ def test_every_field_but_the_name_is_in_the_hash() -> None:
     base = CollectConfig()
     changes = dict(
         env="pendulum", episodes=3, steps=3, policy="bang", seed=1, randomize=True,
-        params={"mass": 1.0}, action_mode="continuous", dt=0.2, integrator="rk4", start="x",
+        params={"mass": 1.0}, action_mode="continuous", dt=0.2, integrator="rk4", start="default",
         reward="none", pixels=True, image_size=32, shard_episodes=3, val_fraction=0.2,
         test_fraction=0.2,
     )  # fmt: skip
@@ -82,18 +84,88 @@ def test_every_field_but_the_name_is_in_the_hash() -> None:
 
 
 def test_a_named_dataset_must_fit_the_run(folder: Path, tmp_path: Path) -> None:
+    def named(**changes: Any) -> TrainConfig:
+        return training(data=DataConfig(), **changes)
+
     for name in ("small", "spaceship/small", str(folder)):
-        assert len(dataset_for(training(dataset=name), tmp_path)) == 10
+        assert len(dataset_for(named(dataset=name), tmp_path)) == 10
     with pytest.raises(DatasetError, match=r"env='spaceship'.*'pendulum'"):
-        dataset_for(training(dataset=str(folder), env_name="pendulum"), tmp_path)
+        dataset_for(named(dataset=str(folder), env_name="pendulum"), tmp_path)
     with pytest.raises(DatasetError, match="action_mode"):
-        dataset_for(training(dataset="small", env=EnvConfig("continuous")), tmp_path)
+        dataset_for(named(dataset="small", env=EnvConfig("continuous")), tmp_path)
     with pytest.raises(DatasetError, match=r"dt=0\.1"):
-        dataset_for(training(dataset="small", env=EnvConfig(dt=0.2)), tmp_path)
+        dataset_for(named(dataset="small", env=EnvConfig(dt=0.2)), tmp_path)
     with pytest.raises(DatasetError, match="did you mean"):
-        dataset_for(training(dataset="smal"), tmp_path)
-    with pytest.raises(DatasetError, match="did you mean 'spaceship'"):
-        dataset_for(training(env_name="spaceshop"), tmp_path)
+        dataset_for(named(dataset="smal"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"env": EnvConfig(params={"thrust": 9.0})}, r"env.params.thrust=.*asks for 9\.0"),
+        ({"env": EnvConfig(integrator="euler")}, "env.integrator='[a-z0-9]+'.*asks for 'euler'"),
+        ({"env": EnvConfig("continuous")}, "env.action_mode='discrete'.*asks for 'continuous'"),
+        ({"data": DataConfig(episodes=11)}, "data.episodes=10, .*asks for 11"),
+        ({"data": DataConfig(policy="zero")}, "data.policy='mixed', .*asks for 'zero'"),
+        ({"data": DataConfig(seed=9)}, "data.seed=.*asks for 9.*--dataset None"),
+        ({"env_name": "three_body", "env": EnvConfig(start="random")}, "env='spaceship'"),
+    ],
+)
+def test_what_contradicts_the_datasets_own_record_is_refused_with_both_values(
+    folder: Path, tmp_path: Path, asked: dict[str, Any], words: str
+) -> None:
+    plain = TrainConfig(env_name="spaceship", dataset=str(folder))
+    with pytest.raises(DatasetError, match=words):
+        dataset_for(replace(plain, **asked), tmp_path)
+    dataset = load_dataset(folder)
+    with pytest.raises(DatasetError, match=words):  # the same for one that is handed over
+        settled(replace(plain, **asked), dataset)
+
+
+def test_a_default_that_was_asked_for_is_refused_too(folder: Path) -> None:
+    config, dataset = TrainConfig(env_name="spaceship", dataset="small"), load_dataset(folder)
+    for name in ("data.episodes", "data.policy", "env.randomize"):
+        with pytest.raises(DatasetError, match=name):
+            settled(config, dataset, {name})
+
+
+def test_a_run_records_how_its_dataset_was_collected(folder: Path, tmp_path: Path) -> None:
+    made = settled(TrainConfig(env_name="spaceship", dataset=str(folder)), load_dataset(folder))
+    assert made.env.randomize is SMALL.randomize is True
+    assert (made.data.episodes, made.data.policy) == (SMALL.episodes, SMALL.policy)
+    assert settled(made, load_dataset(folder)) == made
+    named = settled(TrainConfig(env_name="spaceship"), load_dataset(folder))
+    assert named.dataset == str(folder), "it would collect another one than it learned from"
+    config = training(data=DataConfig(episodes=3))
+    assert settled(config, dataset_for(config, tmp_path, progress=False)) == config
+
+
+def test_parameters_that_agree_are_no_contradiction(tmp_path: Path) -> None:
+    wanted = CollectConfig(env="pendulum", name="heavy", episodes=3, steps=4, params={"mass": 3.0})
+    dataset = load_dataset(collect(wanted, tmp_path, progress=False))
+    base = TrainConfig(env_name="pendulum", dataset="heavy")
+    for params in (None, {"mass": 3.0}, {"length": 1.0}):
+        made = settled(replace(base, env=EnvConfig(params=params)), dataset)
+        assert made.env.params == {"mass": 3.0}
+    with pytest.raises(DatasetError, match=r"env.params.mass=3.0, .*asks for 1.0"):
+        settled(replace(base, env=EnvConfig(params={"mass": 1.0})), dataset)
+
+
+def test_a_dataset_goes_by_every_name_it_has(folder: Path, tmp_path: Path) -> None:
+    names = ["small", "small/", "spaceship/small", "spaceship/small/", str(folder), f"{folder}/"]
+    for name in [*names, folder, "PhysGym/Spaceship-v0/small"]:
+        for env in (None, "spaceship", "PhysGym/Spaceship-v0"):
+            assert resolve_dataset(name, env, tmp_path).resolve() == folder
+    assert len(load_dataset("small", tmp_path)) == 10
+    shutil.copytree(folder, tmp_path / "pendulum" / "small")
+    assert resolve_dataset("small", "spaceship", tmp_path) == folder
+    with pytest.raises(DatasetError, match=r"pendulum/small.*spaceship/small"):
+        resolve_dataset("small", None, tmp_path)
+    for name in ("", "/", "  "):
+        with pytest.raises(DatasetError, match=r"is not valid|no dataset|names no"):
+            resolve_dataset(name, "spaceship", tmp_path)
+    with pytest.raises(DatasetError, match="did you mean spaceship/small"):
+        resolve_dataset("smal", None, tmp_path)
 
 
 def test_two_runs_that_need_one_dataset_collect_it_once(

@@ -218,6 +218,10 @@ def test_other_shapes_are_skipped_and_said(buffer, tmp_path):
     assert re.search(r"skipped decoder\.first\.weight: its shape is \(8, 6, 1, 1\) there", lines)
     with pytest.raises(CheckpointError, match="no checkpoint in"):
         fitted(replace(config, pretrained=str(tmp_path / "no")), buffer, tmp_path / "third")
+    fitted(tiny_training(), pictures(tmp_path, "pendulum"), tmp_path / "other")
+    config = replace(config, pretrained=str(tmp_path / "other"))
+    with pytest.raises(CheckpointError, match="env='pendulum', and this run has env='oscillator'"):
+        fitted(config, buffer, tmp_path / "fourth")
 
 
 def commands() -> list[list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from worldmodels.configs.schema import require, require_count, require_number
+from worldmodels.configs.schema import conform, require_count, require_name, require_number
 
 Activation = Literal["tanh", "softplus", "silu", "sin"]
 Objective = Literal["matching", "shooting"]
@@ -41,6 +41,7 @@ class ModelConfig:
     """Members trained together, whose disagreement estimates the model's uncertainty."""
 
     def __post_init__(self) -> None:
+        conform(self, "model.")
         require_count("model.hidden", self.hidden, 1, 4096)
         require_count("model.layers", self.layers, 1, 32)
         require_count("model.rollout_steps", self.rollout_steps, 1, 1000)
@@ -100,9 +101,7 @@ class FlowConfig(ModelConfig):
         require_count("model.substeps", self.substeps, 1, 10_000)
         require_number("model.rtol", self.rtol, 1e-15, 1.0)
         require_number("model.atol", self.atol, 1e-15, 1.0)
-        allowed = self.integrators()
-        valid = self.integrator in allowed
-        require("model.integrator", self.integrator, valid, "one of " + ", ".join(allowed))
+        require_name("model.integrator", self.integrator, self.integrators())
 
     def integrators(self) -> tuple[str, ...]:
         """Methods that this structure can be integrated with: here those that need no split."""

@@ -6,17 +6,19 @@ The docstring under a field is its help text.
 
 from __future__ import annotations
 
-import math
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
+from worldmodels.configs.environment import check_env, find_system, require_step_length
 from worldmodels.configs.schema import (
     config_hash,
+    conform,
     merge,
     require,
     require_count,
+    require_name,
     require_number,
-    suggestion,
 )
 from worldmodels.configs.structures import (
     ADAPTIVE,
@@ -93,16 +95,19 @@ class EnvConfig:
     """Start distribution, where the system has several."""
 
     def __post_init__(self) -> None:
-        if self.dt is not None:
-            require("env.dt", self.dt, math.isfinite(self.dt) and self.dt > 0, "seconds above 0")
+        conform(self, "env.")
+        if not self.params:  # an empty table says no more than none
+            object.__setattr__(self, "params", None)
+        require_step_length("env.dt", self.dt)
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of the env by name, defaults included."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def kwargs(self) -> dict[str, Any]:
         """Arguments for ``gymnasium.make``: those that differ from the env's own defaults."""
-        return {
-            f.name: getattr(self, f.name)
-            for f in fields(self)
-            if getattr(self, f.name) not in (None, False, f.default)
-        }
+        defaults = {f.name: f.default for f in fields(self)}
+        return {k: v for k, v in self.arguments().items() if v not in (None, False, defaults[k])}
 
 
 @dataclass(frozen=True)
@@ -129,12 +134,13 @@ class OptimConfig:
     """Non-finite losses in a row (each skipped) after which the training stops with an error."""
 
     def __post_init__(self) -> None:
+        conform(self, "optim.")
         require_number("optim.lr", self.lr, 1e-12, 10.0)
         require_count("optim.batch_size", self.batch_size, 1, 1_000_000)
         require_count("optim.steps_per_epoch", self.steps_per_epoch, 0, 10_000_000)
         require_count("optim.accumulate", self.accumulate, 1, 10_000)
         require_number("optim.weight_decay", self.weight_decay, 0.0, 10.0)
-        require_number("optim.grad_clip", self.grad_clip, 0.0)
+        require_number("optim.grad_clip", self.grad_clip, 0.0, 1e12)
         require_count("optim.max_bad_steps", self.max_bad_steps, 1, 1_000_000)
 
 
@@ -152,6 +158,7 @@ class DataConfig:
     """Width and height of the pictures that a visual model learns from."""
 
     def __post_init__(self) -> None:
+        conform(self, "data.")
         require_count("data.episodes", self.episodes, 1, 10_000_000)
         require_count("data.seed", self.seed, 0, 2**63 - 1)
         require_count("data.image_size", self.image_size, 1, 4096)
@@ -167,6 +174,9 @@ class LogConfig:
     """Project at Weights & Biases."""
     group: str | None = None
     """Group of runs there."""
+
+    def __post_init__(self) -> None:
+        conform(self, "log.")
 
 
 @dataclass(frozen=True)
@@ -209,19 +219,27 @@ class TrainConfig:
     """Length of the validation rollouts that choose the best checkpoint."""
 
     def __post_init__(self) -> None:
-        allowed = ", ".join(KINDS)
-        require("model_name", self.model_name, self.model_name in KINDS, f"one of {allowed}")
+        conform(self)
+        require_name("model_name", self.model_name, KINDS)
+        name = check_env(self.env_name, self.env.arguments(), "env_name", "env.")
+        object.__setattr__(self, "env_name", name)  # one name a system, whatever it was called
         expected = KINDS[self.model_name]
-        valid = isinstance(self.model, expected)
+        visual = isinstance(self.model, VisualConfig) and expected is VisualConfig
+        valid = visual or type(self.model) is expected
         require(
-            "model", type(self.model).__name__, valid, f"{expected.__name__} as model_name says"
+            "model",
+            type(self.model).__name__,
+            valid,
+            f"{expected.__name__} as model_name={self.model_name!r} says",
         )
-        if isinstance(self.model, VisualConfig) and self.dataset is None:
-            halvings(self.data.image_size, self.model.spatial_size)
+        if visual and self.dataset is None:
+            halvings(self.data.image_size, self.model.spatial_size)  # type: ignore[union-attr]
         require_count("epochs", self.epochs, 1, 10_000_000)
         require_count("seed", self.seed, 0, 2**63 - 1)
         require_count("validation_steps", self.validation_steps, 1, 1_000_000)
-        require_number("save_seconds", self.save_seconds, 0.0)
+        require_number("save_seconds", self.save_seconds, 0.0, 1e9)
+        device = re.fullmatch(r"auto|mps|cpu(:0)?|cuda(:\d{1,3})?", self.device)
+        require("device", self.device, device is not None, "auto, cpu, cuda, cuda:N or mps")
 
 
 def default_config(
@@ -235,17 +253,8 @@ def default_config(
     ``predictor`` and ``size`` are those of a visual model. Raises ``ValueError`` for an unknown model,
     predictor or system, with the closest match.
     """
-    from physgym import get_system
-
-    if model_name not in KINDS:
-        raise ValueError(
-            f"model {model_name!r} is not known: expected one of {', '.join(KINDS)}"
-            + suggestion(model_name, KINDS)
-        )
-    try:
-        system = get_system(env_name)
-    except KeyError as error:
-        raise ValueError(error.args[0]) from None
+    require_name("model_name", model_name, KINDS)
+    system = find_system(env_name)
     if model_name == "visual":
         visual = visual_config(predictor, size)
         return TrainConfig(
@@ -257,6 +266,9 @@ def default_config(
             validation_steps=visual.rollout_steps,  # beyond it, luck would choose the best
             device="auto",
         )
+    for name, given, default in (("predictor", predictor, "spatial_jump"), ("size", size, "small")):
+        expected = f"the default: only model_name='visual' has a {name}"
+        require(name, given, given == default, expected)
     options = SYSTEM_OPTIONS.get(system.name, {}).get(model_name, {})
     model = MODELS[model_name](**options)
     epochs = 30 if model_name == "lstm" else 60  # its windows cost several steps each
@@ -280,10 +292,9 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def from_dict(values: dict[str, Any]) -> TrainConfig:
     """TrainConfig of a saved one. Raises ``ValueError`` naming an unknown key or a bad value."""
-    model_name = values.get("model_name", "jump")
-    if not isinstance(model_name, str):
-        raise ValueError(f"model_name={model_name!r} is not valid: expected a name")
-    env_name, model = str(values.get("env_name", "oscillator")), values.get("model", {})
+    require("config", values, isinstance(values, dict), "a table of options")
+    model_name, env_name = values.get("model_name", "jump"), values.get("env_name", "oscillator")
+    model = values.get("model", {})
     if model_name == "visual" and isinstance(model, dict):
         visual = visual_from_dict(model)
         base = replace(

@@ -6,7 +6,15 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from worldmodels.configs.schema import merge, require, require_count, require_number, suggestion
+from worldmodels.configs.schema import (
+    ConfigError,
+    conform,
+    merge,
+    require,
+    require_count,
+    require_name,
+    require_number,
+)
 from worldmodels.configs.structures import MODELS as STRUCTURES
 from worldmodels.configs.structures import JumpConfig, ModelConfig
 
@@ -83,9 +91,8 @@ class VisualConfig:
     """The structure's own options."""
 
     def __post_init__(self) -> None:
-        known = self.predictor in PREDICTORS
-        require("model.predictor", self.predictor, known, f"one of {', '.join(PREDICTORS)}")
-        require("model.size", self.size, self.size in SIZES, f"one of {', '.join(SIZES)}")
+        conform(self, "model.")
+        require_name("model.predictor", self.predictor, PREDICTORS)
         structure = STRUCTURES[self.structure]
         require(
             "model.dynamics",
@@ -104,7 +111,7 @@ class VisualConfig:
         require_count("model.depth", self.depth, 1, 64)
         require_count("model.transform_width", self.transform_width, 1, 4096)
         for name in ("beta", "free_bits", "predictor_weight", "head_weight"):
-            require_number(f"model.{name}", getattr(self, name), 0.0)
+            require_number(f"model.{name}", getattr(self, name), 0.0, 1e6)
         require_count("model.rollout_steps", self.rollout_steps, 1, 1000)
         require_count("model.pushforward_steps", self.pushforward_steps, 0, 1000)
         require_count("model.decoded_frames", self.decoded_frames, 0, 1000)
@@ -117,7 +124,7 @@ class VisualConfig:
         for name in _OF_STATES:
             value = getattr(self.dynamics, name)
             if value != getattr(default, name):
-                raise ValueError(
+                raise ConfigError(
                     f"model.dynamics.{name}={value!r} is an option of models over states; leave it "
                     f"at {getattr(default, name)!r}"
                     + (f" and use model.{name}" if hasattr(self, name) else "")
@@ -169,7 +176,7 @@ def halvings(image_size: int, spatial_size: int) -> int:
     count = round(math.log2(max(image_size, 1) / spatial_size))
     if count < 1 or spatial_size * 2**count != image_size:
         allowed = ", ".join(str(spatial_size * 2**k) for k in range(1, 6))
-        raise ValueError(
+        raise ConfigError(
             f"image_size={image_size} is not valid for spatial_size={spatial_size}: expected "
             f"{spatial_size} times a power of 2 ({allowed}, ...); choose another "
             "--data.image-size (of collect.py: --image-size)"
@@ -179,12 +186,8 @@ def halvings(image_size: int, spatial_size: int) -> int:
 
 def visual_config(predictor: str = "spatial_jump", size: Size = "small") -> VisualConfig:
     """Defaults of a predictor at a size. Raises ``ValueError`` for an unknown one of either."""
-    if predictor not in PREDICTORS:
-        raise ValueError(
-            f"predictor {predictor!r} is not known: expected one of {', '.join(PREDICTORS)}"
-            + suggestion(predictor, PREDICTORS)
-        )
-    require("size", size, size in SIZES, f"one of {', '.join(SIZES)}")
+    require_name("predictor", predictor, PREDICTORS)
+    require_name("size", size, SIZES)
     _, name = PREDICTORS[predictor]
     options: dict[str, Any] = {"hidden": _HIDDEN[size]}
     if name == "port_hamiltonian":  # in a learned latent, what a control does depends on the place
@@ -196,6 +199,4 @@ def visual_config(predictor: str = "spatial_jump", size: Size = "small") -> Visu
 def visual_from_dict(values: dict[str, Any]) -> VisualConfig:
     """VisualConfig of plain values. Raises ``ValueError`` naming an unknown key or a bad value."""
     predictor, size = values.get("predictor", "spatial_jump"), values.get("size", "small")
-    for name, value in (("predictor", predictor), ("size", size)):
-        require(f"model.{name}", value, isinstance(value, str), "a name")
     return merge(visual_config(predictor, size), values, "model")

@@ -16,6 +16,8 @@ _HOME = {
     "collect": "collecting",
     "dataset_for": "cache",
     "find_dataset": "finding",
+    "resolve_dataset": "cache",
+    "settled": "cache",
     "load_dataset": "dataset",
     "repair": "store",
     "window_index": "sampling",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from worldmodels.configs.schema import shown
 from worldmodels.data.collecting import collect
 from worldmodels.data.config import CollectConfig
 from worldmodels.data.dataset import Dataset, load_dataset
@@ -29,17 +30,16 @@ def dataset_for(
 ) -> Dataset:
     """The dataset that `config` trains on.
 
-    With `config.dataset`, that one: a folder, `<env>/<name>`, or `<name>` of the config's env.
-    Without, it is collected as `config.env` and `config.data` say, once, into
-    `<root>/<env>/auto-<hash of these>`. Raises DatasetError: unknown, damaged, or of another env,
-    action mode or dt than the config's.
+    With `config.dataset`, that one, as `resolve_dataset` finds it. Without, it is collected as
+    `config.env` and `config.data` say, once, into `<root>/<env>/auto-<hash of these>`.
+    Raises DatasetError: unknown, damaged, or collected otherwise than the config asks for
+    (see `settled`).
     """
-    wanted = collect_config(config)
     if config.dataset is not None:
-        dataset = load_dataset(find_dataset(config.dataset, root, wanted.env), root)
-        _check_match(dataset, config)
+        dataset = load_dataset(resolve_dataset(config.dataset, config.env_name, root), root)
+        settled(config, dataset)
         return dataset
-    folder = _collect_once(wanted, root, workers, progress)
+    folder = _collect_once(collect_config(config), root, workers, progress)
     return load_dataset(folder, root)
 
 
@@ -81,15 +81,26 @@ def _places(recorded: Mapping[str, str], run: Path, root: Path) -> list[Path]:
 
 def collect_config(config: TrainConfig) -> CollectConfig:
     """What a run collects where it names no dataset; the name is `auto-<hash>`."""
+    pixels = config.model_name == "visual"
+    values = {**asdict(config.env), **asdict(config.data)}
+    made = CollectConfig(env=config.env_name, pixels=pixels, **values)
+    return replace(made, name=f"auto-{made.content_hash()}")
+
+
+def resolve_dataset(
+    name: str | Path, env: str | None = None, root: str | Path = "datasets"
+) -> Path:
+    """The folder meant by a path, `<env>/<name>` or `<name>` (of `env` first), the same in every command.
+
+    An env goes by its name or its id. Raises DatasetError, with close matches, where there is none.
+    """
     import physgym
 
-    try:
-        env = physgym.get_system(config.env_name).name
-    except KeyError as error:
-        raise DatasetError(str(error.args[0])) from error
-    pixels = config.model_name == "visual"
-    made = CollectConfig(env=env, pixels=pixels, **asdict(config.env), **asdict(config.data))
-    return replace(made, name=f"auto-{made.content_hash()}")
+    text = str(name)
+    for system in physgym.SYSTEMS.values():
+        if text.startswith(f"{system.env_id}/"):
+            text = f"{system.name}/{text.removeprefix(f'{system.env_id}/')}"
+    return find_dataset(text, root, None if env is None else physgym.get_system(env).name)
 
 
 def _collect_once(config: CollectConfig, root: str | Path, workers: int, progress: bool) -> Path:
@@ -108,19 +119,69 @@ def _collect_once(config: CollectConfig, root: str | Path, workers: int, progres
             time.sleep(0.2)
 
 
-def _check_match(dataset: Dataset, config: TrainConfig) -> None:
+def settled(config: TrainConfig, dataset: Dataset, asked: Collection[str] = ()) -> TrainConfig:
+    """`config` as it is true of `dataset`: what it leaves at a default of `env` and `data` filled in.
+
+    `asked`: names ("data.episodes") that were asked for although they are the defaults. Raises
+    DatasetError where the dataset was collected otherwise than asked, with both values.
+    """
+    collected = dataset.metadata["config"]
+    contradictions = list(_contradictions(config, dataset, collected, asked))
+    if contradictions:
+        name, found, wanted = contradictions[0]
+        raise DatasetError(
+            f"{dataset.path} has {name}={shown(found)}, but the run asks for {shown(wanted)}: leave "
+            f"{name} to the dataset, name another one, or name none (--dataset None) to collect it"
+        )
+    parts: dict[str, Any] = {}
+    for part in ("env", "data"):
+        own = getattr(config, part)
+        kept = {f.name for f in fields(own) if getattr(own, f.name) != f.default} - {"params"}
+        if config.model_name != "visual":
+            kept.add("image_size")  # of no meaning to it
+        truth = {f.name: collected[f.name] for f in fields(own) if f.name not in kept}
+        parts[part] = replace(own, **truth)
+    made = replace(config, **parts)
+    if made.dataset is None and _unnamed(collect_config(made).to_dict()) != _unnamed(collected):
+        return replace(made, dataset=str(dataset.path))  # it is not the one it would collect
+    return made
+
+
+def _contradictions(
+    config: TrainConfig, dataset: Dataset, collected: dict[str, Any], asked: Collection[str]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Name, the dataset's value and the value asked for, of everything that differs."""
     import physgym
 
-    collected = dataset.metadata["config"]
-    wanted: dict[str, tuple[Any, Any]] = {
-        "env": (dataset.env_name, physgym.get_system(config.env_name).name),
-        "action_mode": (collected["action_mode"], config.env.action_mode),
-    }
-    if config.env.dt is not None:
-        wanted["dt"] = (dataset.dt, config.env.dt)
-    for name, (found, asked) in wanted.items():
-        if found != asked:
-            raise DatasetError(
-                f"{dataset.path} has {name}={found!r}, but the run asks for {asked!r}: give that "
-                "value, or name another dataset"
-            )
+    system, env = physgym.get_system(dataset.env_name), config.env
+    yield from _unequal("env", system.name, config.env_name)
+    yield from _unequal("env.action_mode", collected["action_mode"], env.action_mode)
+    if env.dt is not None:
+        yield from _unequal("env.dt", dataset.dt, env.dt)
+    if env.integrator is not None:
+        found = system.check_integrator(collected["integrator"])
+        yield from _unequal("env.integrator", found, env.integrator)
+    if env.start is not None:
+        yield from _unequal("env.start", collected["start"] or system.starts[0], env.start)
+    if env.randomize or "env.randomize" in asked:
+        yield from _unequal("env.randomize", collected["randomize"], env.randomize)
+    params = system.check_params(collected["params"])._asdict()
+    drawn = system.ranges if collected["randomize"] else {}
+    for name, value in (env.params or {}).items():
+        found = f"drawn from {drawn[name]}" if name in drawn else params[name]
+        yield from _unequal(f"env.params.{name}", found, value)
+    for field in fields(config.data):
+        value = getattr(config.data, field.name)
+        if value != field.default or f"data.{field.name}" in asked:
+            pictured = field.name != "image_size" or config.model_name == "visual"
+            if pictured:
+                yield from _unequal(f"data.{field.name}", collected[field.name], value)
+
+
+def _unequal(name: str, found: Any, wanted: Any) -> Iterator[tuple[str, Any, Any]]:
+    if found != wanted:
+        yield name, found, wanted
+
+
+def _unnamed(collected: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in collected.items() if key != "name"}

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from worldmodels.configs.environment import check_env, require_step_length
+from worldmodels.configs.schema import conform, require, require_count
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_HIGHEST = {
+    "episodes": 10_000_000,
+    "steps": 1_000_000,
+    "image_size": 4096,
+    "shard_episodes": 1_000_000,
+}
 _ENV_ARGUMENTS = ("action_mode", "dt", "integrator", "params", "randomize", "reward", "start")
-
-
-def _require(name: str, value: Any, valid: bool, expected: str) -> None:
-    if not valid:
-        raise ValueError(f"{name}={value!r} is not valid: expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -64,23 +67,22 @@ class CollectConfig:
     """Share of the episodes in the test split."""
 
     def __post_init__(self) -> None:
+        conform(self)
+        if not self.params:  # an empty table says no more than none
+            object.__setattr__(self, "params", None)
         valid = _NAME.fullmatch(self.name) is not None
-        _require("name", self.name, valid, "letters, digits, '_', '-' and '.', not first a '.'")
-        for name, high in (("episodes", 10_000_000), ("steps", 1_000_000), ("image_size", 4096)):
-            value = getattr(self, name)
-            valid = (value is None and name == "steps") or _is_count(value, 1, high)
-            _require(name, value, valid, f"an integer from 1 to {high}")
-        _require("seed", self.seed, _is_count(self.seed, 0, 2**63 - 1), "an integer from 0")
-        shard = self.shard_episodes
-        valid = shard is None or _is_count(shard, 1, 1_000_000)
-        _require("shard_episodes", shard, valid, "an integer from 1 to 1000000")
-        valid = self.dt is None or (math.isfinite(self.dt) and self.dt > 0)
-        _require("dt", self.dt, valid, "seconds above 0")
+        require("name", self.name, valid, "letters, digits, '_', '-' and '.', not first a '.'")
+        for name, high in _HIGHEST.items():
+            if getattr(self, name) is not None:
+                require_count(name, getattr(self, name), 1, high)
+        require_count("seed", self.seed, 0, 2**63 - 1)
+        require_step_length("dt", self.dt)
         for name in ("val_fraction", "test_fraction"):
             share = getattr(self, name)
-            _require(name, share, 0.0 <= share < 0.5, "a share from 0 to below 0.5")
-        kinds = ("random", "zero", "bang", "mixed")
-        _require("policy", self.policy, self.policy in kinds, f"one of {', '.join(kinds)}")
+            require(name, share, 0.0 <= share < 0.5, "a share from 0 to below 0.5")
+        arguments = {name: getattr(self, name) for name in _ENV_ARGUMENTS}
+        name = check_env(self.env, arguments, "env", "")
+        object.__setattr__(self, "env", name)  # one name a system, whatever it was called
 
     @property
     def env_kwargs(self) -> dict[str, Any]:
@@ -103,7 +105,3 @@ class CollectConfig:
         values = {key: value for key, value in self.to_dict().items() if key != "name"}
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _is_count(value: Any, low: int, high: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high

@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from worldmodels.configs.training import ADAPTIVE, ModelConfig
 from worldmodels.interface import Batch, Latent, Spec, WorldModel
+from worldmodels.models.inputs import check_latent
 from worldmodels.models.states import StateWorldModel
 
 
@@ -55,6 +56,9 @@ class EnsembleWorldModel(WorldModel):
                 own.copy_(first)
             model._know_time_scale()
 
+    def _check(self, latent: Latent) -> None:
+        check_latent(latent, (len(self.models), self.spec.state_size))
+
     def _stacked(self) -> dict[str, Tensor]:
         named = [dict(model.named_parameters()) for model in self.models]
         return {name: torch.stack([tensors[name] for tensors in named]) for name in named[0]}
@@ -87,10 +91,12 @@ class EnsembleWorldModel(WorldModel):
 
     def step(self, latent: Latent, action: Tensor, dt: Tensor | float | None = None) -> Latent:
         """Every member's latent ``dt`` seconds later, under the same ``action`` (B,) or (B, A)."""
+        self._check(latent)
         return self._together("step", latent, action, dt)
 
     def members(self, latent: Latent) -> Tensor:
         """(B, K, D) physical states of the members."""
+        self._check(latent)
         return latent.z * self._first.scale + self._first.shift
 
     def decode(self, latent: Latent) -> Tensor:

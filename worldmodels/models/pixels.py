@@ -14,6 +14,7 @@ from worldmodels.dynamics import build_dynamics
 from worldmodels.dynamics.port_hamiltonian import PortHamiltonian
 from worldmodels.interface import Batch, Latent, Medium, Spec, WorldModel
 from worldmodels.models.heads import OutcomeHeads
+from worldmodels.models.inputs import check_actions, check_context, check_latent, check_params
 from worldmodels.models.objectives import detached, elbo, sample
 from worldmodels.models.vae import Decoder, Encoder, Transform
 
@@ -89,10 +90,11 @@ class VisualWorldModel(WorldModel):
 
         ``actions`` (B, K-1[, A]) between the frames, where they are known.
         """
+        channels = stacked(frames).to(self.reach.dtype)
         if self.encoder_dtype is None:
-            return self.encoder(stacked(frames).to(self.reach.dtype), actions)
+            return self.encoder(channels, actions)
         with torch.autocast(frames.device.type, self.encoder_dtype):
-            mean, log_variance = self.encoder(stacked(frames), actions)
+            mean, log_variance = self.encoder(channels, actions)
         return mean.float(), log_variance.float()
 
     def encode(
@@ -103,14 +105,21 @@ class VisualWorldModel(WorldModel):
         ``actions`` (B, L-1[, A]) between them make the velocity more certain; a structure with memory
         needs them, to be warmed up on the frames before the last K.
         """
-        self._check_context(context)
+        size = self.spec.image_size
+        least = self.config.encoder_frames
+        check_context(context, (size, size, 3), "pixels", least, "frames")
+        if context.is_floating_point() and not bool(torch.isfinite(context).all()):
+            raise ValueError("context has frames that are not finite: NaN or infinite pixels")
+        if actions is not None:
+            between = (context.shape[0], context.shape[1] - 1)
+            check_actions(actions, self.spec, between, "actions")
         return self.read(context, params, actions, False)[0]
 
     def read(
         self, context: Tensor, params: Tensor | None, actions: Tensor | None, sampled: bool
     ) -> tuple[Latent, Tensor, Tensor]:
         """Latent at the end of a context, with the mean and log-variance that it was drawn from."""
-        frames, condition = self.config.encoder_frames, self._condition(params)
+        frames, condition = self.config.encoder_frames, self._condition(params, len(context))
         extra = context.shape[1] - frames
         latent: Latent | None = None
         for start in range(extra + 1) if self._remembers else (extra,):
@@ -131,11 +140,14 @@ class VisualWorldModel(WorldModel):
 
     def step(self, latent: Latent, action: Tensor, dt: Tensor | float | None = None) -> Latent:
         """Latent ``dt`` seconds later. A model that knows one step length only ignores ``dt``."""
+        check_latent(latent, self._sizes)
+        check_actions(action, self.spec, latent.z.shape[:1])
         ratio = 1.0 if dt is None else dt / self.spec.dt
         return self.dynamics.step(latent, action, ratio * self.config.time_step)
 
     def decode(self, latent: Latent) -> Tensor:
         """(B, S, S, 3) float picture in [0, 1]: the positions alone are drawn."""
+        check_latent(latent, self._sizes)
         return self.draw(latent.z).clamp(0.0, 1.0).permute(0, 2, 3, 1)
 
     def draw(self, z: Tensor) -> Tensor:
@@ -224,27 +236,19 @@ class VisualWorldModel(WorldModel):
     def _remembers(self) -> bool:
         return self.config.structure == "lstm"
 
-    def _condition(self, params: Tensor | None) -> Tensor | None:
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        """Those of a latent's z, after the batch."""
+        config = self.config
+        if config.spatial:
+            return config.latent_channels, config.spatial_size, config.spatial_size
+        return (config.flat_size,)
+
+    def _condition(self, params: Tensor | None, rows: int) -> Tensor | None:
         if not self.param_shift.numel():
             return None
-        if params is None:
-            names = ", ".join(self.spec.param_names)
-            raise ValueError(f"this model is told parameters: pass params (B, P) of {names}")
-        return (params.to(self.param_shift.dtype) - self.param_shift) / self.param_scale
-
-    def _check_context(self, context: Tensor) -> None:
-        size, many = self.spec.image_size, self.config.encoder_frames
-        if context.ndim != 5 or tuple(context.shape[2:]) != (size, size, 3):
-            raise ValueError(
-                f"context of shape {tuple(context.shape)} is not valid: expected frames "
-                f"(B, L, {size}, {size}, 3)"
-            )
-        if context.shape[1] < many:
-            raise ValueError(
-                f"context has {context.shape[1]} frames, too few: this model reads the last {many}"
-            )
-        if context.is_floating_point() and not bool(torch.isfinite(context).all()):
-            raise ValueError("context has frames that are not finite: NaN or infinite pixels")
+        told = check_params(params, self.spec, rows).to(self.param_shift.dtype)
+        return (told - self.param_shift) / self.param_scale
 
 
 def idle_action(spec: Spec) -> int | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from worldmodels.configs.structures import ModelConfig
 from worldmodels.dynamics import build_dynamics
 from worldmodels.interface import Batch, Latent, Medium, Spec, WorldModel
+from worldmodels.models.inputs import check_actions, check_context, check_latent, check_params
 
 
 class StateWorldModel(WorldModel):
@@ -91,23 +92,28 @@ class StateWorldModel(WorldModel):
         self._tau = float(self.time_scale)
 
     def encode(self, context: Tensor, params: Tensor | None = None) -> Latent:
-        """Latent of the last of ``context`` (B, K, D); a state is all there is to know of the past."""
+        """Latent of the last of ``context`` (B, K, D); a state is all there is to know of the past.
+
+        Raises ``ValueError`` naming another shape or type, as every verb does.
+        """
+        check_context(context, (self.spec.state_size,), "floats", 1, "states")
         z = (context[:, -1].to(self.scale.dtype) - self.shift) / self.scale
         condition = None
         if self.param_shift.numel():
-            if params is None:
-                names = ", ".join(self.spec.param_names)
-                raise ValueError(f"this model is told parameters: pass params (B, P) of {names}")
-            condition = (params.to(z.dtype) - self.param_shift) / self.param_scale
+            told = check_params(params, self.spec, len(z)).to(z.dtype)
+            condition = (told - self.param_shift) / self.param_scale
         return Latent(z, self.dynamics.initial_memory(z), condition)
 
     def step(self, latent: Latent, action: Tensor, dt: Tensor | float | None = None) -> Latent:
         """Latent ``dt`` seconds later. A model that knows one step length only ignores ``dt``."""
+        check_latent(latent, (self.spec.state_size,))
+        check_actions(action, self.spec, latent.z.shape[:1])
         seconds = self.spec.dt if dt is None else dt
         return self.dynamics.step(latent, action, seconds / self._tau)
 
     def decode(self, latent: Latent) -> Tensor:
         """(B, D) state in physical units, angles unwrapped."""
+        check_latent(latent, (self.spec.state_size,))
         return latent.z * self.scale + self.shift
 
     def energy(self, latent: Latent) -> Tensor:

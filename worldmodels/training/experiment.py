@@ -126,13 +126,18 @@ def train(
 
     Raises:
         KeyboardInterrupt, SystemExit: after SIGINT or SIGTERM, once the state is saved.
+        DatasetError: the dataset was collected otherwise than the config asks for.
         RunError: the dataset is not the one a resumed run began with.
         LockedError: another process writes to the run.
     """
-    from worldmodels.data import dataset_for
+    from worldmodels.data import dataset_for, settled
+    from worldmodels.training.pretrained import check_source
 
+    if config.pretrained and not resume:
+        check_source(config.pretrained, config)
     if run is None:
         dataset = dataset_for(config, progress=progress) if dataset is None else dataset
+        config = settled(config, dataset)
         run = start(config)
     with run.lock():
         if dataset is None:
@@ -143,6 +148,8 @@ def train(
             )
         if resume:
             _check_dataset(run, dataset)
+        else:
+            config = settled(config, dataset)
         run.update(dataset=_origin(run, dataset), error=None)
         with _recorded(run) as done, Progress("training, epoch", config.epochs, progress) as bar:
             logger, ended = _logger(config, dataset, run, resume), "failed"

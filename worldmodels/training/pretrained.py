@@ -1,13 +1,16 @@
-"""Weights of another run where names and shapes fit: swap the predictor, keep the VAE."""
+"""Weights of another run of the same system, where names and shapes fit: swap the predictor, keep the VAE."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from worldmodels.configs.training import TrainConfig, VisualConfig
+from worldmodels.evaluation.conditions import differences
+from worldmodels.interface import Spec, WorldModel
 from worldmodels.storage.checkpoint import (
     CheckpointError,
     check_finite,
@@ -26,6 +29,10 @@ class Fitting(NamedTuple):
     """Names of tensors that were taken over."""
     skipped: dict[str, str]
     """Names that were not, of either side, and why."""
+    kept: tuple[str, ...] = ()
+    """Names of this model's own numbers, fitted to the data it learns from: scales and offsets."""
+    other: dict[str, tuple[Any, Any]] = {}
+    """Physics in which the two differ, with the checkpoint's value and this model's."""
 
     def lines(self) -> list[str]:
         """A table for people: parts taken over whole in one line, the rest by name."""
@@ -37,40 +44,86 @@ class Fitting(NamedTuple):
             kept = [name for name in names if name in self.loaded]
             lines.append(f"  {part}: {len(kept)} of {len(names)} tensors loaded")
             lines += [f"    skipped {n}: {self.skipped[n]}" for n in names if n in self.skipped]
+        if self.kept:
+            lines.append(f"  kept as fitted to the new data: {', '.join(self.kept)}")
+        lines += [f"  env.{n} was {a} there, and is {b} here" for n, (a, b) in self.other.items()]
         return lines
 
 
-def sound_tensors(run: str | Path) -> tuple[Path, dict[str, Tensor]]:
-    """The checkpoint folder that ``run`` means, and its tensors.
-
-    Raises ``CheckpointError`` where there is none, it is damaged, or a tensor is not finite.
-    """
+def _sound(run: str | Path) -> tuple[Path, Spec, dict[str, Tensor]]:
+    """The checkpoint folder that ``run`` means, its spec, and its tensors, all of them finite."""
     folder = find_checkpoint(run)
-    _, tensors, _ = load_checkpoint(folder)
+    saved, tensors, _ = load_checkpoint(folder)
     check_finite(folder, tensors)
-    return folder, tensors
+    return folder, Spec.from_dict(saved["spec"]), tensors
 
 
-def load_fitting(model: nn.Module, run: str | Path) -> Fitting:
-    """Take the tensors of ``run``'s best checkpoint into ``model`` where name and shape agree.
+def check_source(run: str | Path, config: TrainConfig) -> None:
+    """Raise ``CheckpointError`` where ``run`` has no sound checkpoint, or none that can serve ``config``.
 
-    Raises ``CheckpointError`` where there is no sound checkpoint, a tensor of it is not finite, or
-    nothing in it fits.
+    To be called before anything is collected or made.
     """
-    folder, tensors = sound_tensors(run)
+    folder, spec, _ = _sound(run)
+    visual = isinstance(config.model, VisualConfig)
+    wanted = {"env": config.env_name, "actions": config.env.action_mode, "medium": _medium(visual)}
+    _check_same(folder, _described(spec), wanted)
+
+
+def load_fitting(model: WorldModel, run: str | Path) -> Fitting:
+    """Take the weights of ``run``'s best checkpoint into ``model`` where name and shape agree.
+
+    What ``model`` was fitted to its data by (scales and offsets, all buffers) stays. Raises
+    ``CheckpointError`` where there is no sound checkpoint, a tensor of it is not finite, where it is of
+    another system or other spaces, or where nothing in it fits.
+    """
+    folder, spec, tensors = _sound(run)
     warn_of_another(folder, run)
-    fitting = _fitting(folder, model.state_dict(), tensors)
+    _check_same(folder, _described(spec), _described(model.spec))
+    own = dict(model.named_buffers())
+    fitting = _fitting(folder, model.state_dict(), tensors, own)
     if not fitting.loaded:
         raise CheckpointError(
             f"nothing in {folder} fits this model: train a model of the same kind and sizes first"
         )
     model.load_state_dict({name: tensors[name] for name in fitting.loaded}, strict=False)
-    return fitting
+    return fitting._replace(other=differences(spec, model.spec))
 
 
-def _fitting(folder: Path, own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Fitting:
+def _described(spec: Spec) -> dict[str, Any]:
+    """The system and the spaces of a model, by the words of a message."""
+    return {
+        "env": spec.env_name,
+        "actions": spec.action_kind,
+        "medium": _medium(spec.image_size > 0),
+        "action_size": spec.action_size,
+        "state_size": spec.state_size,
+        "image_size": spec.image_size,
+    }
+
+
+def _medium(visual: bool) -> str:
+    return "pictures" if visual else "states"
+
+
+def _check_same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    for name, value in wanted.items():
+        if found[name] != value:
+            raise CheckpointError(
+                f"{folder} cannot be started from: it has {name}={found[name]!r}, and this run has "
+                f"{name}={value!r}; name a run of the same system and spaces"
+            )
+
+
+def _fitting(
+    folder: Path,
+    own: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    fitted: Mapping[str, Tensor],
+) -> Fitting:
     loaded, skipped = [], {}
     for name, tensor in found.items():
+        if name in fitted:
+            continue
         if name not in own:
             skipped[name] = "this model has no such tensor"
         elif own[name].shape != tensor.shape:
@@ -78,5 +131,6 @@ def _fitting(folder: Path, own: Mapping[str, Tensor], found: Mapping[str, Tensor
             skipped[name] = f"its shape is {shapes}"
         else:
             loaded.append(name)
-    skipped.update({name: "not in the checkpoint" for name in own if name not in found})
-    return Fitting(folder, tuple(loaded), skipped)
+    missing = own.keys() - found.keys() - fitted.keys()
+    skipped.update({name: "not in the checkpoint" for name in own if name in missing})
+    return Fitting(folder, tuple(loaded), skipped, tuple(fitted))
