@@ -472,7 +472,6 @@ def test_a_finished_run_resumes_to_nothing(trained):
         ("--model.hidden", 9),
         ("--model", "lstm"),
         ("--env", "pendulum"),
-        ("--dataset", "x"),
         ("--optim.lr", 1),
     ],
     ids=lambda change: change[0],

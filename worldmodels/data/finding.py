@@ -36,7 +36,7 @@ def find_dataset(
     is now. Raises DatasetError with close matches, or with what was found instead.
     """
     text = os.fspath(path)
-    if not text.strip() or "\0" in text:
+    if not text.strip(" /") or "\0" in text:
         raise DatasetError(f"{text!r} names no dataset: give its folder, <env>/<name> or <name>")
     found = _named(text, Path(root), env)
     if sha256 is not None:

@@ -140,16 +140,7 @@ def train(
         config = settled(config, dataset)
         run = start(config)
     with run.lock():
-        if dataset is None:
-            dataset = (
-                dataset_to_resume(run, config, progress)
-                if resume
-                else dataset_for(config, progress=progress)
-            )
-        if resume:
-            _check_dataset(run, dataset)
-        else:
-            config = settled(config, dataset)
+        config, dataset = _agreed(config, dataset, run, resume, progress)
         run.update(dataset=_origin(run, dataset), error=None)
         with _recorded(run) as done, Progress("training, epoch", config.epochs, progress) as bar:
             logger, ended = _logger(config, dataset, run, resume), "failed"
@@ -161,6 +152,21 @@ def train(
             finally:
                 logger.finish(ended)
     return {**result, "run": str(run.path)}
+
+
+def _agreed(
+    config: TrainConfig, dataset: Dataset | None, run: RunFolder, resume: bool, progress: bool
+) -> tuple[TrainConfig, Dataset]:
+    """The dataset of a run, and the config as it is true of it; one that is resumed keeps its own."""
+    from worldmodels.data import dataset_for, settled
+
+    if resume:
+        if dataset is None:
+            return config, dataset_to_resume(run, config, progress)
+        _check_dataset(run, dataset)
+        return config, dataset
+    dataset = dataset_for(config, progress=progress) if dataset is None else dataset
+    return settled(config, dataset), dataset
 
 
 @contextmanager
