@@ -43,7 +43,7 @@ def folder(original: Path, tmp_path: Path) -> Path:
 
 def test_unknown_datasets_get_a_suggestion(folder: Path, tmp_path: Path) -> None:
     assert len(load_dataset("spaceship/small", tmp_path)) == 10
-    with pytest.raises(DatasetError, match="did you mean spaceship/small"):
+    with pytest.raises(DatasetError, match="did you mean .*spaceship/small"):
         load_dataset("spaceship/smal", tmp_path)
     with pytest.raises(DatasetError, match=r"scripts/collect\.py makes one"):
         load_dataset("x", tmp_path / "nowhere")
@@ -164,7 +164,7 @@ def test_a_dataset_goes_by_every_name_it_has(folder: Path, tmp_path: Path) -> No
     for name in ("", "/", "  "):
         with pytest.raises(DatasetError, match=r"is not valid|no dataset|names no"):
             resolve_dataset(name, "spaceship", tmp_path)
-    with pytest.raises(DatasetError, match="did you mean spaceship/small"):
+    with pytest.raises(DatasetError, match="did you mean .*spaceship/small"):
         resolve_dataset("smal", None, tmp_path)
 
 
