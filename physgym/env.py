@@ -15,6 +15,8 @@ from physgym.observations import frames_per_second
 from physgym.task import Task, check_names
 
 RENDER_MODES = ["human", "rgb_array"]
+_INTEGERS = frozenset((int, np.int64))
+"""What spaces sample; other types take the longer way through `ActionKind`."""
 RENDER_SIZE = 480
 """Width and height of `render()` [px]."""
 
@@ -145,7 +147,7 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
         if self._over:
             raise ResetNeeded("Call reset() before step(): there is no running episode.")
         if self._task.discrete:
-            control = self._controls.get(action) if type(action) is int else None
+            control = self._controls.get(action) if type(action) in _INTEGERS else None
             if control is None:
                 control = self._controls[self._task.actions.index(action)]
         else:

@@ -47,6 +47,8 @@ class Equations(ABC):
     adaptive: ClassVar[bool] = False
     """Whether the sub-step depends on the state (see `max_step`)."""
     starts: ClassVar[tuple[str, ...]] = ("default",)
+    uniform_draws: ClassVar[int] = 0
+    """K, where a start is made of that many uniform numbers and nothing else (see `draw_start`)."""
     reward_threshold: ClassVar[float]
     error_scale: ClassVar[float]
     view: ClassVar[float]
@@ -130,9 +132,9 @@ class Equations(ABC):
 
     # -- what each system draws, samples and does by hand ------------------------------------------
 
-    @abstractmethod
     def draw_start(self, rng: np.random.Generator, start: str | None) -> Any:
         """Draw the random numbers (K,) of one start; parameters play no part in it."""
+        return rng.random(self.uniform_draws)
 
     @abstractmethod
     def start_of(self, draws: tuple[Any, ...], p: Any, start: str | None) -> tuple[Any, ...]:

@@ -45,12 +45,20 @@ def sample_params_rows(
 ) -> dict[str, np.ndarray]:
     """What `sample_params` draws from each of `rngs`: (N,) values of the parameters in `ranges`."""
     names = [name for name in base._fields if name in ranges]
-    columns = np.array([rng.random(len(names)) for rng in rngs]).T
+    columns = _uniform_rows(rngs, len(names)).T
     return {n: _between(*ranges[n], u) for n, u in zip(names, columns, strict=True)}
 
 
 def _uniform(rng: np.random.Generator, names: list[str]) -> list[float]:
     return rng.random(len(names)).tolist() if names else []
+
+
+def _uniform_rows(rngs: Sequence[np.random.Generator], count: int) -> np.ndarray:
+    """(N, count) uniform numbers, each row from its own generator."""
+    draws = np.empty((len(rngs), count))
+    for rng, row in zip(rngs, draws, strict=True):
+        rng.random(out=row)
+    return draws
 
 
 def _between(low: float, high: float, u: Any) -> Any:
@@ -76,7 +84,10 @@ def sample_states(
     (`params`: floats, or rows).
     """
     with np.errstate(all="ignore"):
-        draws = np.array([system.draw_start(rng, start) for rng in rngs], dtype=np.float64)
+        if system.uniform_draws:
+            draws = _uniform_rows(rngs, system.uniform_draws)
+        else:
+            draws = np.array([system.draw_start(rng, start) for rng in rngs], dtype=np.float64)
         state = system.start_of(tuple(np.ascontiguousarray(draws.T)), params, start)
         good = np.broadcast_to(can_start(system, state, params), len(rngs))
     states = np.array(np.broadcast_arrays(*state))

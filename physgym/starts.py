@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from physgym.system import System
 
 RESET_OPTIONS = ("state", "params", "randomize")
+_FEW = 8
+"""Fewer rows than this are drawn one by one, which is quicker then."""
 
 
 class Starts(NamedTuple):
@@ -46,6 +48,9 @@ class Starts(NamedTuple):
 
     def draw_rows(self, rngs: Sequence[np.random.Generator]) -> tuple[np.ndarray, np.ndarray]:
         """States (D, N) and parameters (P, N): row i is what `draw(rngs[i])` says, to the bit."""
+        if len(rngs) < _FEW:
+            rows = [self.draw(rng) for rng in rngs]
+            return np.array([s for s, _ in rows]).T, np.array([p for _, p in rows]).T
         drawn: dict[str, Any] = {}
         if self.ranges:
             drawn = sampling.sample_params_rows(rngs, self.ranges, self.base)
@@ -158,7 +163,7 @@ def _params_row(
             continue
         if _has(batches, f"params/_{field}", row):
             key = f"params/{field}"
-            yield field, batches[key][row] if key in batches else value
+            yield field, batches[key][row].item() if key in batches else value
 
 
 def _has(batches: Mapping[str, np.ndarray], mask: str, row: int) -> bool:

@@ -71,9 +71,8 @@ def _needed(system: System, integrator: str, dt: float, params: Any) -> int:
     longest = _longest(system, integrator, params)
     if longest * validation.MOST_SUBSTEPS >= dt:
         return min(substeps_for(dt, longest), validation.MOST_SUBSTEPS)
-    values = {n: x for n, x in params._asdict().items() if np.ndim(x) == 0}
     raise ValueError(
-        f"{system.name} with parameters {values} moves so fast that dt={dt:g} s needs more than "
+        f"{system.name} with parameters {validation.shown(params)} moves so fast that dt={dt:g} s needs more than "
         f"{validation.MOST_SUBSTEPS} sub-steps (each at most {longest:.3g} s): take parameters "
         "nearer the defaults, a shorter dt, or an integrator with substeps= of your own"
     )

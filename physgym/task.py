@@ -167,6 +167,8 @@ class Task:
             corners = starts.corners()
             self._check_accuracy(corners)
             self._check_room(corners)
+            if starts.state is None:
+                sampling.check_startable(self.system, corners, self.start)
         return starts
 
     def sample(
@@ -192,7 +194,7 @@ class Task:
         _, needed = self.system.program(self.integrator, None, "none", self.dt, params)
         if needed > 1.5 * self.count + 1:
             raise ValueError(
-                f"params {_shown(params)} need {needed} sub-steps, but this env was made with "
+                f"params {validation.shown(params)} need {needed} sub-steps, but this env was made with "
                 f"{self.count}: pass them (or a range that holds them) to make(), or substeps="
             )
 
@@ -208,7 +210,7 @@ class Task:
         if len(beyond):
             at = int(beyond[0])
             raise ValueError(
-                f"params {_shown(params)} give observations up to {high[at]:g} in component {at}, "
+                f"params {validation.shown(params)} give observations up to {high[at]:g} in component {at}, "
                 f"where the observation space has no room beyond {self._box.high[at]:g}: pass them "
                 "(or a range that holds them) to make()"
             )
@@ -284,9 +286,3 @@ def check_names(arguments: Mapping[str, Any]) -> None:
 
 def _rebuild(arguments: dict[str, Any]) -> Task:
     return Task(**arguments)
-
-
-def _shown(params: Any) -> dict[str, Any]:
-    """Parameters (rows) by name, each as a number or as the ends of what it takes."""
-    ends = {name: (float(np.min(x)), float(np.max(x))) for name, x in params._asdict().items()}
-    return {name: low if low == high else (low, high) for name, (low, high) in ends.items()}

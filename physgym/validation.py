@@ -26,6 +26,8 @@ def real_array(value: Any) -> np.ndarray | None:
     dates, complex numbers, ragged lists, tensors that carry gradients).
     """
     try:
+        if str(getattr(value, "dtype", "")) == "torch.bfloat16":  # a type that NumPy has not
+            value = value.float()
         array = np.asarray(value)
     except Exception:  # whatever the object's own conversion raises
         return None
@@ -127,6 +129,14 @@ def check_params(system: System, overrides: Mapping[str, float] | None, base: An
             )
         values[name] = number
     return base._replace(**values)
+
+
+def shown(params: Any) -> dict[str, Any]:
+    """Parameters (floats, rows or tensors) by name: a number each, or the ends of what it takes."""
+    ends = {n: (float(x.min()), float(x.max())) for n, x in params._asdict().items() if np.ndim(x)}
+    numbers = {n: float(x) for n, x in params._asdict().items() if not np.ndim(x)}
+    values = {n: low if low == high else (low, high) for n, (low, high) in ends.items()}
+    return {n: (numbers | values)[n] for n in params._fields}
 
 
 def check_ranges(system: System, randomize: Any) -> dict[str, tuple[float, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -105,6 +106,8 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
 
     def _bind(self) -> None:
         self._transition = self._task.transition("tensors" if self._tensors else "arrays")
+        # Machine code raises no warnings that would have to be kept quiet.
+        self._silent = type(self._transition).__module__ == "physgym.compile.native"
         self._table = self._arrays.array(np.ascontiguousarray(self._task.system.discrete_actions.T))
         self._constants = self._prepare()
 
@@ -119,9 +122,7 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
 
     def mask_of(self, mask: Any) -> Any:
         """A mask (N,) of either kind, where this env keeps its arrays."""
-        if self._tensors and isinstance(mask, np.ndarray):
-            return self._arrays.array(mask)
-        return mask.to(self.device) if self._tensors and hasattr(mask, "to") else mask
+        return self._arrays.array(mask) if self._tensors else np.asarray(mask)
 
     def _named_params(self, rows: Any = None) -> Any:
         """Parameters as a NamedTuple of floats where all rows share them, else of rows."""
@@ -148,10 +149,9 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
 
     def detach(self) -> None:
         """Cut the graph that leads to the present states (torch); the motion goes on."""
-        if self._tensors:
-            cut = self._arrays.detached
-            self._state, self._energy = cut(self._state), cut(self._energy)
-            self._control = cut(self._control)
+        cut = self._arrays.detached
+        self._state, self._energy = cut(self._state), cut(self._energy)
+        self._control = cut(self._control)
 
     def start(self, rows: np.ndarray, options: Mapping[str, Any]) -> None:
         """Draw parameters and a state for each of `rows`, each from its own generator."""
@@ -190,7 +190,7 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         """Move every row one step under its action."""
         control = self._controls(actions, resting)
         size, arrays = self._task.system.state_size, self._arrays
-        with arrays.quiet():
+        with _NOTHING if self._silent else arrays.quiet():
             result = self._transition(
                 self._state, control, self._constants, self._task.dt, self._task.count
             )
@@ -201,7 +201,7 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         self._outside = self.blank(np.bool_) if isinstance(outside, bool) else outside
         self._any_outside = bool(self._outside.any())
         if self._any_outside:  # a state that is not a number earns nothing
-            rewards = zero_outside(rewards, rewards - rewards == 0.0)
+            rewards = zero_outside(rewards, abs(rewards) < float("inf"))
         self._events = list(result[size + 3 :])
         self._control = control
         terminated = self.blank(np.bool_)
@@ -211,15 +211,16 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
 
     def observe(self, rows: Any = None) -> Any:
         """Observations of `rows`, batched."""
-        task, arrays = self._task, self._arrays
+        task, arrays, told = self._task, self._arrays, self._task.observe_params
         state = self._state if rows is None else self._state[:, rows]
         params = self._params if rows is None else self._params[:, rows]
         if task.obs_mode not in ("state", "embedded"):
             return task.observe_rows(arrays.numpy(state).T, arrays.numpy(params).T)
-        with arrays.quiet() if self._any_outside else arrays.owned():
-            columns = [*task.features(state), *(params if task.observe_params else ())]
-            vectors = arrays.vectors(columns)
-            return arrays.clipped(vectors, task.observation_space) if self._any_outside else vectors
+        if not self._any_outside:
+            return arrays.vectors([*task.features(state), *(params if told else ())])
+        with arrays.quiet():
+            vectors = arrays.vectors([*task.features(state), *(params if told else ())])
+            return arrays.clipped(vectors, task.observation_space)
 
     def facts(self) -> dict[str, Any]:
         """Fresh state, energy, params, out_of_bounds and events of all rows."""
@@ -282,6 +283,9 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._bind()
+
+
+_NOTHING = contextlib.nullcontext()
 
 
 def registered(

@@ -19,7 +19,7 @@ def vector_info(values: Mapping[str, Any], mask: Any = None) -> dict[str, Any]:
     """
     info: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping):
+        if not isinstance(value, np.ndarray) and isinstance(value, Mapping):
             info[key] = vector_info(value, mask)
         else:
             info[key] = value if mask is None else zero_outside(value, mask)
@@ -28,11 +28,13 @@ def vector_info(values: Mapping[str, Any], mask: Any = None) -> dict[str, Any]:
 
 
 def _full_mask(value: Any) -> Any:
-    while isinstance(value, Mapping):
+    while not isinstance(value, np.ndarray) and isinstance(value, Mapping):
         value = next(iter(value.values()))
-    if isinstance(value, np.ndarray):
-        return np.ones(len(value), dtype=np.bool_)
-    return value.new_ones(len(value)).bool()
+    if not isinstance(value, np.ndarray):
+        return value.new_ones(len(value)).bool()
+    mask = np.empty(len(value), np.bool_)
+    mask.fill(True)
+    return mask
 
 
 def copy(array: Any) -> Any:

@@ -71,6 +71,7 @@ class Oscillator(System):
     action_names = ("push left", "nothing", "push right")
     dt, max_episode_steps = 0.1, 200
     default_integrator, linear = "exact", True
+    uniform_draws = 2
     reward_threshold = 175.0
     error_scale = 0.2
     view = 2.4
@@ -149,10 +150,6 @@ class Oscillator(System):
             a, b, e, d = a * a + b * e, b * (a + d), e * (a + d), e * b + d * d
         push = u[0] / p.mass
         return (a * x + b * v + f * push, e * x + d * v + g * push)
-
-    def draw_start(self, rng: np.random.Generator, start: str | None) -> Any:
-        """Two uniform numbers."""
-        return rng.random(2)
 
     def start_of(self, draws: tuple[Any, ...], p: Any, start: str | None) -> tuple[Any, ...]:
         """Equations: uniform in [-1.8, 1.8] x [-1.8, 1.8]."""

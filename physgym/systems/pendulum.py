@@ -81,6 +81,7 @@ class Pendulum(System):
     action_names = ("turn clockwise", "nothing", "turn counter-clockwise")
     dt, max_episode_steps = 0.05, 200
     default_integrator = "rk4"
+    uniform_draws = 2
     reward_threshold = 180.0
     error_scale = 0.5
     view = 1.45
@@ -139,10 +140,6 @@ class Pendulum(System):
         inertia = p.mass * p.length * p.length
         rate = sqrt(p.gravity / p.length + p.torque_limit / inertia) + 0.5 * p.damping / inertia
         return minimum(0.05 / 3.0, 0.0795 / (rate + 1e-6))
-
-    def draw_start(self, rng: np.random.Generator, start: str | None) -> Any:
-        """Two uniform numbers."""
-        return rng.random(2)
 
     def start_of(self, draws: tuple[Any, ...], p: Any, start: str | None) -> tuple[Any, ...]:
         """Equations: theta uniform in [-pi, pi], omega uniform in [-1, 1]."""
