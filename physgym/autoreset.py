@@ -78,6 +78,17 @@ def vector_info(values: Mapping[str, Any], mask: Any = None) -> dict[str, Any]:
     return info
 
 
+def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` without nested dicts: {"params": {"mass": ...}} becomes {"params_mass": ...}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}_{name}": inner for name, inner in flattened(value).items()}
+        else:
+            flat[key] = value
+    return flat
+
+
 def _full_mask(value: Any) -> Any:
     while isinstance(value, Mapping):
         value = next(iter(value.values()))
@@ -111,6 +122,7 @@ class AutoresetVectorEnv(VectorEnv, ABC):
     Attributes:
         autoreset_mode: also in `metadata`, which is a copy of the instance.
         max_episode_steps: steps after which a row is truncated; None for no limit.
+        flat_info: whether `info` has "params_mass" instead of {"params": {"mass": ...}}.
         elapsed: (N,) steps since each row's reset.
 
     Raises:
@@ -123,6 +135,7 @@ class AutoresetVectorEnv(VectorEnv, ABC):
         max_episode_steps: int | None,
         autoreset_mode: str | AutoresetMode,
         metadata: Mapping[str, Any],
+        flat_info: bool = False,
     ) -> None:
         if not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
             raise ValueError(f"num_envs={num_envs!r} must be an integer >= 1.")
@@ -132,6 +145,7 @@ class AutoresetVectorEnv(VectorEnv, ABC):
         self.max_episode_steps = max_episode_steps
         self.autoreset_mode = parse_autoreset_mode(autoreset_mode)
         self.metadata = {**metadata, "autoreset_mode": self.autoreset_mode}
+        self.flat_info = flat_info
         self.elapsed = self.blank(np.int64)
         self._done = self.blank(np.bool_)
         self._any_done = False
@@ -227,7 +241,7 @@ class AutoresetVectorEnv(VectorEnv, ABC):
             self.elapsed[mask], self._done[mask] = 0, False
         self._any_done = bool(self._done.any())
         self._started = True
-        return self.observe(), vector_info(self.facts(), mask)
+        return self.observe(), self._info(mask)
 
     def _reset_mask(self, mask: Any) -> Any | None:
         if mask is None:
@@ -280,8 +294,12 @@ class AutoresetVectorEnv(VectorEnv, ABC):
             info = self._final(self._done)
             self._restart(self._done)
             self._done, self._any_done = self.blank(np.bool_), False
-        info.update(vector_info(self.facts()))
+        info.update(self._info())
         return self.observe(), rewards, terminated, truncated, info
+
+    def _info(self, mask: Any = None) -> dict[str, Any]:
+        facts = self.facts()
+        return vector_info(flattened(facts) if self.flat_info else facts, mask)
 
     def _restart(self, mask: Any) -> None:
         self.start(self._rows(mask), {})
@@ -296,6 +314,6 @@ class AutoresetVectorEnv(VectorEnv, ABC):
         return {
             "final_obs": observations,
             "_final_obs": _copy(mask),
-            "final_info": vector_info(self.facts(), mask),
+            "final_info": self._info(mask),
             "_final_info": _copy(mask),
         }

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.error import InvalidAction, ResetNeeded
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from physgym.autoreset import AutoresetVectorEnv
@@ -20,7 +20,9 @@ from physgym.threads import use_torch
 BACKENDS = ("numpy", "torch")
 
 
-class PhysicsVectorEnv(AutoresetVectorEnv):
+class PhysicsVectorEnv(
+    AutoresetVectorEnv, VectorEnv
+):  # named for skrl, which looks at direct bases
     """A native batch of `physgym.env.PhysicsEnv`, made by `gymnasium.make_vec(...,
     vectorization_mode="vector_entry_point")`.
 
@@ -31,7 +33,10 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         num_envs: N, how many.
         max_episode_steps: time limit; None for none (Gymnasium passes the registered one).
         autoreset_mode: "NextStep" (default), "SameStep" or "Disabled"
-            (`gymnasium.vector.AutoresetMode`).
+            (`gymnasium.vector.AutoresetMode`). TorchRL's `GymWrapper` takes "Disabled", and
+            "SameStep" with `flat_info`.
+        flat_info: put parameters into `info` as "params_mass" and so on, not as a dict of their own, for
+            clients that read no nested info (TorchRL where it resets in the same step).
         backend: "numpy", or "torch" for float64 states as tensors on `device`, observations
             float32.
         device: torch device such as "cpu" or "cuda"; only with backend="torch".
@@ -54,6 +59,7 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         *,
         max_episode_steps: int | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        flat_info: bool = False,
         backend: str = "numpy",
         device: str | None = None,
         render_mode: str | None = None,
@@ -69,14 +75,14 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
             raise ValueError(
                 f'render_mode={render_mode!r} must be "rgb_array" or None for a vector env'
             )
-        check_names(arguments)
+        check_names(arguments, PhysicsVectorEnv)
         self._task = Task(system, **arguments)
         self._torch: Any = _import_torch() if backend == "torch" else None
         if self._torch and self._task.integrator == "dop853":
             raise ValueError('integrator="dop853" is SciPy\'s and works with backend="numpy" only')
         self.device = _checked_device(self._torch, device or "cpu") if self._torch else None
         metadata = {**self.metadata, "render_fps": max(1, round(1.0 / self._task.dt))}
-        super().__init__(num_envs, max_episode_steps, autoreset_mode, metadata)
+        super().__init__(num_envs, max_episode_steps, autoreset_mode, metadata, flat_info)
         self.render_mode = render_mode
         self.single_observation_space = self._task.observation_space
         self.single_action_space = self._task.action_space
