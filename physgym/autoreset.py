@@ -18,7 +18,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from physgym.validation import whole_number
-from physgym.vector_info import copy, row_of, vector_info, zero_outside
+from physgym.vector_info import copy, flattened, row_of, vector_info, zero_outside
 
 
 def parse_autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
@@ -82,6 +82,7 @@ class AutoresetVectorEnv(VectorEnv, ABC):
         autoreset_mode: also in `metadata`, which is a copy of the instance.
         max_episode_steps: steps after which a row is truncated; None for no limit (-1 is taken for
             it, as Gymnasium's `make` does).
+        flat_info: whether `info` has "params_mass" instead of {"params": {"mass": ...}}.
         elapsed: (N,) steps since each row's reset.
 
     Raises:
@@ -94,6 +95,7 @@ class AutoresetVectorEnv(VectorEnv, ABC):
         max_episode_steps: int | None,
         autoreset_mode: str | AutoresetMode,
         metadata: Mapping[str, Any],
+        flat_info: bool = False,
     ) -> None:
         count = whole_number(num_envs)
         if count is None or count < 1:
@@ -102,6 +104,7 @@ class AutoresetVectorEnv(VectorEnv, ABC):
         self.max_episode_steps = parse_limit(max_episode_steps)
         self.autoreset_mode = parse_autoreset_mode(autoreset_mode)
         self.metadata = {**metadata, "autoreset_mode": self.autoreset_mode}
+        self.flat_info = flat_info
         self.elapsed = self.blank(np.int64)
         self._done = self.blank(np.bool_)
         self._any_done = False
@@ -207,7 +210,7 @@ class AutoresetVectorEnv(VectorEnv, ABC):
             self.elapsed[mask], self._done[mask] = 0, False
         self._any_done = bool(self._done.any())
         self._started = True
-        return self.observe(), vector_info(self.facts(), mask)
+        return self.observe(), self._info(mask)
 
     def _reset_mask(self, mask: Any) -> Any | None:
         if mask is None:
@@ -261,8 +264,12 @@ class AutoresetVectorEnv(VectorEnv, ABC):
             info = self._final(self._done)
             self._restart(self._done)
             self._done, self._any_done = self.blank(np.bool_), False
-        info.update(vector_info(self.facts()))
+        info.update(self._info())
         return self.observe(), rewards, terminated, truncated, info
+
+    def _info(self, mask: Any = None) -> dict[str, Any]:
+        facts = self.facts()
+        return vector_info(flattened(facts) if self.flat_info else facts, mask)
 
     def _restart(self, mask: Any) -> None:
         self.start(self._rows(mask), {})
@@ -277,6 +284,6 @@ class AutoresetVectorEnv(VectorEnv, ABC):
         return {
             "final_obs": observations,
             "_final_obs": copy(mask),
-            "final_info": vector_info(self.facts(), mask),
+            "final_info": self._info(mask),
             "_final_info": copy(mask),
         }

@@ -8,9 +8,10 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.error import Error, ResetNeeded
+from gymnasium.error import ResetNeeded
 
 from physgym.autoreset import parse_seed
+from physgym.keyboard import keys_to_action, played
 from physgym.observations import frames_per_second
 from physgym.task import Task, check_names
 
@@ -70,7 +71,7 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
                 f"render_mode={render_mode!r} is unknown; choose one of "
                 f"{', '.join(RENDER_MODES)} or None"
             )
-        check_names(arguments)
+        check_names(arguments, PhysicsEnv)
         self._task = Task(system, **arguments)
         self.render_mode = render_mode
         self.metadata = {
@@ -85,6 +86,7 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
         self._over = True
         self._steps = 0
         self._window: Any = None
+        self._played = False
         self._bind()
 
     def _bind(self) -> None:
@@ -151,7 +153,8 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
             if control is None:
                 control = self._controls[self._task.actions.index(action)]
         else:
-            unit = self._task.actions.vector(action)
+            given = played(self._task, action) if self._played else action
+            unit = self._task.actions.vector(given)
             control = self._task.system.control_of(unit, self._params)
         size = self._size
         result = self._transition(self._state, control, self._constants, self._dt, self._count)
@@ -207,10 +210,11 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
 
     def _show(self) -> None:
         if self._window is None:
-            from physgym.rendering import Window
+            from physgym.window import Window
 
-            self._window = Window(self._task.system.env_id)
-        self._window.show(self._portrait(), fps=self.metadata["render_fps"])
+            self._window = Window(self._task.system.env_id, optional=True)
+        if self._window.opened():
+            self._window.show(self._portrait(), fps=self.metadata["render_fps"])
 
     def close(self) -> None:
         """Close the window, if there is one."""
@@ -218,11 +222,12 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
             self._window.close()
             self._window = None
 
-    def get_keys_to_action(self) -> dict[tuple[str, ...], int]:
-        """Keys for `gymnasium.utils.play.play` (discrete actions)."""
-        if not self._task.discrete:
-            raise Error('keys need discrete actions: make the env with action_mode="discrete"')
-        return {tuple(keys): action for keys, action in self._task.system.keys.items()}
+    def get_keys_to_action(self) -> dict[tuple[str, ...], Any]:
+        """Keys for `gymnasium.utils.play.play`; from then on a bare 0 (no key) is no action to
+        continuous ones. Of discrete ones, say which does nothing: `play(env, noop=1)`.
+        """
+        self._played = True
+        return keys_to_action(self._task)
 
     # -- copies ------------------------------------------------------------------------------------
 

@@ -7,12 +7,8 @@ knows no system. OpenCV is imported at the first picture: state observations wor
 from __future__ import annotations
 
 import functools
-import os
-import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from math import atan2, ceil, cos, hypot, pi, sin, sqrt
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +17,7 @@ from gymnasium import error
 
 from physgym.primitives import Arc, Arrow, Disc, Polyline, Segment
 
-__all__ = ["BACKGROUND", "SCREEN", "Window", "opencv", "render", "render_batch", "write_text"]
+__all__ = ["BACKGROUND", "SCREEN", "opencv", "render", "render_batch", "write_text"]
 
 Color = tuple[int, int, int]
 
@@ -105,76 +101,6 @@ def write_text(
     base = 22 * height if corner == "top" else image.shape[0] - 10 * height
     origin = round(10 * height), round(base)
     cv2.putText(image, text, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.5 * height, color, 1, _LINE_AA)
-
-
-class Window:
-    """A window on the screen, opened by the first ``show``; nothing else calls ``imshow``."""
-
-    def __init__(self, title: str) -> None:
-        self.title = title
-        self._open = False
-        self._closed_by_user = False
-        self._last = 0.0
-
-    def show(self, frame: np.ndarray, fps: float | None = None) -> bool:
-        """Show ``frame`` (H, W, 3, RGB), not sooner than 1/fps seconds after the last one.
-
-        Returns False once the user has closed the window, and then draws no more.
-
-        Raises:
-            gymnasium.error.DependencyNotInstalled: OpenCV is missing, or built without windows.
-            gymnasium.error.Error: there is no display.
-        """
-        if self._closed_by_user:
-            return False
-        cv2 = opencv()
-        if not self._open:
-            self._create(cv2)
-        elif cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1:
-            self._closed_by_user = True
-            return False
-        cv2.imshow(self.title, np.ascontiguousarray(frame[..., ::-1]))
-        rest = 0.0 if fps is None else 1 / fps - (time.perf_counter() - self._last)
-        cv2.waitKey(max(1, ceil(1000 * rest)))
-        self._last = time.perf_counter()
-        return True
-
-    def _create(self, cv2: ModuleType) -> None:
-        _require_display()
-        try:
-            cv2.namedWindow(self.title, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
-        except cv2.error as reason:
-            raise error.DependencyNotInstalled(
-                "this OpenCV was built without windows (opencv-python-headless). Use "
-                "render_mode='rgb_array', or: pip uninstall -y opencv-python-headless && "
-                "pip install opencv-python."
-            ) from reason
-        self._open = True
-
-    def close(self) -> None:
-        """Close the window; a second call does nothing."""
-        if self._open:
-            cv2 = opencv()
-            if not self._closed_by_user:
-                cv2.destroyWindow(self.title)
-                cv2.waitKey(1)
-            self._open = False
-
-
-def _require_display() -> None:
-    """Refuse before OpenCV tries: its window library ends the process where there is no display."""
-    if not sys.platform.startswith("linux") or os.environ.get("QT_QPA_PLATFORM") == "offscreen":
-        return
-    display = os.environ.get("DISPLAY", "")
-    if not display and os.environ.get("WAYLAND_DISPLAY"):
-        return
-    local = display.startswith(":")
-    socket = Path("/tmp/.X11-unix") / ("X" + display[1:].split(".")[0])
-    if not display or (local and not socket.exists()):
-        raise error.Error(
-            f"a window needs a display, and DISPLAY={display!r} is none. Use "
-            "render_mode='rgb_array', write a film (scripts/visualize.py --out x.mp4), or xvfb-run."
-        )
 
 
 def _canvas(size: int, background: Color) -> np.ndarray:

@@ -274,14 +274,26 @@ class Task:
         return render(scene, self.system.view, size, SCREEN, caption)
 
 
-def check_names(arguments: Mapping[str, Any]) -> None:
-    """TypeError for an argument that no environment takes, with the closest one that it does."""
-    allowed = list(inspect.signature(Task).parameters)[1:]
+def check_names(arguments: Mapping[str, Any], env: type) -> None:
+    """TypeError for an argument that neither `env` nor its task takes, with the closest one that they do.
+
+    The first words are Python's own for it: other libraries (TorchRL) find out by them what an env takes.
+    """
+    signatures = inspect.signature(env), inspect.signature(Task)
+    allowed = [
+        parameter.name
+        for signature in signatures
+        for parameter in signature.parameters.values()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    ]
     for name in arguments:
         if name not in allowed:
             close = difflib.get_close_matches(name, allowed, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            raise TypeError(f"unknown argument {name!r}; {hint}choose of {', '.join(allowed)}")
+            raise TypeError(
+                f"{env.__name__}.__init__() got an unexpected keyword argument {name!r}; {hint}"
+                f"choose of {', '.join(dict.fromkeys(allowed))}"
+            )
 
 
 def _rebuild(arguments: dict[str, Any]) -> Task:

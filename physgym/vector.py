@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from physgym.autoreset import AutoresetVectorEnv
@@ -24,7 +24,9 @@ from physgym.vector_info import zero_outside
 __all__ = ["BACKENDS", "PhysicsVectorEnv"]
 
 
-class PhysicsVectorEnv(AutoresetVectorEnv):
+class PhysicsVectorEnv(
+    AutoresetVectorEnv, VectorEnv
+):  # named for skrl, which looks at direct bases
     """A native batch of `physgym.env.PhysicsEnv`, made by `gymnasium.make_vec(...,
     vectorization_mode="vector_entry_point")`.
 
@@ -36,7 +38,10 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         max_episode_steps: time limit; None or -1 for none (`gymnasium.make_vec` passes the
             registered one unless told otherwise).
         autoreset_mode: "NextStep" (default), "SameStep" or "Disabled"
-            (`gymnasium.vector.AutoresetMode`).
+            (`gymnasium.vector.AutoresetMode`). TorchRL's `GymWrapper` takes "Disabled", and
+            "SameStep" with `flat_info`.
+        flat_info: put parameters into `info` as "params_mass" and so on, not as a dict of their own, for
+            clients that read no nested info (TorchRL where it resets in the same step).
         backend: "numpy", or "torch" for float64 states as tensors on `device`, observations
             float32.
         device: torch device such as "cpu" or "cuda"; only with backend="torch".
@@ -68,6 +73,7 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         *,
         max_episode_steps: int | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        flat_info: bool = False,
         backend: str = "numpy",
         device: str | None = None,
         render_mode: str | None = None,
@@ -77,7 +83,7 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
             raise ValueError(
                 f'render_mode={render_mode!r} must be "rgb_array" or None for a vector env'
             )
-        check_names(arguments)
+        check_names(arguments, PhysicsVectorEnv)
         self._task = Task(system, **arguments)
         self._arrays = backend_of(backend, device)
         self.device = self._arrays.device
@@ -85,7 +91,7 @@ class PhysicsVectorEnv(AutoresetVectorEnv):
         if self._tensors and self._task.integrator == "dop853":
             raise ValueError('integrator="dop853" is SciPy\'s and works with backend="numpy" only')
         metadata = {**self.metadata, "render_fps": frames_per_second(self._task.dt)}
-        super().__init__(num_envs, max_episode_steps, autoreset_mode, metadata)
+        super().__init__(num_envs, max_episode_steps, autoreset_mode, metadata, flat_info)
         self.render_mode = render_mode
         self.single_observation_space = self._task.observation_space
         self.single_action_space = self._task.action_space

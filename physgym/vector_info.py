@@ -27,6 +27,17 @@ def vector_info(values: Mapping[str, Any], mask: Any = None) -> dict[str, Any]:
     return info
 
 
+def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` without nested dicts: {"params": {"mass": ...}} becomes {"params_mass": ...}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}_{name}": inner for name, inner in flattened(value).items()}
+        else:
+            flat[key] = value
+    return flat
+
+
 def _full_mask(value: Any) -> Any:
     while not isinstance(value, np.ndarray) and isinstance(value, Mapping):
         value = next(iter(value.values()))

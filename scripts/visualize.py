@@ -89,7 +89,7 @@ def main() -> None:
 
 def show(config: VisualizeConfig) -> None:
     """Show it in a window until it ends or the user closes it."""
-    from physgym.rendering import Window
+    from physgym.window import Window
 
     window = Window(f"PhysGym {config.run or config.env or 'pendulum'}")
     try:

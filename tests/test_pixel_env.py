@@ -94,7 +94,8 @@ def _told(info: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.filterwarnings("error")
 def test_the_checkers_pass_without_a_warning(folder: Path, monkeypatch: Any) -> None:
     shown: list[Any] = []
-    monkeypatch.setattr("physgym.rendering.Window.show", lambda *given, fps: shown.append(given))
+    monkeypatch.setattr("physgym.window.Window.opened", lambda window: True)  # as on a display
+    monkeypatch.setattr("physgym.window.Window.show", lambda *given, fps: shown.append(given))
     made = gym.make("WorldModels/Learned-v0", checkpoint=str(folder))
     check_env(made.unwrapped)
     sb3 = pytest.importorskip("stable_baselines3.common.env_checker")

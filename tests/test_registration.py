@@ -87,8 +87,12 @@ def test_keys_to_play_with(name: str) -> None:
     rest = int(np.abs(SYSTEMS[name].discrete_actions).sum(-1).argmin())
     assert set(keys.values()) == set(range(len(SYSTEMS[name].discrete_actions))) - {rest}
     assert all(isinstance(held, tuple) and all(len(k) == 1 for k in held) for held in keys)
-    with pytest.raises(gym.error.Error, match='action_mode="discrete"'):
-        gym.make(IDS[name], action_mode="continuous").unwrapped.get_keys_to_action()
+    numbers = gym.make(IDS[name], action_mode="continuous")
+    levels = numbers.unwrapped.get_keys_to_action()
+    assert levels.keys() == keys.keys()
+    for held, level in levels.items():
+        assert numbers.action_space.contains(level)
+        assert np.array_equal(level, SYSTEMS[name].discrete_actions[keys[held]].astype(np.float32))
 
 
 # -- chance ------------------------------------------------------------------------------

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -15,7 +12,7 @@ from gymnasium import error
 import physgym
 from physgym import rendering
 from physgym.primitives import Arc, Arrow, Disc, Polyline, Segment
-from physgym.rendering import Window, render, render_batch
+from physgym.rendering import render, render_batch
 
 pytest.importorskip("cv2")
 
@@ -144,38 +141,3 @@ def test_missing_opencv_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(error.DependencyNotInstalled, match="opencv-python-headless"):
         render([], 1.0)
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="displays are asked for on Linux")
-@pytest.mark.parametrize("display", ["", ":987"])
-def test_no_display_is_an_error_not_a_crash(display: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DISPLAY", display)
-    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    monkeypatch.delenv("QT_QPA_PLATFORM", raising=False)
-    window = Window("PhysGym")
-    with pytest.raises(error.Error, match="rgb_array"):
-        window.show(np.zeros((8, 8, 3), np.uint8))
-    window.close()
-
-
-WINDOW_SCRIPT = """
-import gymnasium, physgym
-env = gymnasium.make("PhysGym/Pendulum-v0", render_mode="human")
-env.reset(seed=0)
-for _ in range(3):
-    env.step(2)
-env.close()
-env.close()
-print("shown")
-"""
-
-
-@pytest.mark.skipif(shutil.which("xvfb-run") is None, reason="needs xvfb-run (apt install xvfb)")
-def test_a_window_opens_and_closes() -> None:
-    import cv2
-
-    if re.search(r"GUI:\s+NONE", cv2.getBuildInformation()):
-        pytest.skip("this OpenCV has no windows")
-    command = ["xvfb-run", "-a", sys.executable, "-c", WINDOW_SCRIPT]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert "shown" in result.stdout, result.stderr

@@ -20,7 +20,7 @@ def register() -> None:
         return
     gymnasium.register(
         id=ENV_ID,
-        entry_point="worldmodels.envs.single:WorldModelEnv",
+        entry_point="worldmodels.envs.single:made_by_gymnasium",
         vector_entry_point="worldmodels.envs.single:WorldModelVectorEnv",
     )
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.error import Error, ResetNeeded
+from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from physgym.autoreset import parse_seed
 from physgym.env import RENDER_MODES
+from physgym.keyboard import keys_to_action, played
 from worldmodels.envs.task import arguments_of, find_system, parse_action
 from worldmodels.envs.vector import WorldModelVectorEnv, resolve_model
 from worldmodels.interface import Spec, WorldModel
@@ -34,7 +36,8 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
         render_mode: "rgb_array" or "human".
         arguments: those of `WorldModelVectorEnv`, less num_envs and autoreset_mode.
 
-    The time limit is inside: the env itself returns truncated=True at the true env's limit.
+    The time limit is inside: the env itself returns truncated=True at the true env's limit, or at the
+    `max_episode_steps` given to it or to `gymnasium.make` (-1: at none).
 
     Raises:
         ValueError: as `WorldModelVectorEnv`.
@@ -66,6 +69,7 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
         self._spec: EnvSpec | None = None
         self._window: Any = None
         self._over = True
+        self._played = False
 
     @property
     def model(self) -> WorldModel:
@@ -103,7 +107,8 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
         """Predict what `action` does in one control step."""
         if self._over:
             raise ResetNeeded("Call reset() before step(): there is no running episode.")
-        row = parse_action(self._rows.task, action)
+        task = self._rows.task
+        row = parse_action(task, played(task, action) if self._played else action)
         observations, rewards, terminated, truncated, info = self._rows.step(row)
         self._over = bool(terminated[0] or truncated[0])
         if self.render_mode == "human":
@@ -128,10 +133,11 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
 
     def _show(self) -> None:
         if self._window is None:
-            from physgym.rendering import Window
+            from physgym.window import Window
 
-            self._window = Window(f"learned {self._rows.task.system.env_id}")
-        self._window.show(self._rows.portrait(0), fps=self.metadata["render_fps"])
+            self._window = Window(f"learned {self._rows.task.system.env_id}", optional=True)
+        if self._window.opened():
+            self._window.show(self._rows.portrait(0), fps=self.metadata["render_fps"])
 
     def close(self) -> None:
         """Close the window, if there is one."""
@@ -139,15 +145,41 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
             self._window.close()
             self._window = None
 
-    def get_keys_to_action(self) -> dict[tuple[str, ...], int]:
-        """Keys for `gymnasium.utils.play.play` (discrete actions)."""
-        task = self._rows.task
-        if not task.discrete:
-            raise Error("keys need discrete actions: this model learned from continuous ones")
-        return {tuple(keys): action for keys, action in task.system.keys.items()}
+    def get_keys_to_action(self) -> dict[tuple[str, ...], Any]:
+        """Keys for `gymnasium.utils.play.play`, as the true env has them."""
+        self._played = True
+        return keys_to_action(self._rows.task)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_window": None}
+
+
+def made_by_gymnasium(**arguments: Any) -> WorldModelEnv:
+    """What `gymnasium.make("WorldModels/Learned-v0", ...)` calls: a `WorldModelEnv`.
+
+    `make` keeps `max_episode_steps` to itself, for a `TimeLimit` around the env, which can shorten the
+    env's own limit but not lengthen it. So the caller's variables are asked; where they are not those of
+    `make`, the limit is the model's.
+    """
+    asked = _asked_limit(sys._getframe(1).f_locals)
+    env = WorldModelEnv(
+        **arguments, **({} if asked in (None, -1) else {"max_episode_steps": asked})
+    )
+    if asked == -1:  # Gymnasium's word for no limit
+        env._rows.max_episode_steps = None
+    return env
+
+
+made_by_gymnasium.metadata = WorldModelEnv.metadata  # type: ignore[attr-defined]  # make() looks for it
+
+
+def _asked_limit(variables: Mapping[str, Any]) -> int | None:
+    """`max_episode_steps` among the variables of `gymnasium.make`, the argument before the spec's."""
+    spec = variables.get("env_spec")
+    asked = variables.get("max_episode_steps")
+    if asked is None and isinstance(spec, EnvSpec):
+        asked = spec.max_episode_steps
+    return asked if isinstance(asked, int) and (asked == -1 or asked > 0) else None
 
 
 def make_env(

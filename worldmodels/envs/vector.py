@@ -11,13 +11,13 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium.error import ResetNeeded
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from physgym.autoreset import AutoresetVectorEnv
 from physgym.observations import frames_per_second
 from physgym.starts import by_row
-from physgym.task import Task
+from physgym.task import Task, check_names
 from worldmodels.envs import task as truth
 from worldmodels.envs.modality import Modality, StateModality
 from worldmodels.envs.pixels import PixelModality
@@ -29,7 +29,7 @@ DIVERGENCE_FACTOR = 10.0
 """A prediction this many times beyond the training range has diverged."""
 
 
-class WorldModelVectorEnv(AutoresetVectorEnv):
+class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as PhysicsVectorEnv is
     """N rows of a world model as a Gymnasium vector env.
 
     Spaces, starts, time limit and dt are those of the true env that the model learned from. Of a
@@ -46,6 +46,7 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
         checkpoint: the same as `model`, for callers that can only pass names.
         max_episode_steps: time limit; None: the true env's.
         autoreset_mode: any of Gymnasium's, by name or value.
+        flat_info: as in `physgym.PhysicsVectorEnv`, for clients that read no nested info.
         starts: "true", the true env's start distribution; "buffer", any state (picture) of `dataset`.
         dataset: a collected buffer, or its path; for a model of pixels one with pictures.
         uncertainty_penalty: reward lost per unit of an ensemble's `info["uncertainty"]`.
@@ -82,6 +83,7 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
         checkpoint: str | Path | None = None,
         max_episode_steps: int | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        flat_info: bool = False,
         starts: Literal["true", "buffer"] = "true",
         dataset: Any = None,
         uncertainty_penalty: float = 0.0,
@@ -91,6 +93,7 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
         render_mode: str | None = None,
         **arguments: Any,
     ) -> None:
+        check_names(arguments, WorldModelVectorEnv)
         self.model = move(resolve_model(model, checkpoint), device)
         self.task = truth.task_of(self.model, arguments)
         limit = (
@@ -99,7 +102,7 @@ class WorldModelVectorEnv(AutoresetVectorEnv):
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f'render_mode={render_mode!r} is neither "rgb_array" nor None')
         metadata = {**self.metadata, "render_fps": frames_per_second(self.task.dt)}
-        super().__init__(num_envs, limit, autoreset_mode, metadata)
+        super().__init__(num_envs, limit, autoreset_mode, metadata, flat_info)
         self.render_mode = render_mode
         self.single_observation_space = self.task.observation_space
         self.single_action_space = self.task.action_space
