@@ -37,8 +37,7 @@ def dataset_for(
         dataset = load_dataset(find_dataset(config.dataset, root, wanted.env), root)
         _check_match(dataset, config)
         return dataset
-    folder = _collect_once(wanted, root, workers, progress)
-    return load_dataset(folder, root)
+    return load_dataset(_collect_once(wanted, root, workers, progress), root)
 
 
 def collect_config(config: TrainConfig) -> CollectConfig:
