@@ -180,10 +180,9 @@ def read_header(folder: Path) -> dict[str, Any]:
     if type(version) is not int or version != FORMAT_VERSION:
         raise DatasetError(f"{folder} has format_version {version!r}, not {FORMAT_VERSION}")
     try:
-        checked(header)
+        return {**header, "config": checked(header).config.to_dict()}
     except ValueError as error:
         raise DamageError(f"{folder}: {error}; {_ANEW}") from error
-    return header
 
 
 _ANEW = "collect.py --repair with the dataset's own options writes it anew"
