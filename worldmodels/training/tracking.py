@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels.configs.training import LogConfig
-from worldmodels.storage.files import atomic_write
+from worldmodels.storage.files import atomic_write, open_append
+from worldmodels.storage.reading import MAX_LINES_BYTES, MissingError, read_file
 
 METRICS = "metrics.jsonl"
 INIT_SECONDS = 12.0
@@ -31,8 +32,8 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     path = Path(path)
     path = path / METRICS if path.is_dir() else path
     try:
-        content = path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError):  # a run that is only just beginning
+        content = read_file(path, MAX_LINES_BYTES)
+    except MissingError:  # a run that is only just beginning
         return []
     return [row for _, row in _whole_rows(content)]
 
@@ -64,7 +65,7 @@ class Logger:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.step_name = "env_steps" if job_type == "agent" else "epoch"
         self._drop(lambda row: False)
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed by finish)
+        self._file = os.fdopen(open_append(self.path), "a", encoding="utf-8")
         self._wandb: Any = None
         self._run: Any = None
         config = config or LogConfig()
@@ -88,7 +89,7 @@ class Logger:
         """Drop the rows after `step`: a resumed run writes them again."""
         self._file.close()
         self._drop(lambda row: row.get(self.step_name, 0) > step)
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed by finish)
+        self._file = os.fdopen(open_append(self.path), "a", encoding="utf-8")
 
     def image(self, name: str, path: str | Path) -> None:
         """Show the picture at `path` (png, jpg) as `media/<name>`."""
@@ -238,7 +239,7 @@ class Logger:
         """Rewrite the file without unwanted rows and without a torn last line."""
         if not self.path.exists():
             return
-        old = self.path.read_bytes()
+        old = read_file(self.path, MAX_LINES_BYTES)
         new = b"".join(line + b"\n" for line, row in _whole_rows(old) if not unwanted(row))
         if new != old:
             atomic_write(self.path, new)

@@ -10,7 +10,7 @@ from typing import Any
 from worldmodels.evaluation import plots, problems
 from worldmodels.evaluation.states import scoring as evaluation
 from worldmodels.evaluation.states.baselines import floor_entries, model_entry, oracles_of
-from worldmodels.storage.files import atomic_write
+from worldmodels.storage.files import atomic_write, make_parent
 
 UNKNOWN = "n/a"
 
@@ -114,7 +114,7 @@ def horizon_table(report: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]
 
 def write_texts(report: Mapping[str, Any], lines: Sequence[str], folder: Path) -> list[Path]:
     """Write report.json and, of ``lines``, report.md into ``folder``; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_parent(folder / "report.json")
     atomic_write(folder / "report.json", json.dumps(report, allow_nan=False).encode())
     atomic_write(folder / "report.md", ("\n".join(lines) + "\n").encode())
     return [folder / "report.json", folder / "report.md"]
