@@ -144,12 +144,23 @@ def is_user_error(error: BaseException) -> bool:
         return " " in one_line(error)
     if isinstance(error, ImportError):
         return (error.name or "").partition(".")[0] not in OUR_PACKAGES
+    if is_out_of_memory(error):
+        return True
     home = type(error).__module__.partition(".")[0]
     return isinstance(error, (ValueError, OSError)) or home in (*OUR_PACKAGES, "gymnasium")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that the memory (of the machine, or of a GPU) does not suffice."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    told = isinstance(error, RuntimeError) and any(w in str(error).lower() for w in words)
+    return isinstance(error, MemoryError) or told
+
+
 def one_line(error: BaseException) -> str:
     """The message of `error` on one line (a KeyError's without the quotes of str())."""
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {' '.join(str(error).split()) or 'ask for less at a time'}"
     text = str(error.args[0]) if isinstance(error, LookupError) and error.args else str(error)
     return " ".join(text.split()) or type(error).__name__
 

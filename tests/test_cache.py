@@ -20,6 +20,7 @@ from worldmodels.data import (
     load_dataset,
     resolve_dataset,
     settled,
+    store,
 )
 from worldmodels.storage import files as storage
 
@@ -173,6 +174,8 @@ def test_two_runs_that_need_one_dataset_collect_it_once(
 ) -> None:
     config = training(data=DataConfig(episodes=3))
     path = dataset_for(config, tmp_path, progress=False).path
+    header = store.read_header(path)
+    store.write_header(path, {**header, "shards": []})  # as while the other one collects
     lock = storage.RunLock(path).acquire()
     timer = threading.Timer(0.5, lock.release)
     timer.start()

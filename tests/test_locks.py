@@ -8,11 +8,16 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from worldmodels.evaluation.states.report import write_texts
+from worldmodels.films.mosaics import figure_at
+from worldmodels.films.video import write_video
 from worldmodels.storage import files as storage
 from worldmodels.storage import locks
 from worldmodels.storage.locks import LockedError, RunLock
+from worldmodels.training.tracking import Logger
 
 NO_LOCKS = [errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK]
 needs_flock = pytest.mark.skipif(locks.fcntl is None, reason="this system has no flock")
@@ -147,6 +152,34 @@ def test_folders_and_files_are_not_written_through_links(tmp_path: Path) -> None
     assert (elsewhere / "f").read_text() == "mine"
     assert list(elsewhere.iterdir()) == [elsewhere / "f"]
     assert (tmp_path / "line").read_text() == "new"
+
+
+def test_what_belongs_to_a_run_stays_in_it(tmp_path: Path) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    run.mkdir()
+    elsewhere.mkdir()
+    (run / "run.json").write_text("{}")
+    for name in ("evaluation", "pictures"):
+        (run / name).symlink_to(elsewhere)
+    (run / "metrics.jsonl").symlink_to(elsewhere / "f")
+    (elsewhere / "f").write_text('{"epoch": 1}\n')
+    with pytest.raises(storage.StorageError, match="evaluation is a symbolic link"):
+        write_texts({}, [], run / "evaluation")
+    with pytest.raises(storage.StorageError, match="pictures is a symbolic link"):
+        write_video([np.zeros((8, 8, 3), np.uint8)], run / "pictures" / "a.gif", 5)
+    with figure_at(elsewhere / "new.png"):
+        pass
+    (run / "new.png").symlink_to(elsewhere / "f")
+    with figure_at(run / "new.png"):
+        pass
+    with pytest.raises(storage.StorageError, match=r"metrics\.jsonl"):
+        Logger(run)
+    assert (elsewhere / "f").read_text() == '{"epoch": 1}\n'
+    assert {path.name for path in elsewhere.iterdir()} == {"f", "new.png"}
+    (tmp_path / "mine").symlink_to(elsewhere)  # the user's own link is followed
+    with figure_at(tmp_path / "mine" / "new2.png"):
+        pass
+    assert (elsewhere / "new2.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_full_disk_names_the_file(tmp_path: Path) -> None:

@@ -163,7 +163,8 @@ def with_bad_length(file: h5py.File) -> None:
         (bomb, r"shard-00001.h5: states is float64 \[4, 8589934592, 4\]"),
         (with_bad_length, r"shard-00001.h5: lengths of episode 4 lies outside 1 to 25"),
         (lambda file: file.attrs.update(dt=0.3), r"shard-00001.h5 is of .*0.3"),
-        (lambda file: file.attrs.update(env="PhysGym/Pendulum-v0"), r"shard-00001.h5 is of .*Pend"),
+        (lambda file: file.attrs.update(first_episode=8), r"shard-00001.h5 is of .*8"),
+        (lambda file: file.attrs.update(dt="soon"), r"shard-00001.h5 is of .*None"),
         (lambda file: file.pop("rewards"), r"shard-00001.h5: it has no rewards"),
     ],
 )

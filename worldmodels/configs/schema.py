@@ -16,10 +16,20 @@ import numbers
 import operator
 import os
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import numpy as np
 
@@ -218,7 +228,7 @@ def record(kind: type[Record], values: Any, where: str, others: bool = False) ->
     that ``kind`` does not know are refused, or left out where ``others``. Raises ``ValueError``
     that says ``where`` in the file something is wrong, what stands there and what is expected.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     if not isinstance(values, dict):
         raise ValueError(f"{where} is {shown(values)}, but a JSON object is expected")
@@ -226,13 +236,21 @@ def record(kind: type[Record], values: Any, where: str, others: bool = False) ->
         _refuse_others(kind, values, where)
     try:
         text = json.dumps(values, allow_nan=False)
-        return TypeAdapter(kind).validate_json(text, strict=True)
+        return _adapter(cast(Hashable, kind)).validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in (where, *first["loc"]))
         raise ValueError(f"{place}={shown(first['input'])} is not valid: {first['msg']}") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{where} is no JSON object: {error}") from None
+
+
+@functools.cache
+def _adapter(kind: Hashable) -> Any:
+    """What checks values against ``kind``: it takes a tenth of a second to make."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(cast(Any, kind))
 
 
 def _refuse_others(hint: Any, value: Any, where: str) -> None:

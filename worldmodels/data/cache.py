@@ -39,8 +39,8 @@ def dataset_for(
         dataset = load_dataset(resolve_dataset(config.dataset, config.env_name, root), root)
         settled(config, dataset)
         return dataset
-    folder = _collect_once(collect_config(config), root, workers, progress)
-    return load_dataset(folder, root)
+    wanted = collect_config(config)
+    return load_dataset(_collect_once(wanted, root, workers, progress), root)
 
 
 def dataset_of(run: RunFolder, root: str | Path = "datasets") -> Dataset:

@@ -18,13 +18,14 @@ import physgym
 from physgym.system import System
 from worldmodels.data import store
 from worldmodels.data.config import CollectConfig
-from worldmodels.data.header import schema_of
+from worldmodels.data.header import schema_of, shard_bytes
 from worldmodels.data.policies import BEHAVIOURS
 from worldmodels.data.progress import Progress
 from worldmodels.data.rollouts import Tick, make_vector_env, pictures, roll_out, steps_of
 from worldmodels.data.store import DatasetError, Shard
-from worldmodels.data.workers import run_jobs
+from worldmodels.data.workers import require_main_guard, run_jobs
 from worldmodels.storage import files as storage
+from worldmodels.storage.reading import MAX_SHARD_BYTES
 
 _PACKAGES = ("physgym", "numpy", "gymnasium", "h5py")
 
@@ -39,11 +40,13 @@ def collect(
 ) -> Path:
     """Collect `config` into `<root>/<env>/<name>/` and return that folder.
 
-    Goes on where a killed collection stopped, and does nothing where all is there; the bytes do
-    not depend on interruptions or on `workers` (processes, each collecting whole shards).
+    Goes on where a killed collection stopped, and writes nothing where all is there (which may then
+    lie in a place that cannot be written); the bytes do not depend on interruptions or on `workers`
+    (processes, each collecting whole shards).
     `repair`: drop damaged shards first (`report` is told which) and collect them again.
-    Raises DatasetError: unknown env, another config in the folder, a damaged shard, a full disk;
-    LockedError where another process collects into the folder; ValueError for bad arguments.
+    Raises DatasetError: unknown env, another config in the folder, a damaged shard, a full disk,
+    too little memory; LockedError where another process collects into the folder; ValueError for
+    bad arguments.
     """
     if workers < 1:
         raise ValueError(f"workers={workers} is not valid: expected at least 1")
@@ -51,6 +54,11 @@ def collect(
     config = replace(config, env=system.name)
     folder = Path(root) / system.name / config.name
     header = _new_header(config, system)
+    _check_size(config, header)
+    if not repair and _is_complete(folder, header):
+        return folder  # there is nothing to write, so the place may be one that cannot be written
+    if workers > 1:
+        require_main_guard()
     with storage.RunLock(folder):
         storage.remove_orphans(folder)
         header = _continue(folder, header, repair, report)
@@ -75,6 +83,31 @@ def _system(name: str) -> System:
         raise DatasetError(str(error.args[0])) from error
 
 
+def _check_size(config: CollectConfig, header: dict[str, Any]) -> None:
+    """Raise DatasetError for shards larger than a reader takes, before anything is collected."""
+    episodes = min(config.episodes_per_shard, config.episodes)
+    one = shard_bytes(header["schema"], 1)
+    if one * episodes > MAX_SHARD_BYTES:
+        raise DatasetError(
+            f"a shard of {episodes} episodes of {header['steps']} steps takes "
+            f"{one * episodes / 2**30:.0f} GiB, and at most {MAX_SHARD_BYTES / 2**30:.0f} are "
+            f"allowed: --shard-episodes {max(1, MAX_SHARD_BYTES // one // 2)}, or fewer --steps"
+        )
+
+
+def _is_complete(folder: Path, fresh: dict[str, Any]) -> bool:
+    """Whether `folder` holds all that is to be collected. Raises DatasetError as `_continue`."""
+    if not (folder / store.HEADER).is_file():
+        return False
+    header = store.read_header(folder)
+    _same_config(folder, header["config"], fresh["config"])
+    if sum(shard.episodes for shard in store.shards_of(header)) < fresh["config"]["episodes"]:
+        return False
+    _tell_other_versions(folder, header, fresh)
+    _refuse_damage(folder, header)
+    return True
+
+
 def _jobs(config: CollectConfig) -> Iterator[tuple[int, int, int]]:
     """(index, first episode, episodes) of every shard."""
     size = config.episodes_per_shard
@@ -94,11 +127,17 @@ def _shards(
     `part` is told how many episodes of the shards in hand are as good as done.
     """
     jobs = [(config, folder, *job) for job in todo]
-    if workers > 1 and len(jobs) > 1:
-        yield from run_jobs(collect_shard, jobs, workers, part)
-    else:
-        for job in jobs:
-            yield collect_shard(*job, part)
+    try:
+        if workers > 1 and len(jobs) > 1:
+            yield from run_jobs(collect_shard, jobs, workers, part)
+        else:
+            for job in jobs:
+                yield collect_shard(*job, part)
+    except MemoryError as error:
+        raise DatasetError(
+            f"not enough memory to collect a shard of {todo[0][2]} episodes in {folder}: collect "
+            f"fewer in each with --shard-episodes{', or with fewer --workers' * (workers > 1)}"
+        ) from error
 
 
 def _scaled(tick: Tick, start: float, size: float, share: float) -> None:
@@ -131,25 +170,33 @@ def _continue(
             store.write_header(folder, fresh)
             return fresh
         header = store.read_header(folder)
-    except DatasetError as error:
+    except store.DamageError as error:
         if not repair:
             raise
         report(f"wrote {store.HEADER} anew, all shards are collected again: {error}")
         store.write_header(folder, fresh)
         return fresh
     _same_config(folder, header["config"], fresh["config"])
+    _tell_other_versions(folder, header, fresh)
+    if repair:
+        store.repair(folder, report)
+        return store.read_header(folder)
+    _refuse_damage(folder, header)
+    return header
+
+
+def _tell_other_versions(folder: Path, header: dict[str, Any], fresh: dict[str, Any]) -> None:
     if header["versions"] != fresh["versions"]:
         warnings.warn(
             f"{folder} was begun with {header['versions']}, and goes on with {fresh['versions']}: "
             "later episodes may differ in their last digits",
-            stacklevel=3,
+            stacklevel=4,
         )
-    if repair:
-        store.repair(folder, report)
-        return store.read_header(folder)
+
+
+def _refuse_damage(folder: Path, header: dict[str, Any]) -> None:
     for file, problem in store.damaged_shards(folder, header).items():
         raise DatasetError(f"shard {file} is damaged: {problem}")
-    return header
 
 
 def _same_config(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -91,8 +91,8 @@ def _is_there(path: Path) -> bool:
 
 def _of_hash(sha256: str, text: str, named: list[Path], places: list[Path]) -> Path:
     """The folder with that hash: one of `named`, or one beside it or in `places`."""
-    parent = Path(os.path.abspath(text)).parent
-    beside = [parent] if parent != parent.parent else []  # never through the whole disk
+    parent = Path(text).parent
+    beside = [parent] if parent.absolute() != Path("/") else []  # never through the whole disk
     places = [*beside, *places]
     seen: set[Path] = set()
     for folder in itertools.chain(named, *map(_below, places)):

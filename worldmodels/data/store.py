@@ -108,8 +108,7 @@ def read_shard(
         content = _content(folder / shard.file, shard, verify)
         wanted = layouts(header["schema"], shard.episodes)
         pictures = {"pixels": wanted.pop("pixels")} if "pixels" in wanted else {}
-        names = ("env", "dt", "first_episode")
-        found = hdf5.from_bytes(content, wanted, pictures, names)
+        found = hdf5.from_bytes(content, wanted, pictures, ("dt", "first_episode"))
         _check_origin(found.attributes, shard, header)
         _check_values(found.arrays, shard, header)
     except storage.AccessError as error:
@@ -130,7 +129,7 @@ def _content(path: Path, shard: Shard, verify: bool) -> bytes:
 
 
 def _check_origin(found: Mapping[str, Any], shard: Shard, header: Mapping[str, Any]) -> None:
-    wanted = {"env": header["env_id"], "dt": header["dt"], "first_episode": shard.first}
+    wanted = {"dt": header["dt"], "first_episode": shard.first}
     if found != wanted:
         raise storage.StorageError(f"{shard.file} is of {found}, but {HEADER} says {wanted}")
 
@@ -181,19 +180,24 @@ def read_header(folder: Path) -> dict[str, Any]:
     if type(version) is not int or version != FORMAT_VERSION:
         raise DatasetError(f"{folder} has format_version {version!r}, not {FORMAT_VERSION}")
     try:
-        checked(header)
+        return {**header, "config": checked(header).config.to_dict()}
     except ValueError as error:
         raise DamageError(f"{folder}: {error}; {_ANEW}") from error
-    return header
 
 
 _ANEW = "collect.py --repair with the dataset's own options writes it anew"
 
 
 def write_header(folder: Path, header: Mapping[str, Any]) -> None:
-    """Replace `dataset.json`. Raises DatasetError where the disk refuses."""
+    """Replace `dataset.json`. Raises DatasetError where the disk refuses, or it would be too large."""
+    content = storage.seal(header)
+    if len(content) > storage.MAX_JSON_BYTES:
+        raise DatasetError(
+            f"{folder / HEADER} would have {len(content)} bytes, and at most "
+            f"{storage.MAX_JSON_BYTES} are read: collect fewer episodes, or more in each shard"
+        )
     try:
-        storage.atomic_write(folder / HEADER, storage.seal(header))
+        storage.atomic_write(folder / HEADER, content)
     except OSError as error:
         raise not_written(folder / HEADER, error) from error
 

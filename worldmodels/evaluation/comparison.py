@@ -18,7 +18,7 @@ from worldmodels.evaluation.conditions import describe
 from worldmodels.evaluation.problems import check_source
 from worldmodels.evaluation.statistics import plain
 from worldmodels.evaluation.tables import Table, grid
-from worldmodels.storage.files import atomic_write
+from worldmodels.storage.files import atomic_write, make_parent
 
 
 class Comparison(ABC):
@@ -169,7 +169,7 @@ def header(report: Mapping[str, Any]) -> str:
 def write_report(report: Mapping[str, Any], folder: str | os.PathLike[str]) -> list[Path]:
     """Write report.json, report.md and the plots into ``folder``; returns their paths."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_parent(folder / "report.json")
     comparison = comparison_of(report["kind"])
     texts = {
         "report.json": json.dumps(report, allow_nan=False),

@@ -14,7 +14,7 @@ from typing import Any
 
 from worldmodels.evaluation.comparison import comparison_of, header, markdown
 from worldmodels.evaluation.tables import Table
-from worldmodels.storage.files import atomic_write
+from worldmodels.storage.files import atomic_write, make_parent
 
 TEMPLATE = "page.html.j2"
 
@@ -26,7 +26,7 @@ def write_pages(
 
     ``title``: what is compared; ``notes``: lines for the reader, such as which runs failed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_parent(folder / "report.json")
     comparison = comparison_of(report["kind"])
     plots = comparison.plots(report, folder)
     tables, notes = comparison.tables(report), notes or []

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from worldmodels.storage.files import atomic_write, make_parent
+
 MODEL_COLORS = {
     "jump": "#E69F00",
     "lstm": "#CC79A7",
@@ -209,12 +211,18 @@ def _figure(path: str | Path, size: tuple[float, float], rows: int = 1) -> Itera
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    make_parent(path)
     with rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure.subplots(rows)
-        figure.savefig(path)
+        save_figure(figure, path)
+
+
+def save_figure(figure: Any, path: str | Path) -> None:
+    """Write a figure to ``path``, whole or not at all, and through no link."""
+    kind = Path(path).suffix.lstrip(".") or "png"
+    atomic_write(path, lambda file: figure.savefig(file, format=kind))
 
 
 def _legend(axes: Any) -> None:

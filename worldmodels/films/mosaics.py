@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from worldmodels.evaluation.plots import STYLE
+from worldmodels.evaluation.plots import STYLE, save_figure
+from worldmodels.storage.files import make_parent
 
 GAP, WIDE_GAP, MARGIN = 4, 18, 14
 """Pixels between cells, between groups of cells, and around what is written."""
@@ -151,12 +152,12 @@ def figure_at(path: str | Path, **options: Any) -> Iterator[Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    make_parent(path)
     with rc_context({**STYLE, "savefig.bbox": "standard"}):
         figure = Figure(**options)
         FigureCanvasAgg(figure)
         yield figure
-        figure.savefig(path)
+        save_figure(figure, path)
 
 
 def _extent(figure: Any, text: str, size: float = SMALL) -> tuple[int, int]:

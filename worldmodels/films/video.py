@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from physgym.rendering import SCREEN, opencv, render, write_text
+from worldmodels.storage.files import make_parent
 
 TRUE_COLOR = (86, 180, 233)
 """In a difference panel: what only the truth shows (sky blue)."""
@@ -132,8 +133,9 @@ def write_video(
         raise ValueError("no frame to write: a video needs at least one")
     if len({frame.shape for frame in film}) > 1:
         raise ValueError(f"frames differ in shape: {sorted({frame.shape for frame in film})}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix.lower()}")
+    make_parent(path)
+    # A name that nobody can have put a link at.
+    partial = path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix.lower()}")
     try:
         (_write_gif if path.suffix.lower() == ".gif" else _write_mp4)(film, partial, fps, advance)
         partial.replace(path)

@@ -15,12 +15,15 @@ import os
 import platform
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from worldmodels.configs.schema import record
 from worldmodels.storage import files as storage
 from worldmodels.storage import tensors as tensor_files
 from worldmodels.storage.files import LockedError, RunLock, StorageError, atomic_write
+from worldmodels.storage.reading import MAX_STATE_BYTES, MAX_WEIGHTS_BYTES, AccessError
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +50,7 @@ __all__ = [
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, STATE = "config.json", "model.safetensors", "train_state.pt"
+_LIMITS = {WEIGHTS: MAX_WEIGHTS_BYTES, STATE: MAX_STATE_BYTES}
 _CONFIG_KEYS = ("spec", "model_name", "model")
 _OWN_KEYS = ("format_version", *_CONFIG_KEYS, "sha256", "versions", "seal")
 
@@ -57,6 +61,27 @@ class CheckpointError(StorageError):
 
 class _Outdated(CheckpointError):
     """The checkpoint is sound, but of a format this version cannot read: no falling back."""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """A file of a checkpoint, as `config.json` records it."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Document:
+    """`config.json`; `meta` stands beside these fields."""
+
+    format_version: int
+    spec: dict[str, Any]
+    model_name: str
+    model: dict[str, Any]
+    sha256: dict[str, Fingerprint]
+    versions: dict[str, str | None]
+    seal: str
 
 
 class Checkpoint(NamedTuple):
@@ -87,6 +112,9 @@ def save_checkpoint(
         files = {WEIGHTS: tensor_files.tensors_to_bytes(tensors)}
         if train_state is not None:
             files[STATE] = tensor_files.state_to_bytes(train_state)
+        for name, raw in files.items():
+            if len(raw) > _LIMITS[name]:
+                raise ValueError(f"{name} has {len(raw)} bytes; at most {_LIMITS[name]} are read")
         document["sha256"] = {name: storage.fingerprint(raw) for name, raw in files.items()}
         files[CONFIG] = storage.seal(document)
         storage.publish_folder(folder, files)
@@ -138,7 +166,11 @@ def load(
         if not allow_nonfinite:
             check_finite(folder, tensors)
         model = _build(config, "cpu").to(kind)
-    except (KeyError, TypeError, ValueError) as error:
+    except CheckpointError:
+        raise
+    except MemoryError as error:
+        raise CheckpointError(f"not enough memory for the model of {folder}") from error
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG} describes no model: {error}") from error
     model.load_state_dict(tensors)
     return model.eval()
@@ -246,6 +278,8 @@ def _load(folder: Path, with_state: bool) -> Checkpoint:
         return _read(folder, with_state)
     except _Outdated:
         raise
+    except AccessError as error:  # it may be sound, so the one before it is no stand-in
+        raise CheckpointError(str(error)) from error
     except StorageError as error:
         previous = storage.previous_of(folder)
         if not previous.is_dir():
@@ -266,8 +300,8 @@ def _load(folder: Path, with_state: bool) -> Checkpoint:
 def _read(folder: Path, with_state: bool) -> Checkpoint:
     document = storage.read_sealed(folder / CONFIG)
     _check_version(folder, document)
-    files = document.get("sha256")
-    if not isinstance(files, dict) or WEIGHTS not in files:
+    files = document["sha256"]
+    if WEIGHTS not in files:
         raise CheckpointError(f"{folder / CONFIG} records no hash of {WEIGHTS}")
     tensors = tensor_files.tensors_from_bytes(*_verified(folder, WEIGHTS, files))
     state: dict[str, Any] = {}
@@ -281,22 +315,23 @@ def _read(folder: Path, with_state: bool) -> Checkpoint:
 
 
 def _verified(folder: Path, name: str, files: Mapping[str, Any]) -> tuple[bytes, str]:
-    return storage.read_verified(folder / name, files[name]), str(folder / name)
+    content = storage.read_verified(folder / name, files[name], _LIMITS[name])
+    return content, str(folder / name)
 
 
 def _check_version(folder: Path, document: Mapping[str, Any]) -> None:
     version = document.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    if type(version) is int and version > FORMAT_VERSION:
         raise _Outdated(
             f"{folder} has format_version {version}, this package reads up to {FORMAT_VERSION}: "
             "upgrade it"
         )
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version != FORMAT_VERSION:
         raise CheckpointError(f"{folder} has format_version {version!r}, not {FORMAT_VERSION}")
-    kinds = {"spec": dict, "model_name": str, "model": dict}
-    for key, kind in kinds.items():
-        if not isinstance(document.get(key), kind):
-            raise CheckpointError(f"{folder / CONFIG}: {key!r} must be a {kind.__name__}")
+    try:
+        record(Document, document, str(folder / CONFIG), others=True)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def check_tensors(

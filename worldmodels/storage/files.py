@@ -45,6 +45,7 @@ __all__ = [
     "explain",
     "fingerprint",
     "make_folder",
+    "make_parent",
     "open_append",
     "parse_json",
     "previous_of",
@@ -97,6 +98,18 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     except FileExistsError as error:
         raise StorageError(f"{folder} is a file, not a folder: choose another one") from error
     return folder
+
+
+def make_parent(path: str | os.PathLike[str]) -> None:
+    """Make the folder to write `path` into. In a run or a dataset it may be no symbolic link.
+
+    Elsewhere a link is the user's own. Raises as `make_folder` does.
+    """
+    folder = Path(path).parent
+    if any((folder.parent / name).exists() for name in ("run.json", "dataset.json")):
+        make_folder(folder)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def open_append(path: str | os.PathLike[str]) -> int:

@@ -111,7 +111,7 @@ class Contents(NamedTuple):
     pieces: dict[str, Pieces]
     """Those asked for as compressed ones, still unread."""
     attributes: dict[str, Any]
-    """Numbers and texts at the root, None for one that is missing or something else."""
+    """Numbers at the root, None for one that is missing or no number."""
 
 
 def from_bytes(
@@ -149,12 +149,9 @@ def _attribute(file: h5py.File, name: str) -> Any:
     attribute = h5a.open(file.id, name.encode())
     if attribute.get_space().get_simple_extent_type() != h5s.SCALAR:
         return None
-    kind = attribute.get_type()
-    if kind.get_class() == h5t.STRING and kind.is_variable_str():
-        return file.attrs[name]
-    if kind.get_class() in (h5t.INTEGER, h5t.FLOAT):
-        return file.attrs[name].item()
-    return None
+    # A text lies in a heap without a checksum: HDF5 searches a damaged one for ever.
+    number = attribute.get_type().get_class() in (h5t.INTEGER, h5t.FLOAT)
+    return file.attrs[name].item() if number else None
 
 
 def _plain(content: bytes, file: h5py.File, name: str, layout: Layout) -> np.ndarray:
