@@ -18,6 +18,7 @@ import cli
 import gymnasium
 import pytest
 import train as train_script
+from conftest import hear_signals
 
 import physgym
 from worldmodels.configs.training import MODELS, TrainConfig, default_config, to_dict
@@ -472,7 +473,6 @@ def test_a_finished_run_resumes_to_nothing(trained):
         ("--model.hidden", 9),
         ("--model", "lstm"),
         ("--env", "pendulum"),
-        ("--dataset", "x"),
         ("--optim.lr", 1),
     ],
     ids=lambda change: change[0],
@@ -488,6 +488,8 @@ def test_what_a_resumed_run_may_change(trained):
     changed = parse("--resume", run.path, "--epochs", 9, "--log.wandb", "offline")
     assert experiment.reopen(run, changed) == changed
     assert experiment.reopen(run).epochs == 4
+    renamed = experiment.reopen(run, parse("--resume", run.path, "--dataset", "another name"))
+    assert renamed.dataset == "another name"  # whose content must then be that of the run's own
 
 
 @pytest.mark.parametrize(
@@ -544,6 +546,7 @@ def test_a_stopped_run_resumes_bit_for_bit(trained, uninterrupted, sent):
         cwd=trained,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        preexec_fn=hear_signals,
     )
     try:
         _wait_for(lambda: len(read_metrics(trained / name)) >= 2, process)
