@@ -570,6 +570,36 @@ def _wait_for(condition, process: subprocess.Popen, seconds: float = 60) -> None
         time.sleep(0.02)
 
 
+def test_an_evaluation_is_written_first_shown_last_and_apart(trained, tmp_path):
+    """From another folder, named by a checkpoint, into the run's own folder, for a reader that left."""
+    run, script = trained / "run", ROOT / "scripts" / "evaluate.py"
+    before = (run / "metrics.jsonl").read_bytes()
+    options = f"--problems 4 --horizon 5 --out {run}"
+    line = f"{sys.executable} {script} {run / 'checkpoints' / 'best'} {options} | true"
+    done = subprocess.run(
+        ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {"report.json", "report.md", "error_over_horizon.png"} <= set(os.listdir(run))
+    assert (run / "metrics.jsonl").read_bytes() == before
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("argument", ["--out=taken", "--device=tpu", "--pretrained=nothing"])
+def test_what_cannot_be_is_said_before_anything_is_collected(argument, run_script, tmp_path):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine").write_text("")
+    done = run_script("train", argument)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: .*(not empty|tpu|nothing).*\n", done.stderr)
+    assert os.listdir(tmp_path) == ["taken"]
+
+
 def test_the_examples_of_the_readme_run(trained, monkeypatch):
     """The Python blocks as they stand, but for a training of a second instead of a minute."""
     monkeypatch.chdir(trained)

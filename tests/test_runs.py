@@ -253,8 +253,9 @@ def test_the_end_is_written_where_no_second_file_fits(
     with pytest.raises(RunError, match=r"run\.json: No space left"):
         run.update(status="done")
     size = (run.path / "run.json").stat().st_size
-    run.finish("failed", error="No space left on device")
-    assert run.record["status"] == "failed"
+    for error in ("No space left on device", "x" * 5000):
+        run.finish("failed", error=error)
+        assert run.record["status"] == "failed"
     assert run.record["argv"] == ["train.py"]
     assert (run.path / "run.json").stat().st_size == size
 
