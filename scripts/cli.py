@@ -75,15 +75,18 @@ def steady_streams() -> None:
         return
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
-        encoding = getattr(stream, "encoding", None) or "utf-8"
+        if os.name == "nt" and stream is not None and stream.isatty():
+            stream.reconfigure(errors="replace")  # a console there is no file of bytes
+            continue
         if stream is not None:
             stream.flush()
         file = LastingFile(number, _tell_other(number))
+        at_once = number == 2 or file.isatty() or getattr(stream, "write_through", False)
         lasting = io.TextIOWrapper(
             io.BufferedWriter(file),
-            encoding=encoding,
+            encoding=getattr(stream, "encoding", None) or "utf-8",
             errors="replace",
-            line_buffering=number == 2 or file.isatty(),
+            line_buffering=at_once,
         )
         setattr(sys, name, lasting)
 

@@ -64,7 +64,8 @@ class Arguments(TrainConfig):
     config: Path | None = field(default=None, kw_only=True)
     """A run's config.json (or the run) to start from; other options override it."""
     resume: Path | None = field(default=None, kw_only=True)
-    """A run to continue; only epochs, device, log and save_seconds may change."""
+    """A run to continue; only epochs, device, log and save_seconds may change, and where its dataset
+    lies."""
 
 
 def parse(argv: list[str]) -> Arguments:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,26 @@ os.environ.pop("WANDB_API_KEY", None)
 os.environ.pop("WANDB_MODE", None)
 
 ROOT = Path(__file__).parent.parent
+
+
+def hear_signals() -> None:
+    """In a child before it starts: SIGINT and SIGTERM as in a foreground job of a terminal.
+
+    A shell's background job and `nohup` have children ignore them, which a program has to respect.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.fixture
+def heard_signals() -> Iterator[None]:
+    """The same in this process, for as long as the test lasts."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, how in before.items():
+        signal.signal(number, how)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

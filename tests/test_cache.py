@@ -22,7 +22,10 @@ from worldmodels.data import (
     settled,
     store,
 )
+from worldmodels.data.cache import dataset_of
+from worldmodels.data.store import read_header
 from worldmodels.storage import files as storage
+from worldmodels.storage.runs import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +185,62 @@ def test_two_runs_that_need_one_dataset_collect_it_once(
     assert len(dataset_for(config, tmp_path, progress=False)) == 3
     timer.join()
     assert "waiting" in capfd.readouterr().err
+
+
+# A run's own dataset
+
+
+def recorded(folder: Path, path: str | None = None, run: Path | None = None) -> RunFolder:
+    """A run that learned from a dataset, recorded as it was when it lay at `path`."""
+    made = RunFolder.create({"model_name": "jump"}, run or folder.parents[2] / "outputs" / "run")
+    made.update(dataset={"path": path or str(folder), "sha256": read_header(folder)["seal"]})
+    return made
+
+
+@pytest.fixture
+def project(original: Path, tmp_path: Path) -> Path:
+    """A folder with `datasets/spaceship/small` in it."""
+    shutil.copytree(original, tmp_path / "project" / "datasets" / "spaceship" / "small")
+    return tmp_path / "project"
+
+
+def test_a_runs_dataset_is_found_by_its_hash(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project / "datasets" / "spaceship" / "small"
+    wanted = load_dataset(folder).hash
+    run = recorded(folder, "datasets/spaceship/small")
+    nowhere = tmp_path / "nowhere"
+    nowhere.mkdir()
+    for place in (project, project / "outputs", nowhere):  # whatever the working folder
+        monkeypatch.chdir(place)
+        assert dataset_of(run).hash == wanted
+    renamed = folder.rename(folder.with_name("renamed"))
+    assert dataset_of(run).path.samefile(renamed)
+    moved = RunFolder.open(project.rename(tmp_path / "moved") / "outputs" / "run")
+    assert dataset_of(moved).hash == wanted
+
+
+def test_a_run_and_its_dataset_may_move_together(project: Path, tmp_path: Path) -> None:
+    folder = project / "datasets" / "spaceship" / "small"
+    elsewhere = project / "buffers" / "one"
+    elsewhere.parent.mkdir()
+    folder.rename(elsewhere)
+    run = recorded(elsewhere, run=project / "outputs" / "run")
+    run.update(dataset={**run.record["dataset"], "from_run": "../../buffers/one"})
+    moved = RunFolder.open(project.rename(tmp_path / "moved") / "outputs" / "run")
+    assert dataset_of(moved, tmp_path).path.samefile(tmp_path / "moved" / "buffers" / "one")
+
+
+def test_another_dataset_in_its_place_is_not_taken_for_it(project: Path) -> None:
+    folder = project / "datasets" / "spaceship" / "small"
+    run = recorded(folder)
+    shutil.rmtree(folder)
+    with pytest.raises(DatasetError, match=r"is not there any more.*--dataset"):
+        dataset_of(run, project / "datasets")
+    collect(replace(SMALL, episodes=4), project / "datasets", progress=False)
+    with pytest.raises(DatasetError, match=r"has changed since.*--dataset"):
+        dataset_of(run, project / "datasets")
+    silent = RunFolder.create({"model_name": "jump"}, project / "silent")
+    with pytest.raises(DatasetError, match="does not say what it learned from"):
+        dataset_of(silent)

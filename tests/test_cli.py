@@ -18,6 +18,7 @@ import cli
 import gymnasium
 import pytest
 import train as train_script
+from conftest import hear_signals
 
 import physgym
 from worldmodels.configs.training import MODELS, TrainConfig, default_config, to_dict
@@ -487,6 +488,8 @@ def test_what_a_resumed_run_may_change(trained):
     changed = parse("--resume", run.path, "--epochs", 9, "--log.wandb", "offline")
     assert experiment.reopen(run, changed) == changed
     assert experiment.reopen(run).epochs == 4
+    renamed = experiment.reopen(run, parse("--resume", run.path, "--dataset", "another name"))
+    assert renamed.dataset == "another name"  # whose content must then be that of the run's own
 
 
 @pytest.mark.parametrize(
@@ -543,6 +546,7 @@ def test_a_stopped_run_resumes_bit_for_bit(trained, uninterrupted, sent):
         cwd=trained,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        preexec_fn=hear_signals,
     )
     try:
         _wait_for(lambda: len(read_metrics(trained / name)) >= 2, process)
@@ -564,6 +568,36 @@ def _wait_for(condition, process: subprocess.Popen, seconds: float = 60) -> None
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.02)
+
+
+def test_an_evaluation_is_written_first_shown_last_and_apart(trained, tmp_path):
+    """From another folder, named by a checkpoint, into the run's own folder, for a reader that left."""
+    run, script = trained / "run", ROOT / "scripts" / "evaluate.py"
+    before = (run / "metrics.jsonl").read_bytes()
+    options = f"--problems 4 --horizon 5 --out {run}"
+    line = f"{sys.executable} {script} {run / 'checkpoints' / 'best'} {options} | true"
+    done = subprocess.run(
+        ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {"report.json", "report.md", "error_over_horizon.png"} <= set(os.listdir(run))
+    assert (run / "metrics.jsonl").read_bytes() == before
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("argument", ["--out=taken", "--device=tpu", "--pretrained=nothing"])
+def test_what_cannot_be_is_said_before_anything_is_collected(argument, run_script, tmp_path):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine").write_text("")
+    done = run_script("train", argument)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: .*(not empty|tpu|nothing).*\n", done.stderr)
+    assert os.listdir(tmp_path) == ["taken"]
 
 
 def test_the_examples_of_the_readme_run(trained, monkeypatch):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import hear_signals
 
 from worldmodels.data import CollectConfig, DatasetError, collect, load_dataset, store
 from worldmodels.data.progress import Progress
@@ -311,7 +312,12 @@ def test_interrupted_it_says_so_and_goes_on(tmp_path: Path, workers: int) -> Non
     many = ["--episodes", "20000", "--shard-episodes", "50", "--workers", str(workers)]
     command = [sys.executable, str(ROOT / "scripts" / "collect.py"), "--env", "pendulum", *many]
     running = subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hear_signals,
     )
     wait_for(lambda: (tmp_path / "datasets/pendulum/default/shard-00002.h5").exists())
     os.killpg(running.pid, signal.SIGINT)  # as Ctrl-C does: the whole group

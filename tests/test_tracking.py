@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from worldmodels.configs.training import LogConfig
+from worldmodels.storage.files import StorageError
 from worldmodels.training.tracking import Logger, read_metrics
 
 NO_SERVER = "http://127.0.0.1:9"
@@ -97,6 +98,73 @@ def test_rewind_drops_the_rows_a_resumed_run_writes_again(tmp_path):
         for step in (3, 4):
             logger.log({"a": step}, step)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+ROWS = b'{"epoch": 1, "a": 1.0}\n{"epoch": 2, "a": null}\n'
+NO_ROWS = (
+    b"[]",
+    b"7",
+    b'"text"',
+    b"{",
+    b'{"epoch": "x"}',
+    b'{"epoch": 1.5}',
+    b'{"epoch": null}',
+    b'{"a": 1}',
+    b'{"epoch": 1, "a": NaN}',
+    b'{"epoch": 1, "a": [1]}',
+    b'{"epoch": 1, "a": {}}',
+    b'{"epoch": 1, "epoch": 2}',
+    b"[" * 100_000,
+    b"\xff\xfe",
+)
+
+
+@pytest.mark.parametrize("line", NO_ROWS, ids=lambda line: repr(line[:24]))
+def test_what_is_no_row_is_left_out_and_said(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_bytes(line + b"\n" + ROWS)
+    with pytest.warns(RuntimeWarning, match="1 lines are no rows"):
+        assert [row["epoch"] for row in read_metrics(tmp_path)] == [1, 2]
+    with pytest.warns(RuntimeWarning, match="no rows"):
+        logger = Logger(tmp_path)
+    logger.rewind(1)
+    logger.log({"a": None}, 2)
+    logger.finish()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == ROWS
+
+
+def test_an_evaluation_never_writes_a_trainings_rows(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(ROWS)
+    with Logger(tmp_path, job_type="evaluate") as logger:
+        logger.log({"eval/nmse": 0.5}, 0)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == ROWS
+    assert read_metrics(tmp_path / "evaluation.jsonl") == [{"epoch": 0, "eval/nmse": 0.5}]
+
+
+@pytest.mark.parametrize("taken", [0, 7])
+def test_a_row_that_does_not_fit_is_not_begun(tmp_path, monkeypatch, taken):
+    logger, write, calls = Logger(tmp_path), os.write, [0]
+    logger.log({"a": 1.0}, 1)
+
+    def full(descriptor, content):
+        calls[0] += 1
+        if calls[0] == 1 and taken:
+            return write(descriptor, content[:taken])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(StorageError, match=r"metrics\.jsonl: No space left.*--resume"):
+        logger.log({"a": 2.0}, 2)
+    monkeypatch.undo()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b'{"epoch": 1, "a": 1.0}\n'
+    logger.log({"a": 2.0}, 2)
+    logger.finish()
+    assert [row["a"] for row in read_metrics(tmp_path)] == [1.0, 2.0]
+
+
+def test_metrics_that_are_no_file_are_refused(tmp_path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(StorageError, match=r"metrics\.jsonl"):
+        Logger(tmp_path)
 
 
 def test_metrics_of_a_folder_without_any(tmp_path):

@@ -115,6 +115,7 @@ def test_every_structure_learns_by_either_objective(
     assert load(tmp_path).loss(batch)[0] < 0.5 * before
 
 
+@pytest.mark.usefixtures("heard_signals")
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -153,6 +154,7 @@ def test_interrupted_anywhere_and_resumed_it_ends_bit_equal(
     assert result == again
 
 
+@pytest.mark.usefixtures("heard_signals")
 def test_sigterm_saves_and_exits_143(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     descend = training.Trainer.descend
 
@@ -169,6 +171,7 @@ def test_sigterm_saves_and_exits_143(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.usefixtures("heard_signals")
 def test_a_second_signal_acts_at_once() -> None:
     interruption = training.Interruption()
     with pytest.raises(KeyboardInterrupt), interruption.watched():

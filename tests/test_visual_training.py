@@ -113,6 +113,7 @@ def test_every_predictor_trains_and_is_saved(predictor, buffer, tmp_path):
     assert {"train/kl", "train/reconstruction", "train/reward"} <= set(result)
 
 
+@pytest.mark.usefixtures("heard_signals")
 @pytest.mark.parametrize("mode", ["hgn", "detached"])
 def test_a_stopped_run_goes_on_bit_for_bit(mode, buffer, tmp_path):
     config = tiny_training("spatial_hamiltonian", training_mode=mode)

@@ -6,8 +6,9 @@ K context frames, C channels, H x W latent map.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -19,6 +20,8 @@ threads.use_torch()
 
 MEDIA = ("states", "pixels")
 """What a model can see of an env; the folders of ``evaluation`` and the viewers of ``films`` have these names."""
+LARGEST_SIZE = 10_000_000
+"""No count of a spec is larger: what a damaged file asks for is refused before it is allocated."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Spec:
     """Height and width of the pictures that a model of pixels sees; 0: it sees states."""
 
     def __post_init__(self) -> None:
-        if self.state_size < 2 or self.state_size % 2:
+        if not 2 <= self.state_size <= LARGEST_SIZE or self.state_size % 2:
             raise ValueError(f"state_size={self.state_size} is not valid: expected 2, 4, 6, ...")
         if self.action_kind not in ("discrete", "continuous"):
             raise ValueError(
@@ -55,6 +58,15 @@ class Spec:
             )
         if any(not 0 <= index < self.state_size // 2 for index in self.angles):
             raise ValueError(f"angles={self.angles} are not all positions of the state")
+        if not 0.0 < self.dt < math.inf:
+            raise ValueError(f"dt={self.dt} is not valid: expected seconds above 0")
+        counts = {"action_size": 1, "max_episode_steps": 1, "image_size": 0}
+        for name, least in counts.items():
+            if not least <= getattr(self, name) <= LARGEST_SIZE:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} is not valid: expected an integer from {least} to "
+                    f"{LARGEST_SIZE}"
+                )
 
     @property
     def medium(self) -> str:
@@ -67,14 +79,21 @@ class Spec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Spec:
-        """Spec of saved values. Raises ``ValueError`` for a missing or unknown key."""
-        try:
-            made = cls(**values)
-        except TypeError as error:
-            raise ValueError(f"spec {values!r} is not valid: {error}") from None
-        return cls(
-            **{**values, "angles": tuple(made.angles), "param_names": tuple(made.param_names)}
-        )
+        """Spec of saved values. Raises ``ValueError`` for a key that is missing or unknown, and for a
+        value of another type than its field's or outside its range."""
+        from worldmodels.configs.schema import merge, require
+
+        require("spec", values, isinstance(values, dict), "a table")
+        name, kwargs = values.get("env_name"), values.get("env_kwargs", {})
+        require("spec.env_name", name, isinstance(name, str), "a name")
+        named = isinstance(kwargs, dict) and all(isinstance(key, str) for key in kwargs)
+        require("spec.env_kwargs", kwargs, named, "a table of arguments")
+        others = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in values.items()
+            if key != "env_kwargs"
+        }
+        return replace(merge(cls(str(name)), others, "spec"), env_kwargs=dict(kwargs))
 
 
 class Batch(NamedTuple):

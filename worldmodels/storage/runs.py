@@ -155,7 +155,10 @@ class RunFolder:
         try:
             self._write(RECORD, values)
         except RunError:
-            self._write_over(RECORD, values)
+            try:
+                self._write_over(RECORD, values)
+            except RunError:  # a long reason may be what does not fit
+                self._write_over(RECORD, {**values, "error": None})
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name

@@ -121,9 +121,8 @@ def progress_of(checkpoint: Checkpoint, config: TrainConfig, where: Path) -> Pro
             "progress.step", made.step, made.step == checkpoint.meta.get("step"), "the config's"
         )
         drawn = {"seed": config.seed, "step": made.step}
-        require(
-            "sampler", state.get("sampler", drawn), state.get("sampler", drawn) == drawn, str(drawn)
-        )
+        found = state.get("sampler", drawn)
+        require("sampler", found, repr(found) == repr(drawn), str(drawn))
     except ValueError as error:
         raise CheckpointError(f"{where / STATE}: {error}") from error
     return made
@@ -199,26 +198,15 @@ def _check_groups(own: list[dict[str, Any]], found: Any, label: str) -> None:
     for index, (mine, theirs) in enumerate(zip(own, found, strict=True)):
         name = f"{label}[{index}]"
         require(name, type(theirs).__name__, isinstance(theirs, dict), "a table")
-        require(
-            f"{name}.params",
-            theirs.get("params"),
-            theirs.get("params") == mine["params"],
-            f"{mine['params']}",
-        )
+        same = repr(theirs.get("params")) == repr(mine["params"])
+        require(f"{name}.params", theirs.get("params"), same, f"{mine['params']}")
         rate = theirs.get("lr")
-        require(
-            f"{name}.lr", rate, _is_number(rate) and math.isfinite(rate) and rate >= 0, "a rate"
-        )
-        for (
-            key,
-            value,
-        ) in theirs.items():  # another version of torch may know more settings, or fewer
-            same = (
-                key == "lr"
-                or key not in mine
-                or (value == mine[key] and type(value) is type(mine[key]))
-            )
-            require(f"{name}.{key}", value, same, repr(mine.get(key)))
+        valid = _is_number(rate) and math.isfinite(rate) and rate >= 0
+        require(f"{name}.lr", rate, valid, "a learning rate")
+        # Another version of torch may know more settings, or fewer; those that both know agree.
+        for key in sorted(set(theirs) & set(mine) - {"lr", "params"}, key=str):
+            same = repr(theirs[key]) == repr(mine[key])
+            require(f"{name}.{key}", theirs[key], same, repr(mine[key]))
 
 
 def _moments(part: torch.optim.Optimizer) -> dict[int, dict[str, Any]]:
