@@ -9,6 +9,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from worldmodels.configs.keywords import known_keywords
 from worldmodels.configs.schema import shown
 from worldmodels.data.collecting import collect
 from worldmodels.data.config import CollectConfig
@@ -23,6 +24,7 @@ LONGEST_WAIT = 3600.0
 """Seconds for which a run waits while another process collects the dataset both need."""
 
 
+@known_keywords
 def dataset_for(
     config: TrainConfig, root: str | Path = "datasets", workers: int = 1, progress: bool = True
 ) -> Dataset:

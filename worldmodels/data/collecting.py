@@ -16,6 +16,7 @@ from gymnasium import Space, spaces
 
 import physgym
 from physgym.system import System
+from worldmodels.configs.keywords import known_keywords
 from worldmodels.data import store
 from worldmodels.data.config import CollectConfig
 from worldmodels.data.policies import BEHAVIOURS
@@ -28,6 +29,7 @@ from worldmodels.storage import files as storage
 _PACKAGES = ("physgym", "numpy", "gymnasium", "h5py")
 
 
+@known_keywords
 def collect(
     config: CollectConfig,
     root: str | Path = "datasets",

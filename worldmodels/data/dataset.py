@@ -15,6 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from worldmodels.configs.keywords import known_keywords
 from worldmodels.data import store
 from worldmodels.data.store import SPLITS, DatasetError, Shard
 
@@ -145,6 +146,7 @@ class Dataset:
         return self.take(self.splits[split])
 
 
+@known_keywords
 def load_dataset(
     path: str | Path, root: str | Path = "datasets", partial: bool = False, verify: bool = True
 ) -> Dataset:

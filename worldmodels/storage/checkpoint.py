@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from worldmodels.configs.keywords import known_keywords
 from worldmodels.storage import files as storage
 from worldmodels.storage import tensors as tensor_files
 from worldmodels.storage.files import LockedError, RunLock, StorageError, atomic_write
@@ -108,6 +109,7 @@ def resume_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
     return _load(Path(folder), with_state=True)
 
 
+@known_keywords
 def load(
     run: str | os.PathLike[str], which: str = "best", allow_nonfinite: bool = False
 ) -> WorldModel:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from worldmodels.configs.keywords import known_keywords
 from worldmodels.configs.training import TrainConfig, VisualConfig, from_dict, to_dict
 from worldmodels.data.progress import Progress
 from worldmodels.storage.files import RunLock
@@ -70,6 +71,7 @@ def check_device(device: str) -> None:
         raise RunError(str(error)) from None
 
 
+@known_keywords
 def train(
     config: TrainConfig,
     dataset: Dataset | None = None,
