@@ -47,6 +47,8 @@ def collect_config(config: TrainConfig) -> CollectConfig:
     """What a run collects where it names no dataset; the name is `auto-<hash>`."""
     pixels = config.model_name == "visual"
     values = {**asdict(config.env), **asdict(config.data)}
+    if not pixels:
+        del values["image_size"]  # of no meaning without pictures
     made = CollectConfig(env=config.env_name, pixels=pixels, **values)
     return replace(made, name=f"auto-{made.content_hash()}")
 

@@ -6,11 +6,13 @@ leaves a run folder from which everything else (evaluation, envs, agents) starts
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from worldmodels.configs.effects import without_effect
 from worldmodels.configs.keywords import known_keywords
 from worldmodels.configs.training import TrainConfig, VisualConfig, from_dict, to_dict
 from worldmodels.data.progress import Progress
@@ -104,6 +106,8 @@ def train(
     from worldmodels.data import dataset_for, settled
     from worldmodels.training.pretrained import check_source
 
+    for line in [] if resume else without_effect(config):
+        warnings.warn(line, stacklevel=2)
     if config.pretrained and not resume:
         check_source(config.pretrained, config)
     if dataset is None:
