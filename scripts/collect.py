@@ -34,6 +34,8 @@ def main() -> None:
     """Collect what the command line names, and say where it lies."""
     arguments = cli.parse(Arguments, description=__doc__)
     config = arguments.config
+    if config.image_size != CollectConfig.image_size and not config.pixels:
+        raise cli.UsageError(f"--image-size {config.image_size} is of pictures: add --pixels")
     from worldmodels.data.collecting import collect
     from worldmodels.data.store import read_header
 

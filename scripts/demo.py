@@ -51,10 +51,24 @@ class DemoConfig:
     out: Path | None = None
     """Folder to write to; None: outputs/demo-<time>."""
 
+    def check(self) -> None:
+        """Raises ValueError for a value that cannot be, before anything is made."""
+        from worldmodels.configs.training import default_config
+        from worldmodels.data import CollectConfig
+
+        CollectConfig(env=self.env, episodes=self.episodes, seed=self.seed)
+        replace(default_config(self.env), epochs=self.epochs)
+        for name, least in (("agents", 1), ("episodes", 3)):
+            if getattr(self, name) < least:
+                raise cli.UsageError(
+                    f"--{name} {getattr(self, name)} is not valid: expected {least} or more"
+                )
+
 
 def main() -> None:
     """Run the demo and say where everything lies."""
     config = cli.parse(DemoConfig, description=__doc__)
+    config.check()
     began = time.perf_counter()
     import torch
 

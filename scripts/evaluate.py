@@ -61,6 +61,16 @@ class EvaluateConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise cli.UsageError(f"--{name} {value} is not valid: expected 1 or more")
+        for run in self.runs:
+            if (
+                self.checkpoint == "last"
+                and run.name == "best"
+                and run.parent.name == "checkpoints"
+            ):
+                raise cli.UsageError(
+                    f"{run} is a checkpoint itself, and --checkpoint last names another: give the run, "
+                    f"{run.parent.parent}"
+                )
         if any(not 0 < dt < 100 for dt in self.dt_values):
             raise cli.UsageError(
                 f"--dt-values {self.dt_values} are not valid: expected seconds above 0"
@@ -154,7 +164,13 @@ def find_test_data(config: EvaluateConfig, env_name: str | None = None) -> Datas
     from worldmodels.storage.runs import RunFolder
 
     if config.dataset is not None:
-        return load_dataset(resolve_dataset(config.dataset, env_name))
+        dataset = load_dataset(resolve_dataset(config.dataset, env_name))
+        if env_name not in (None, dataset.env_name):
+            raise cli.UsageError(
+                f"--dataset {config.dataset} is of the env {dataset.env_name!r}, and the runs learned "
+                f"{env_name!r}: name one of theirs"
+            )
+        return dataset
     return dataset_of(RunFolder.open(config.runs[0]))
 
 

@@ -75,12 +75,17 @@ def parse(argv: list[str]) -> Arguments:
     Raises UsageError, or ValueError for an unknown env or model, with a suggestion.
     """
     peek = argparse.ArgumentParser("train.py", add_help=False, allow_abbrev=False)
-    for name in ("env", "model", "predictor", "size", "config", "resume", "dataset"):
+    for name in ("env", "model", "predictor", "size", "config", "resume", "dataset", "out"):
         peek.add_argument(f"--{name}")
     named, _ = peek.parse_known_args(argv)
     if named.config and named.resume:
         raise cli.UsageError(
             "--config starts a new run and --resume continues one: give one of them"
+        )
+    if named.resume and named.out:
+        raise cli.UsageError(
+            f"--out {named.out} names the folder of a new run, and --resume goes on in its own: "
+            "leave it out"
         )
     if named.resume and not Path(named.resume).exists():
         raise cli.UsageError(f"no such run: {named.resume}; give the folder that training printed")
@@ -102,6 +107,8 @@ def parse(argv: list[str]) -> Arguments:
             model = base.model
             if not isinstance(model, VisualConfig):
                 model = default_config(env_name, base.model_name).model
+            if base.dataset is not None and named.dataset is None:  # it is of the other env
+                base = replace(base, dataset=None, data=DataConfig())
             base = replace(base, env_name=env_name, env=EnvConfig(), model=model)
     if named.model and named.model != base.model_name:
         base = _with_model(base, _default(base.env_name, named.model, named))
@@ -144,7 +151,10 @@ def _default(env_name: str, model_name: str, named: argparse.Namespace) -> Train
 
 def _with_model(base: TrainConfig, other: TrainConfig) -> TrainConfig:
     """`base` with the model of `other`; a visual model brings its optimiser and length along."""
-    named = replace(base, model_name=other.model_name, model=other.model)
+    data = base.data
+    if other.model_name != "visual":
+        data = replace(data, image_size=DataConfig.image_size)
+    named = replace(base, model_name=other.model_name, model=other.model, data=data)
     if "visual" not in (base.model_name, other.model_name):
         return named
     return replace(

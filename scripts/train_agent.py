@@ -58,6 +58,10 @@ def main() -> None:
         raise cli.UsageError(
             "give either --run RUN (train in a world model) or --env NAME (the truth)"
         )
+    if args.compare and args.run is None:
+        raise cli.UsageError("--compare trains in the truth beside a world model: name its --run")
+    if not 0 <= args.seed < 2**31:
+        raise cli.UsageError(f"--seed {args.seed} is not valid: expected 0 to {2**31 - 1}")
     if args.steps < 1 or args.num_envs < 1 or args.episodes < 1:
         raise cli.UsageError("--steps, --num-envs and --episodes must be at least 1")
     out = args.out or _default_out(args)

@@ -21,6 +21,9 @@ import numpy as np
 
 import physgym
 
+MOST_STEPS = 100_000
+"""Pictures of a film are all in memory."""
+
 
 @dataclass(frozen=True)
 class VisualizeConfig:
@@ -50,8 +53,10 @@ class VisualizeConfig:
 
     def check(self) -> None:
         """Raises UsageError for a value that cannot be."""
-        if self.steps is not None and self.steps < 1:
-            raise cli.UsageError(f"--steps {self.steps} is not valid: expected 1 or more")
+        if self.steps is not None and not 1 <= self.steps <= MOST_STEPS:
+            raise cli.UsageError(f"--steps {self.steps} is not valid: expected 1 to {MOST_STEPS}")
+        if not 0 <= self.seed < 2**63:
+            raise cli.UsageError(f"--seed {self.seed} is not valid: expected 0 to {2**63 - 1}")
         if self.size is not None and not 16 <= self.size <= 4096:
             raise cli.UsageError(f"--size {self.size} is not valid: expected 16 to 4096 pixels")
         if not 0 < self.speed <= 1000:
@@ -64,6 +69,13 @@ class VisualizeConfig:
             raise cli.UsageError("--pictures shows a model of pixels: name its --run")
         if self.pictures is not None and self.pictures.is_file():
             raise cli.UsageError(f"--pictures {self.pictures} is a file: name a folder")
+        shown = {"policy": "controller", "steps": None, "size": None, "speed": 1.0}
+        for name, default in shown.items():
+            if self.pictures and self.out is None and getattr(self, name) != default:
+                raise cli.UsageError(
+                    f"--{name} {getattr(self, name)} is of a film, which --pictures alone does not "
+                    "make: name its --out, too"
+                )
         if self.dataset is not None and self.pictures is None:
             raise cli.UsageError("--dataset is what --pictures shows: name a folder for --pictures")
 

@@ -153,6 +153,13 @@ WRONG = {
     "--config missing.json": "cannot read the config 'missing.json'",
     "--resume missing": "no such run: missing",
     "--config a --resume b": "give one of them",
+    "--resume a --out b": "--resume goes on in its own",
+    "--env.start upp": "env.start='upp' is not valid: expected one of default",
+    "--env.params mas 2": "did you mean 'mass'",
+    "--env.params mass 2 --env.randomize": "draws it anew",
+    "--dataset nowhere": "no dataset 'nowhere'",
+    "--pretrained nowhere": "no checkpoint in nowhere",
+    "--device gpu": "cuda:N or mps",
     "--resume .": "config.json",
 }
 
@@ -614,3 +621,52 @@ def test_the_examples_of_the_readme_run(trained, monkeypatch):
     assert float(names["torque"].grad) > 0.0
     names["env"].close()
     names["envs"].close()
+
+
+# -- options of the other commands -----------------------------------------------------------------
+
+USELESS = {
+    "collect --image-size 32": "add --pixels",
+    "collect --params mass 2 --randomize": "params.mass=2.0",
+    "collect --env pendulun": "did you mean 'pendulum'",
+    "demo --epochs 0": "epochs=0",
+    "demo --agents 0": "--agents 0",
+    "demo --env pendulun": "did you mean 'pendulum'",
+    "evaluate missing": "no checkpoint in missing",
+    "evaluate a/checkpoints/best --checkpoint last": "is a checkpoint itself",
+    "visualize --env pendulun --out a.gif": "did you mean 'pendulum'",
+    "visualize --env pendulum --seed -1 --out a.gif": "--seed -1",
+    "visualize --run a --pictures p --speed 2": "--speed 2.0 is of a film",
+    "visualize --run a --pictures p --policy zero": "--policy zero is of a film",
+    "train_agent --env pendulum --compare": "name its --run",
+    "train_agent --env pendulum --seed -1": "--seed -1",
+    "train_agent --env pendulun": "did you mean 'pendulum'",
+    "train_agent --run missing": "no checkpoint in missing",
+}
+
+
+@pytest.mark.parametrize("line", USELESS)
+def test_what_a_command_would_not_obey_is_refused_in_one_line(line, run_script, tmp_path):
+    done = run_script(*line.split())
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert USELESS[line] in done.stderr
+    assert not os.listdir(tmp_path), "it left files behind"
+
+
+def test_another_dataset_or_env_forgets_how_the_last_one_was_collected(tmp_path):
+    config = replace(default_config("pendulum", "jump"), dataset="b")
+    config = replace(config, data=replace(config.data, episodes=12))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(to_dict(config)))
+    assert parse("--config", path).data.episodes == 12
+    other = parse("--config", path, "--dataset", "c")
+    assert (other.dataset, other.data.episodes) == ("c", 1000)
+    other = parse("--config", path, "--env", "spaceship")
+    assert (other.dataset, other.data.episodes) == (None, 1000)
+
+
+def test_the_options_that_were_asked_for_are_known_by_field():
+    words = ["--data.image-size", "32", "--env.no-randomize", "--data.episodes=3", "--epochs", "2"]
+    assert train_script.asked(words) == {"data.image_size", "env.randomize", "data.episodes"}

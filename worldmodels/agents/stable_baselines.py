@@ -7,6 +7,7 @@ that a batch of envs costs one batched step. Nothing of it is imported before th
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from types import ModuleType
@@ -116,6 +117,12 @@ def train_agent(
     if agent == "ppo" and "batch_size" not in settings:
         rollout = chosen["n_steps"] * vector_env.num_envs
         chosen["batch_size"] = _even_share(rollout, chosen["batch_size"])
+    if steps <= chosen.get("learning_starts", 0):
+        warnings.warn(
+            f"{agent} learns from step {chosen['learning_starts']} on, and steps={steps} end before it: "
+            "it stays as it was drawn",
+            stacklevel=2,
+        )
     kind = getattr(sb3, agent.upper())
     model = kind(policy, venv, seed=seed, device="cpu", verbose=0, **chosen)
     callback = None if progress is None else _progress_callback(progress)

@@ -50,6 +50,13 @@ def check_env(name: str, arguments: Mapping[str, Any], where: str, prefix: str) 
                 f"{prefix}params has an unknown parameter {shown(parameter)}: the {system.name} has "
                 f"{', '.join(known)}" + suggestion(parameter, known)
             )
+    drawn = system.ranges if arguments.get("randomize") else {}
+    for parameter in params:
+        if parameter in drawn:
+            raise ConfigError(
+                f"{prefix}params.{parameter}={shown(params[parameter])} is not valid beside "
+                f"{prefix}randomize=True, which draws it anew in every episode: expected one of the two"
+            )
     try:
         system.check_params(params)
     except ValueError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from worldmodels.configs.keywords import known_keywords
 from worldmodels.configs.schema import conform, require_count, require_name, require_number
 
 Activation = Literal["tanh", "softplus", "silu", "sin"]
@@ -15,6 +16,7 @@ FIXED_STEP = ("euler", "rk4", *SPLIT)
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun", "fehlberg2")
 
 
+@known_keywords
 @dataclass(frozen=True)
 class ModelConfig:
     """What every structure has. Each structure adds its own below."""
@@ -59,6 +61,7 @@ class ModelConfig:
         return next(name for name, kind in MODELS.items() if kind is type(self))
 
 
+@known_keywords
 @dataclass(frozen=True)
 class JumpConfig(ModelConfig):
     """z' = z + f(z, a): the discrete baseline."""
@@ -71,6 +74,7 @@ class JumpConfig(ModelConfig):
     """Give the network the step length, so that one model can serve several."""
 
 
+@known_keywords
 @dataclass(frozen=True)
 class LSTMConfig(ModelConfig):
     """(h, c)' = cell(z, a); z' = z + g(h), with the memory carried in the latent."""
@@ -83,6 +87,7 @@ class LSTMConfig(ModelConfig):
     """matching: true states are fed in at every step; shooting: its own predictions are."""
 
 
+@known_keywords
 @dataclass(frozen=True)
 class FlowConfig(ModelConfig):
     """What the structures in continuous time share: how they are integrated."""
@@ -108,11 +113,13 @@ class FlowConfig(ModelConfig):
         return ("euler", "rk4", *ADAPTIVE)
 
 
+@known_keywords
 @dataclass(frozen=True)
 class FirstOrderConfig(FlowConfig):
     """dz/dt = f(z, a): a neural ODE."""
 
 
+@known_keywords
 @dataclass(frozen=True)
 class NewtonianConfig(FlowConfig):
     """dq/dt = v, dv/dt = f(q, v, a) - gamma v with a learned gamma >= 0."""
@@ -125,11 +132,13 @@ class NewtonianConfig(FlowConfig):
         return (*(() if self.velocity_input else SPLIT), "euler", "rk4", *ADAPTIVE)
 
 
+@known_keywords
 @dataclass(frozen=True)
 class VelocityConfig(FlowConfig):
     """dq/dt = g(q, v, a), dv/dt = f(q, v, a): the kinematic map is learned too."""
 
 
+@known_keywords
 @dataclass(frozen=True)
 class PortHamiltonianConfig(FlowConfig):
     """dz/dt = (J - R) grad H(z) + G(z) u(a) with a network H, R >= 0 and G learned."""

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from worldmodels.configs.environment import check_env, find_system, require_step_length
+from worldmodels.configs.keywords import known_keywords
 from worldmodels.configs.schema import (
     config_hash,
     conform,
@@ -77,6 +78,7 @@ KINDS: dict[str, type[ModelConfig] | type[VisualConfig]] = {**MODELS, "visual": 
 """Models by the name on the command line: a structure over states, or the visual model."""
 
 
+@known_keywords
 @dataclass(frozen=True)
 class EnvConfig:
     """Arguments of the true env that the buffer comes from (its name stands beside this)."""
@@ -110,6 +112,7 @@ class EnvConfig:
         return {k: v for k, v in self.arguments().items() if v not in (None, False, defaults[k])}
 
 
+@known_keywords
 @dataclass(frozen=True)
 class OptimConfig:
     """How the weights are fitted."""
@@ -144,6 +147,7 @@ class OptimConfig:
         require_count("optim.max_bad_steps", self.max_bad_steps, 1, 1_000_000)
 
 
+@known_keywords
 @dataclass(frozen=True)
 class DataConfig:
     """The buffer that is collected where no dataset is named."""
@@ -164,6 +168,7 @@ class DataConfig:
         require_count("data.image_size", self.image_size, 1, 4096)
 
 
+@known_keywords
 @dataclass(frozen=True)
 class LogConfig:
     """Where metrics go beside the run folder's own metrics.jsonl."""
@@ -179,6 +184,7 @@ class LogConfig:
         conform(self, "log.")
 
 
+@known_keywords
 @dataclass(frozen=True)
 class TrainConfig:
     """One training run: everything that its result depends on."""
@@ -242,6 +248,7 @@ class TrainConfig:
         require("device", self.device, device is not None, "auto, cpu, cuda, cuda:N or mps")
 
 
+@known_keywords
 def default_config(
     env_name: str = "oscillator",
     model_name: str = "jump",

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from worldmodels.configs.keywords import known_keywords
 from worldmodels.configs.schema import (
     ConfigError,
     conform,
@@ -32,6 +33,7 @@ _OF_STATES = ("objective", "rollout_steps", "rollout_growth", "relative_loss", "
 _HIDDEN = {"tiny": 8, "small": 32, "base": 64}
 
 
+@known_keywords
 @dataclass(frozen=True)
 class VisualConfig:
     """A beta-VAE around a structure: pixels in, pixels out, physics in between."""

@@ -8,6 +8,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from worldmodels.configs.keywords import known_keywords
 from worldmodels.configs.schema import shown
 from worldmodels.data.collecting import collect
 from worldmodels.data.config import CollectConfig
@@ -25,6 +26,7 @@ LONGEST_WAIT = 3600.0
 """Seconds for which a run waits while another process collects the dataset both need."""
 
 
+@known_keywords
 def dataset_for(
     config: TrainConfig, root: str | Path = "datasets", workers: int = 1, progress: bool = True
 ) -> Dataset:
@@ -83,6 +85,8 @@ def collect_config(config: TrainConfig) -> CollectConfig:
     """What a run collects where it names no dataset; the name is `auto-<hash>`."""
     pixels = config.model_name == "visual"
     values = {**asdict(config.env), **asdict(config.data)}
+    if not pixels:
+        del values["image_size"]  # of no meaning without pictures
     made = CollectConfig(env=config.env_name, pixels=pixels, **values)
     return replace(made, name=f"auto-{made.content_hash()}")
 

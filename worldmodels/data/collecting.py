@@ -16,6 +16,7 @@ from gymnasium import Space, spaces
 
 import physgym
 from physgym.system import System
+from worldmodels.configs.keywords import known_keywords
 from worldmodels.data import store
 from worldmodels.data.config import CollectConfig
 from worldmodels.data.header import schema_of, shard_bytes
@@ -30,6 +31,7 @@ from worldmodels.storage.reading import MAX_SHARD_BYTES
 _PACKAGES = ("physgym", "numpy", "gymnasium", "h5py")
 
 
+@known_keywords
 def collect(
     config: CollectConfig,
     root: str | Path = "datasets",

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from worldmodels.configs.environment import check_env, require_step_length
+from worldmodels.configs.keywords import known_keywords
 from worldmodels.configs.schema import conform, require, require_count
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -21,6 +22,7 @@ _HIGHEST = {
 _ENV_ARGUMENTS = ("action_mode", "dt", "integrator", "params", "randomize", "reward", "start")
 
 
+@known_keywords
 @dataclass(frozen=True)
 class CollectConfig:
     """A buffer of episodes; with the seed it decides every number in them.

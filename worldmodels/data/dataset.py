@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from worldmodels.configs.keywords import known_keywords
 from worldmodels.data import store
 from worldmodels.data.finding import find_dataset
 from worldmodels.data.header import shard_bytes
@@ -115,6 +116,7 @@ class Dataset:
         return self.take(self.splits[split])
 
 
+@known_keywords
 def load_dataset(
     path: str | Path, root: str | Path = "datasets", partial: bool = False, verify: bool = True
 ) -> Dataset:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worldmodels.configs.keywords import known_keywords
 from worldmodels.envs.modality import Decoded, Modality
 from worldmodels.envs.starts import Start
 from worldmodels.imagination import map_tensors, small_batch, step_rows
@@ -151,6 +152,7 @@ def knows_uncertainty(model: WorldModel) -> bool:
     return hasattr(model, "disagreement")
 
 
+@known_keywords
 def calibrate_uncertainty(
     model: WorldModel, dataset: Any, quantile: float = 0.99, split: str = "val"
 ) -> float:

@@ -9,10 +9,16 @@ import numpy as np
 
 import physgym
 from physgym.task import Task
+from worldmodels.configs.schema import suggestion
 from worldmodels.interface import Spec, WorldModel
 
 FREE = ("dt", "image_size", "obs_mode", "observe_params", "params", "randomize", "reward", "start")
 """Arguments of the true env that a learned one may choose anew."""
+OWN = (
+    "checkpoint", "num_envs", "max_episode_steps", "autoreset_mode", "starts", "dataset",
+    "uncertainty_penalty", "uncertainty_limit", "divergence_factor", "device", "render_mode",
+)  # fmt: skip
+"""Arguments of a learned env itself, which a misspelt one may mean."""
 LARGEST_ANGLE = 1e6
 """Unwrapped angles [rad] beyond this have diverged; the training range says nothing of turns."""
 
@@ -44,7 +50,7 @@ def task_of(model: WorldModel, arguments: Mapping[str, Any]) -> Task:
     if unknown:
         raise ValueError(
             f"{unknown[0]}={arguments[unknown[0]]!r} cannot be chosen for a learned env; "
-            f"what can is {', '.join(FREE)}"
+            f"what can is {', '.join(FREE)}" + suggestion(unknown[0], (*OWN, *FREE))
         )
     system, known = find_system(spec), arguments_of(spec)
     if spec.image_size:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from worldmodels.configs.keywords import known_keywords
 from worldmodels.configs.schema import record
 from worldmodels.storage import files as storage
 from worldmodels.storage import tensors as tensor_files
@@ -140,6 +141,7 @@ def resume_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
     return _load(Path(folder), with_state=True)
 
 
+@known_keywords
 def load(
     run: str | os.PathLike[str], which: str = "best", allow_nonfinite: bool = False
 ) -> WorldModel:

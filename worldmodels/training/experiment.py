@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from worldmodels.configs.effects import without_effect
+from worldmodels.configs.keywords import known_keywords
 from worldmodels.configs.training import TrainConfig, from_dict, to_dict
 from worldmodels.data.progress import Progress
 from worldmodels.storage.files import StorageError
@@ -100,6 +102,7 @@ def check_device(device: str) -> None:
         raise RunError(str(error)) from None
 
 
+@known_keywords
 def train(
     config: TrainConfig,
     dataset: Dataset | None = None,
@@ -133,6 +136,8 @@ def train(
     from worldmodels.data import dataset_for, settled
     from worldmodels.training.pretrained import check_source
 
+    for line in [] if resume else without_effect(config):
+        warnings.warn(line, stacklevel=2)
     if config.pretrained and not resume:
         check_source(config.pretrained, config)
     if run is None:
