@@ -125,3 +125,10 @@ def test_a_config_cannot_name_code_or_ask_for_the_moon(
     forge(model_folder, lambda document: document.update({key: value}))
     with pytest.raises(CheckpointError):
         load(model_folder)
+
+
+def test_a_run_without_checkpoints_is_no_damaged_one(tmp_path: Path) -> None:
+    for name in ("config.json", "run.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(CheckpointError, match="ended before the first one.*--resume"):
+        load(tmp_path)

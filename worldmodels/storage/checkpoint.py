@@ -203,7 +203,7 @@ def find_checkpoint(run: str | os.PathLike[str], which: str = "best") -> Path:
     path = Path(run)
     path = path.parent if path.name == "checkpoints" else path
     folders = [path]
-    if (path / "checkpoints").is_dir():
+    if (path / "checkpoints").is_dir() or (path / "run.json").is_file():
         names = [which, *(name for name in ("best", "last") if name != which)]
         folders = [path / "checkpoints" / name for name in names]
     for folder in folders:
@@ -224,6 +224,8 @@ def warn_of_another(folder: Path, run: str | os.PathLike[str], which: str = "bes
 
 
 def _what_is_there(path: Path) -> str:
+    if (path / "run.json").is_file():
+        return f"its training ended before the first one: scripts/train.py --resume {path} goes on"
     if path.is_dir():
         if runs := _runs_in(path):
             return f"it holds the runs {', '.join(runs)}: name one of them"
