@@ -18,7 +18,7 @@ from typing import Any
 
 from worldmodels.configs.schema import merge, suggestion
 from worldmodels.configs.training import TrainConfig, from_dict, to_dict
-from worldmodels.storage.files import atomic_write, parse_json
+from worldmodels.storage.files import atomic_write, read_json
 from worldmodels.storage.runs import OUTPUTS, RunError, RunFolder
 
 PLAN = "sweep.json"
@@ -148,7 +148,7 @@ def read_plan(folder: Path) -> list[Cell] | None:
     if not path.is_file():
         return None
     try:
-        cells = parse_json(path.read_bytes(), str(path))["cells"]
+        cells = read_json(path)["cells"]
         return [Cell(name, from_dict(config)) for name, config in cells.items()]
     except (KeyError, AttributeError, TypeError, ValueError, OSError) as error:
         raise RunError(f"{path} is no plan of a sweep: {error}") from error
