@@ -155,6 +155,11 @@ class AutoresetVectorEnv(VectorEnv, ABC):
             self._generators[row] = generator
         return generator
 
+    def generators(self, rows: np.ndarray) -> list[np.random.Generator]:
+        """Those of `rows`, in order."""
+        known = self._generators
+        return [known[row] or self.generator(row) for row in rows.tolist()]
+
     def use_generator(self, row: int, generator: np.random.Generator) -> None:
         """Let `row` draw from `generator` from now on, until a reset with a seed."""
         self._generators[row] = generator

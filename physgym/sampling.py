@@ -40,22 +40,23 @@ def sample_params(rng: np.random.Generator, ranges: Ranges, base: Any) -> Any:
     )
 
 
-def sample_params_rows(
-    rngs: Sequence[np.random.Generator], ranges: Ranges, base: Any
-) -> dict[str, np.ndarray]:
-    """What `sample_params` draws from each of `rngs`: (N,) values of the parameters in `ranges`."""
+def params_of_rows(draws: np.ndarray, ranges: Ranges, base: Any) -> dict[str, np.ndarray]:
+    """What `sample_params` makes of the uniform numbers `draws` (N, len(ranges)): (N,) values of the
+    parameters in `ranges`.
+    """
     names = [name for name in base._fields if name in ranges]
-    columns = _uniform_rows(rngs, len(names)).T
-    return {n: _between(*ranges[n], u) for n, u in zip(names, columns, strict=True)}
+    return {n: _between(*ranges[n], u) for n, u in zip(names, draws.T, strict=True)}
 
 
 def _uniform(rng: np.random.Generator, names: list[str]) -> list[float]:
     return rng.random(len(names)).tolist() if names else []
 
 
-def _uniform_rows(rngs: Sequence[np.random.Generator], count: int) -> np.ndarray:
+def uniform_rows(rngs: Sequence[np.random.Generator], count: int) -> np.ndarray:
     """(N, count) uniform numbers, each row from its own generator."""
     draws = np.empty((len(rngs), count))
+    if not count:
+        return draws
     for rng, row in zip(rngs, draws, strict=True):
         rng.random(out=row)
     return draws
@@ -78,15 +79,17 @@ def sample_state(
 
 
 def sample_states(
-    system: System, rngs: Sequence[np.random.Generator], params: Any, start: str | None
+    system: System,
+    rngs: Sequence[np.random.Generator],
+    params: Any,
+    start: str | None,
+    draws: np.ndarray,
 ) -> np.ndarray:
     """Starts (D, N), row i the one that `sample_state` draws from `rngs[i]` with its parameters
-    (`params`: floats, or rows).
+    (`params`: floats, or rows). `draws`: those of a system of `uniform_draws`, taken already.
     """
     with np.errstate(all="ignore"):
-        if system.uniform_draws:
-            draws = _uniform_rows(rngs, system.uniform_draws)
-        else:
+        if not system.uniform_draws:
             draws = np.array([system.draw_start(rng, start) for rng in rngs], dtype=np.float64)
         state = system.start_of(tuple(np.ascontiguousarray(draws.T)), params, start)
         good = np.broadcast_to(can_start(system, state, params), len(rngs))

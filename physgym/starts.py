@@ -51,13 +51,15 @@ class Starts(NamedTuple):
         if len(rngs) < _FEW:
             rows = [self.draw(rng) for rng in rngs]
             return np.array([s for s, _ in rows]).T, np.array([p for _, p in rows]).T
-        drawn: dict[str, Any] = {}
-        if self.ranges:
-            drawn = sampling.sample_params_rows(rngs, self.ranges, self.base)
+        first = len(self.ranges)
+        more = 0 if self.state is not None else self.system.uniform_draws
+        draws = sampling.uniform_rows(rngs, first + more)
+        drawn = sampling.params_of_rows(draws[:, :first], self.ranges, self.base)
         params = self.base._replace(**{**drawn, **self.given})
         table = np.array([np.broadcast_to(x, len(rngs)) for x in params])
         if self.state is None:
-            return sampling.sample_states(self.system, rngs, params, self.kind), table
+            rest = draws[:, first:]
+            return sampling.sample_states(self.system, rngs, params, self.kind, rest), table
         states = [
             validation.check_state(self.system, self.state, params._make(row))
             for row in table.T.tolist()

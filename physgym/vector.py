@@ -141,10 +141,10 @@ class PhysicsVectorEnv(
 
     # -- what AutoresetVectorEnv asks for ----------------------------------------------------------
 
-    def reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         """See `AutoresetVectorEnv.reset`."""
         with self._arrays.owned():
-            return super().reset(**arguments)
+            return super().reset(seed=seed, options=options)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """See `AutoresetVectorEnv.step`."""
@@ -161,7 +161,7 @@ class PhysicsVectorEnv(
 
     def start(self, rows: np.ndarray, options: Mapping[str, Any]) -> None:
         """Draw parameters and a state for each of `rows`, each from its own generator."""
-        rngs = [self.generator(row) for row in rows.tolist()]
+        rngs = self.generators(rows)
         own = by_row(options, self.num_envs)
         if own is None:
             states, params = self._task.starts_of(options).draw_rows(rngs)
@@ -173,9 +173,8 @@ class PhysicsVectorEnv(
             states, params = np.array([s for s, _ in drawn]).T, np.array([p for _, p in drawn]).T
         with np.errstate(all="ignore"):
             energy = self._task.system.energy_of(tuple(states), self._task.base._make(params))
-        everyone = len(rows) == self.num_envs
-        index = slice(None) if everyone else self._arrays.array(rows)
-        put, array = self._arrays.put, self._arrays.array
+        put, array, everyone = self._arrays.put, self._arrays.array, len(rows) == self.num_envs
+        index = slice(None) if everyone else array(rows)
         self._state = put(self._state, index, array(states))
         self._energy = put(self._energy[None], index, array(energy)[None])[0]
         for flag in (self._outside, *self._events):
@@ -206,7 +205,7 @@ class PhysicsVectorEnv(
             rewards = arrays.array(np.full(self.num_envs, rewards))
         self._outside = self.blank(np.bool_) if isinstance(outside, bool) else outside
         self._any_outside = bool(self._outside.any())
-        if self._any_outside:  # a state that is not a number earns nothing
+        if self._any_outside:  # a lost state earns nothing
             rewards = zero_outside(rewards, abs(rewards) < float("inf"))
         self._events = list(result[size + 3 :])
         self._control = control
@@ -283,8 +282,8 @@ class PhysicsVectorEnv(
         return tuple(pictures)
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {k: v for k, v in self.__dict__.items() if k not in ("_transition", "_constants")}
-        return {k: self._arrays.detached(v) for k, v in kept.items()}
+        made = ("_transition", "_constants")
+        return {k: self._arrays.detached(v) for k, v in self.__dict__.items() if k not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -297,3 +297,32 @@ def test_pictures_show_the_predicted_state() -> None:
     rows.reset(seed=0)
     rows.step(np.array([3, 0]))
     np.testing.assert_array_equal(rows.render()[0], truth.render())
+
+
+def test_what_info_gave_goes_back_by_row_as_in_the_true_env() -> None:
+    learned = WorldModelVectorEnv(Perfect(make_spec("pendulum")), 3, randomize=True)
+    info = learned.reset(seed=0)[1]
+    again = learned.reset(options={"state": info["state"], "params": info["params"]})[1]
+    for field in ("mass", "length", "damping"):
+        assert np.array_equal(again["params"][field], info["params"][field])
+    assert np.array_equal(again["energy"], info["energy"])
+    twin = WorldModelVectorEnv(Perfect(make_spec("pendulum")), 3, randomize=True)
+    twin.reset(seed=0)
+    twin.reset(options={"state": info["state"], "params": info["params"]})
+    with pytest.raises(ValueError, match="sub-steps"):
+        learned.reset(options={"params": {"length": [1.0, 1.0, 0.01]}})
+    assert_same(learned.reset(), twin.reset())
+
+
+@pytest.mark.parametrize(
+    "actions", [[True, False], np.array([1j, 0j]), ["1", "1"], [1.0, 0.0], [1, 9]]
+)
+def test_learned_envs_refuse_what_true_ones_refuse(actions: Any) -> None:
+    learned = WorldModelVectorEnv(Perfect(make_spec("pendulum")), 2)
+    single = WorldModelEnv(Perfect(make_spec("pendulum")))
+    learned.reset(seed=0)
+    single.reset(seed=0)
+    with pytest.raises(InvalidAction):
+        learned.step(actions)
+    with pytest.raises(InvalidAction):
+        single.step(np.asarray(actions)[1])
