@@ -162,9 +162,9 @@ def made_by_gymnasium(**arguments: Any) -> WorldModelEnv:
     `make`, the limit is the model's.
     """
     asked = _asked_limit(sys._getframe(1).f_locals)
-    env = WorldModelEnv(
-        **arguments, **({} if asked in (None, -1) else {"max_episode_steps": asked})
-    )
+    if asked not in (None, -1):
+        arguments["max_episode_steps"] = asked
+    env = WorldModelEnv(**arguments)
     if asked == -1:  # Gymnasium's word for no limit
         env._rows.max_episode_steps = None
     return env
