@@ -7,6 +7,7 @@ knows no system. OpenCV is imported at the first picture: state observations wor
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from math import atan2, ceil, cos, hypot, pi, sin, sqrt
 from types import ModuleType
@@ -17,7 +18,15 @@ from gymnasium import error
 
 from physgym.primitives import Arc, Arrow, Disc, Polyline, Segment
 
-__all__ = ["BACKGROUND", "SCREEN", "opencv", "render", "render_batch", "write_text"]
+__all__ = [
+    "BACKGROUND",
+    "SCREEN",
+    "opencv",
+    "render",
+    "render_batch",
+    "warn_of_empty",
+    "write_text",
+]
 
 Color = tuple[int, int, int]
 
@@ -41,6 +50,7 @@ _LIBRARY_HELP = (
 )
 
 _cv2: ModuleType | None = None
+_warned_of: set[str] = set()
 _canvases: dict[tuple[int, Color], np.ndarray] = {}
 
 
@@ -90,6 +100,19 @@ def render_batch(
     for image, scene in zip(images, scenes, strict=True):
         _draw(cv2, image, scene, view)
     return images
+
+
+def warn_of_empty(pictures: np.ndarray, system: str, view: float) -> None:
+    """Warn, once a process and system, where one of the pictures (N, S, S, 3) shows nothing at all."""
+    if system in _warned_of or pictures.any(axis=(1, 2, 3)).all():
+        return
+    _warned_of.add(system)
+    warnings.warn(
+        f"a picture of {system} is empty: its bodies are beyond the {view:g} that it shows to each side. "
+        "Choose parameters (a shorter length, say) and starts that keep them in view, or observe the state.",
+        UserWarning,
+        stacklevel=4,
+    )
 
 
 def write_text(

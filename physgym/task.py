@@ -251,18 +251,21 @@ class Task:
 
     def picture(self, state: tuple[float, ...], params: Any) -> np.ndarray:
         """The pixel observation (image_size, image_size, 3) uint8 of one state."""
-        from physgym.rendering import render
+        from physgym.rendering import render, warn_of_empty
 
-        return render(
-            self.system.scene(state, None, params, False), self.system.view, self.image_size
-        )
+        scene, view = self.system.scene(state, None, params, False), self.system.view
+        picture = render(scene, view, self.image_size)
+        warn_of_empty(picture[None], self.system.env_id, view)
+        return picture
 
     def _pictures(self, states: np.ndarray, params: np.ndarray) -> np.ndarray:
-        from physgym.rendering import render_batch
+        from physgym.rendering import render_batch, warn_of_empty
 
         rows = zip(states.tolist(), params.tolist(), strict=True)
         scenes = [self.system.scene(tuple(s), None, self.system.Params(*p), False) for s, p in rows]
-        return render_batch(scenes, self.system.view, self.image_size)
+        pictures = render_batch(scenes, self.system.view, self.image_size)
+        warn_of_empty(pictures, self.system.env_id, self.system.view)
+        return pictures
 
     def portrait(
         self, state: tuple[float, ...], control: Any, params: Any, size: int, caption: str

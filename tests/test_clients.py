@@ -188,3 +188,18 @@ def test_skrl_wraps_vector_envs(learned: bool, action_mode: str) -> None:
     kind = torch.int64 if action_mode == "discrete" else torch.float32
     observations, rewards, *_ = wrapped.step(torch.zeros(3, 1, dtype=kind))
     assert observations.shape == (3, 2) and rewards.shape == (3, 1)
+
+
+@pytest.mark.parametrize("obs_mode", ["pixels", "state_pixels"])
+@pytest.mark.parametrize("agent", ["dqn", "ppo"])
+def test_pictures_too_small_for_stable_baselines_are_named(obs_mode: str, agent: str) -> None:
+    pytest.importorskip("stable_baselines3")
+    from worldmodels.agents.stable_baselines import SMALLEST_PICTURE, check_pictures, train_agent
+
+    small = PhysicsVectorEnv("pendulum", 2, obs_mode=obs_mode, image_size=SMALLEST_PICTURE - 1)
+    with pytest.raises(ValueError, match="35 x 35 pixels are too small .*image_size=64"):
+        train_agent(small, agent, steps=16)
+    fits = PhysicsVectorEnv("pendulum", 2, obs_mode=obs_mode, image_size=SMALLEST_PICTURE)
+    check_pictures(fits.single_observation_space)
+    if agent == "ppo":
+        train_agent(fits, agent, steps=4, n_steps=2)

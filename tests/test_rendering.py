@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -141,3 +142,30 @@ def test_missing_opencv_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(error.DependencyNotInstalled, match="opencv-python-headless"):
         render([], 1.0)
+
+
+@pytest.mark.parametrize("make", ["single", "vector"])
+@pytest.mark.parametrize("given", ["make", "reset"])
+def test_a_body_out_of_view_is_said_once(
+    make: str, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendering, "_warned_of", set())
+    long = {"params": {"length": 3.0}}
+    kind = physgym.PhysicsEnv if make == "single" else physgym.PhysicsVectorEnv
+    env = kind("pendulum", obs_mode="pixels", **(long if given == "make" else {}))
+    with pytest.warns(UserWarning, match="PhysGym/Pendulum-v0 is empty.*1.45"):
+        env.reset(seed=0, options={**(long if given == "reset" else {}), "state": [0.0, 0.0]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env.step(1 if make == "single" else np.ones(1, int))
+
+
+@pytest.mark.parametrize("name", sorted(physgym.SYSTEMS))
+def test_bodies_of_ordinary_episodes_are_in_view(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = physgym.PhysicsVectorEnv(name, 8, obs_mode="pixels", image_size=32, randomize=True)
+        env.reset(seed=0)
+        env.action_space.seed(0)
+        for _ in range(60):
+            env.step(env.action_space.sample())

@@ -219,6 +219,11 @@ class WorldModel(nn.Module, ABC):
     any_dt: bool = False
     """Whether a step length other than the buffer's means something to this model."""
 
+    @property
+    def told_params(self) -> tuple[str, ...]:
+        """Physical parameters that the model's predictions depend on."""
+        return self.spec.param_names
+
     @abstractmethod
     def encode(self, context: Tensor, params: Tensor | None = None) -> Latent:
         """Latent at the end of ``context`` (B, K, D); ``params`` (B, P) where conditioned."""

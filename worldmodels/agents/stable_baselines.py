@@ -49,6 +49,9 @@ PIXEL_SETTINGS: dict[str, dict[str, Any]] = {
 }
 """What differs where observations are pictures: a replay of 20,000 64 x 64 ones takes 0.5 GB."""
 
+SMALLEST_PICTURE = 36
+"""Width and height [px] below which the network that Stable-Baselines3 sees pictures with has no output."""
+
 
 class Returns(NamedTuple):
     """Returns of whole episodes, one for each env."""
@@ -103,7 +106,8 @@ def train_agent(
         settings: override those of `AGENTS[agent]`, and `PIXEL_SETTINGS` where pictures are seen.
 
     Raises:
-        ValueError: an unknown agent, or one that cannot serve the env's action space.
+        ValueError: an unknown agent, one that cannot serve the env's action space, or pictures that are
+            too small for its network.
         gymnasium.error.DependencyNotInstalled: Stable-Baselines3 is not installed.
     """
     check_actions(agent, isinstance(vector_env.single_action_space, gymnasium.spaces.Discrete))
@@ -117,6 +121,8 @@ def train_agent(
     if agent == "ppo" and "batch_size" not in settings:
         rollout = chosen["n_steps"] * vector_env.num_envs
         chosen["batch_size"] = _even_share(rollout, chosen["batch_size"])
+    if "features_extractor_class" not in chosen["policy_kwargs"]:
+        check_pictures(space)
     if steps <= chosen.get("learning_starts", 0):
         warnings.warn(
             f"{agent} learns from step {chosen['learning_starts']} on, and steps={steps} end before it: "
@@ -141,6 +147,20 @@ def check_actions(agent: str, discrete: bool) -> None:
         raise ValueError(
             "sac needs continuous actions, this env has discrete ones: use ppo or dqn."
         )
+
+
+def check_pictures(space: gymnasium.Space) -> None:
+    """Raise ValueError for pictures too small for Stable-Baselines3's network (Nature's, of three layers)."""
+    parts = space.values() if isinstance(space, gymnasium.spaces.Dict) else [space]
+    for part in parts:
+        shape = part.shape or ()
+        if len(shape) == 3 and min(shape[:2]) < SMALLEST_PICTURE:
+            raise ValueError(
+                f"pictures of {shape[0]} x {shape[1]} pixels are too small for the network of "
+                f"Stable-Baselines3, which needs {SMALLEST_PICTURE} x {SMALLEST_PICTURE}: use larger ones "
+                "(image_size=64; of a world model, those it was trained on), or give "
+                'policy_kwargs={"features_extractor_class": ...}'
+            )
 
 
 def _even_share(total: int, most: int) -> int:

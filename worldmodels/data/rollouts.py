@@ -129,7 +129,7 @@ def pictures(
     config: CollectConfig, system: System, arrays: dict[str, np.ndarray], tick: Tick = bool
 ) -> Iterator[np.ndarray]:
     """The pictures (T+1, H, W, 3) uint8 of each episode: those the env's pixel mode shows."""
-    from physgym.rendering import render_batch
+    from physgym.rendering import render_batch, warn_of_empty
 
     size = config.image_size
     for row, states in enumerate(arrays["states"]):
@@ -141,6 +141,7 @@ def pictures(
         scenes = [system.scene(tuple(state), None, params, False) for state in valid]
         frames = np.empty((len(states), size, size, 3), dtype=np.uint8)
         frames[: length + 1] = render_batch(scenes, system.view, size)
+        warn_of_empty(frames[: length + 1], system.env_id, system.view)
         frames[length:] = frames[length]
         yield frames
         tick((row + 1) / len(arrays["states"]))

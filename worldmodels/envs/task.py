@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -118,6 +119,56 @@ REWARD_RANGES = {
     "none": (0.0, 0.0),
 }
 """Least and largest reward of a step, by kind (see `physgym.system.REWARDS`)."""
+
+
+class Experience:
+    """The physical parameters that a model's training saw: what its predictions can answer for.
+
+    Args:
+        model: what predicts.
+        task: of the learned env; its parameters and ranges are checked.
+
+    Raises:
+        ValueError: as `check`.
+    """
+
+    def __init__(self, model: WorldModel, task: Task) -> None:
+        trained = Task(task.system.name, **arguments_of(model.spec))
+        self._names, self._told = task.base._fields, set(model.told_params)
+        self._low, self._high = _ends(trained)
+        room = 1e-6 * np.maximum(np.abs(self._low), np.abs(self._high))  # buffers may hold float32
+        self._room = room
+        self._warned: set[str] = set()
+        self.check(np.stack(_ends(task)))
+
+    def check(self, params: np.ndarray) -> None:
+        """Check parameters (K, P) that episodes are to have.
+
+        Raises:
+            ValueError: a value that training never saw, of a parameter that the model is not told: it would
+                move as if nothing had been asked. Where it is told, a warning says that it guesses.
+        """
+        strange = (params < self._low - self._room) | (params > self._high + self._room)
+        for column in np.flatnonzero(strange.any(axis=0)):
+            name, value = self._names[column], params[strange[:, column], column][0]
+            low, high = self._low[column], self._high[column]
+            seen = f"{low:g} alone" if low == high else f"values from {low:g} to {high:g}"
+            told = f"{name}={value:g}, but this model learned from {seen}"
+            if name not in self._told:
+                raise ValueError(
+                    f"{told} and is not told parameters: it would move as before. Leave {name} out, or "
+                    "train a model that is told it (--env.randomize --model.condition params)"
+                )
+            if name not in self._warned:
+                self._warned.add(name)
+                warnings.warn(f"{told}: its motion there is a guess", UserWarning, stacklevel=4)
+
+
+def _ends(task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Least and largest parameters (P,) that a task's episodes have."""
+    pairs = [task.ranges.get(name, (value, value)) for name, value in task.base._asdict().items()]
+    low, high = np.array(pairs, dtype=np.float64).T
+    return low, high
 
 
 def event_names(task: Task) -> tuple[str, ...]:

@@ -65,6 +65,9 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
     `reset(options={"state": ..., "params": ...})` starts every row there; a state (N, D) and
     parameters (N,), such as `info` holds them, give each row its own.
 
+    A model knows the parameters that it learned from: others are refused where it is not told parameters
+    (it would move as before), and warned of where it is.
+
     Raises:
         ValueError: the model does not fit the env it names, or an argument contradicts it.
     """
@@ -112,6 +115,7 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
             self.model
         ):
             raise ValueError("uncertainty needs an ensemble: train with --model.ensemble 5")
+        self._experience = truth.Experience(self.model, self.task)
         self._modality = _modality_of(self.model, self.task, divergence_factor)
         self._starts = _choose_starts(starts, dataset, self._modality)
         self._predictor = Predictor(self._modality, self.num_envs, self.task.dt)
@@ -133,12 +137,22 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
     def start(self, rows: np.ndarray, options: Mapping[str, Any]) -> None:
         """Draw a beginning for each of `rows` and encode it."""
         own = by_row(options, self.num_envs)
-        drawn = [
-            self._starts.draw(self.generator(row), options if own is None else own[row])
-            for row in rows.tolist()
-        ]
+        per_row = [options if own is None else own[row] for row in rows.tolist()]
+        generators = [self.generator(row) for row in rows.tolist()]
+        before = [generator.bit_generator.state for generator in generators] if options else []
+        try:
+            drawn = [
+                self._starts.draw(generator, given)
+                for generator, given in zip(generators, per_row, strict=True)
+            ]
+            params = np.array([start.params for start in drawn], dtype=np.float64)
+            self._experience.check(params)
+        except Exception:  # what is refused has drawn nothing
+            for generator, state in zip(generators, before, strict=False):
+                generator.bit_generator.state = state
+            raise
         self._params = self._params.copy()
-        self._params[rows] = [start.params for start in drawn]
+        self._params[rows] = params
         fields = self.task.system.Params._fields
         told = [fields.index(name) for name in self.model.spec.param_names]
         self._predictor.start(rows, drawn, self._params[rows][:, told])

@@ -38,6 +38,11 @@ class EnsembleWorldModel(WorldModel):
         return self.models[0]  # type: ignore[return-value]
 
     @property
+    def told_params(self) -> tuple[str, ...]:
+        """Physical parameters that predictions depend on."""
+        return self._first.told_params
+
+    @property
     def has_energy(self) -> bool:
         """Whether ``energy`` is there."""
         return self._first.has_energy

@@ -66,6 +66,11 @@ class VisualWorldModel(WorldModel):
         return self.config.context_frames
 
     @property
+    def told_params(self) -> tuple[str, ...]:
+        """Physical parameters that predictions depend on: none without ``condition="params"``."""
+        return self.spec.param_names if self.param_shift.numel() else ()
+
+    @property
     def has_energy(self) -> bool:
         """Whether ``energy`` is there."""
         return self.dynamics.has_energy

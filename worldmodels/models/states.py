@@ -54,6 +54,11 @@ class StateWorldModel(WorldModel):
         self.register_load_state_dict_post_hook(_after_loading)
 
     @property
+    def told_params(self) -> tuple[str, ...]:
+        """Physical parameters that predictions depend on: none without ``condition="params"``."""
+        return self.spec.param_names if self.param_shift.numel() else ()
+
+    @property
     def has_energy(self) -> bool:
         """Whether ``energy`` is there."""
         return self.dynamics.has_energy
