@@ -21,6 +21,7 @@ from PIL import Image, ImageSequence
 import physgym
 from worldmodels.configs.training import DataConfig, default_config, to_dict
 from worldmodels.data import CollectConfig, DatasetError, collect, dataset_for
+from worldmodels.data.store import read_header
 from worldmodels.films import video
 from worldmodels.films.recording import record
 from worldmodels.films.states import film_beside, predict
@@ -231,7 +232,7 @@ def test_evaluation_wants_the_dataset_the_run_learned_from(
     record = json.loads((other / "run.json").read_text())
     record["dataset"]["sha256"] = "0" * 64
     (other / "run.json").write_text(json.dumps(record))
-    with pytest.raises(ValueError, match="has changed"):
+    with pytest.raises(DatasetError, match="has changed"):
         evaluate.find_test_data(evaluate.EvaluateConfig((other,)))
 
 
@@ -275,7 +276,7 @@ def pixel_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = default_config("pendulum", "visual", "spatial_hamiltonian", "tiny")
     spec = Spec("pendulum", dt=0.05, image_size=32, angles=(0,))
     run = RunFolder.create(to_dict(config), root / "run")
-    run.update(dataset={"path": str(path), "sha256": "any"})
+    run.update(dataset={"path": str(path), "sha256": read_header(path)["seal"]})
     built = {"spec": spec.to_dict(), "model_name": "visual", "model": to_dict(config)["model"]}
     save_checkpoint(run.checkpoints / "best", built, build_model(spec, config.model).state_dict())
     return run.path
@@ -305,13 +306,14 @@ def test_visualize_script_writes_pictures(
 def test_pictures_name_bad_input(pixel_run: Path, runs: dict[str, Path], tmp_path: Path) -> None:
     shown, taken = tmp_path / "shown", tmp_path / "taken"
     taken.write_text("")
+    alone = shutil.copytree(pixel_run / "checkpoints" / "best", tmp_path / "alone")
     whole = visualize.VisualizeConfig(run=pixel_run, pictures=shown)
     for change, message in (
         ({"run": None}, "name its --run"),
         ({"pictures": None, "dataset": "x"}, "name a folder for --pictures"),
         ({"pictures": taken}, "taken is a file"),
         ({"run": runs["jump"]}, "sees states and draws no pictures"),
-        ({"run": pixel_run / "checkpoints" / "best"}, "does not say what it learned from"),
+        ({"run": alone}, "is a checkpoint without its run"),
         ({"dataset": "gone"}, "no dataset 'gone'"),
         ({"env": "oscillator"}, "not the env of the run"),
     ):

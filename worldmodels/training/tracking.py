@@ -7,7 +7,6 @@ a broken connection) costs one warning and at most fifteen seconds, and the run 
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import warnings
@@ -16,31 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels.configs.training import LogConfig
-from worldmodels.storage.files import (
-    StorageError,
-    atomic_write,
-    open_append,
-    parse_json,
-    read_file,
-)
+from worldmodels.training.rows import FILES, METRICS, RowFile, read_metrics
 
-METRICS = "metrics.jsonl"
-FILES = {"evaluate": "evaluation.jsonl"}
-"""Where the rows of other work than training go: it must never write a training's."""
-MOST_BYTES = 2**30
-"""Largest file of rows that is read."""
+__all__ = ["METRICS", "Logger", "read_metrics"]
+
 INIT_SECONDS = 12.0
 FINISH_SECONDS = 15.0
-
-
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl` (or of the run folder that holds one), oldest first.
-
-    A last line torn by a kill is left out; a missing file has no rows.
-    """
-    path = Path(path)
-    path = path / METRICS if path.is_dir() else path
-    return [row for _, row in _whole_rows(_content(path), str(path))]
 
 
 class Logger:
@@ -71,8 +51,7 @@ class Logger:
     ) -> None:
         self.path = Path(run_dir) / FILES.get(job_type, METRICS)
         self.step_name = "env_steps" if job_type == "agent" else "epoch"
-        self._descriptor: int | None = None
-        self._open(lambda row: False)
+        self._file = RowFile(self.path)
         self._wandb: Any = None
         self._run: Any = None
         config = config or LogConfig()
@@ -90,14 +69,13 @@ class Logger:
         Raises StorageError where the row does not fit on the disk; the file is then as before.
         """
         row = {self.step_name: int(step), **{key: _plain(value) for key, value in values.items()}}
-        self._append((json.dumps(row, allow_nan=False) + "\n").encode())
+        self._file.append(row)
         # One NaN would stay the minimum of its metric at wandb for ever: nothing is sent for it.
         self._send(lambda run: run.log({k: v for k, v in row.items() if v is not None}))
 
     def rewind(self, step: int) -> None:
         """Drop the rows after `step`: a resumed run writes them again."""
-        self._close()
-        self._open(lambda row: row.get(self.step_name, 0) > step)
+        self._file.drop(lambda row: row.get(self.step_name, 0) > step)
 
     def image(self, name: str, path: str | Path) -> None:
         """Show the picture at `path` (png, jpg) as `media/<name>`."""
@@ -145,7 +123,7 @@ class Logger:
 
     def finish(self, status: str = "done") -> None:
         """Close the file and end the run at wandb; a second call does nothing."""
-        self._close()
+        self._file.close()
         self._send(lambda run: run.finish(exit_code=0 if status == "done" else 1))
         self._run = None
 
@@ -242,75 +220,6 @@ class Logger:
         except Exception as error:
             self._run = None
             _warn(f"wandb failed ({_short(error)}); metrics go on in {self.path.name} alone")
-
-    def _open(self, unwanted: Callable[[dict[str, Any]], bool]) -> None:
-        """Open the file to append to, without unwanted rows and without a torn last line."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            old = _content(self.path)
-            rows = _whole_rows(old, str(self.path))
-            new = b"".join(line + b"\n" for line, row in rows if not unwanted(row))
-            if new != old:
-                atomic_write(self.path, new)
-            self._descriptor = open_append(self.path)
-        except OSError as error:
-            raise self._unwritable(error) from error
-
-    def _append(self, line: bytes) -> None:
-        """Add a line, whole or not at all. Raises StorageError."""
-        if self._descriptor is None:
-            raise StorageError(f"{self.path} is closed: nothing is logged after `finish`")
-        size = os.fstat(self._descriptor).st_size
-        try:
-            while line:  # a disk that is all but full takes a part, and then says why
-                line = line[os.write(self._descriptor, line) :]
-        except OSError as error:
-            os.ftruncate(self._descriptor, size)
-            raise self._unwritable(error) from error
-
-    def _close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def _unwritable(self, error: OSError) -> StorageError:
-        return StorageError(
-            f"cannot write {self.path}: {error.strerror or error}; what was saved is kept: make room, "
-            "and go on with --resume"
-        )
-
-
-def _content(path: Path) -> bytes:
-    """The bytes of a file of rows; none where a run is only just beginning."""
-    return read_file(path, MOST_BYTES) if os.path.lexists(path) else b""
-
-
-def _whole_rows(content: bytes, name: str) -> list[tuple[bytes, dict[str, Any]]]:
-    """Lines and rows that a logger wrote; what else stands before the last line is warned of."""
-    rows, foreign = [], 0
-    *lines, torn = content.split(b"\n")
-    for line in (*lines, torn):
-        try:
-            row = parse_json(line, name)
-            valid = all(isinstance(value, _CELL) for value in row.values())
-        except StorageError:
-            valid = False
-        if valid and _counted(row):
-            rows.append((line, row))
-        elif line.strip() and line is not torn:
-            foreign += 1
-    if foreign:
-        _warn(f"{name}: {foreign} lines are no rows of metrics, and are left out")
-    return rows
-
-
-_CELL = (int, float, str, type(None))
-
-
-def _counted(row: dict[str, Any]) -> bool:
-    """Whether a row says at which step it is, in whole steps."""
-    steps = [row[name] for name in ("epoch", "env_steps") if name in row]
-    return bool(steps) and all(isinstance(step, int) and step >= 0 for step in steps)
 
 
 def _settings(wandb: Any) -> Any:
