@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from worldmodels.configs.keywords import known_keywords
+from worldmodels.configs.schema import require
 from worldmodels.data import store
 from worldmodels.data.store import SPLITS, DatasetError, Shard
 
@@ -156,6 +157,8 @@ def load_dataset(
     collection has not ended, as far as it goes. Raises DatasetError: unknown, damaged, empty,
     incomplete, or holding values that are not finite.
     """
+    named = isinstance(path, (str, os.PathLike))
+    require("dataset", path, named, "its folder, or its name, as <env>/<name>")
     folder = find_dataset(path, root)
     header = store.read_header(folder)
     shards = store.shards_of(header)
