@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import worldmodels
@@ -64,3 +65,44 @@ def test_the_functions_are_what_they_were() -> None:
         assert pickle.loads(pickle.dumps(kind)) is kind
         assert kind.__doc__
     assert "which" in inspect.signature(worldmodels.load).parameters
+
+
+TINY = MODELS["jump"](hidden=4)
+SPEC = Spec("pendulum", dt=0.05, angles=(0,))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: worldmodels.load(5), "run=5 .*path of a run"),
+        (lambda: worldmodels.load(""), "run='' .*path of a run"),
+        (lambda: worldmodels.load("run", "bst"), "which='bst'.*did you mean 'best'"),
+        (lambda: worldmodels.load_dataset(None), "dataset=None .*<env>/<name>"),
+        (lambda: worldmodels.dataset_for("b"), "config='b' .*default_config makes one"),
+        (lambda: worldmodels.collect({"env": "pendulum"}), "config=.*CollectConfig"),
+        (lambda: worldmodels.collect(worldmodels.CollectConfig(), workers=1.5), "workers=1.5"),
+        (lambda: worldmodels.train({"env_name": "pendulum"}), "config=.*default_config"),
+        (lambda: worldmodels.train(worldmodels.TrainConfig(), "b"), "dataset='b'.*load_dataset"),
+        (lambda: worldmodels.make_env(TINY.build(SPEC), device="gpu"), "device='gpu'.*cuda"),
+        (lambda: worldmodels.make_env(TINY.build(SPEC), dataset="b"), 'starts="buffer"'),
+        (lambda: worldmodels.make_env(TINY.build(SPEC), autoreset_mode="x"), "give num_envs="),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_by_name(call: Callable[[], Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+def test_a_planner_names_what_it_cannot_do() -> None:
+    model = TINY.build(SPEC)
+    wrong: list[dict[str, Any]] = [{"blocks": 0}, {"hold": 1.5}, {"rounds": 0}, {"seed": -1}]
+    for options in [*wrong, {"samples": 4, "elite": 5}, {"samples": True}]:
+        with pytest.raises(ValueError, match=next(reversed(options))):
+            worldmodels.Planner(model, **options)
+    with pytest.raises(ValueError, match="model='run'"):
+        worldmodels.Planner("run")
+    planner = worldmodels.Planner(model, blocks=2, samples=4, elite=2, rounds=1)
+    planner(np.zeros((2, 2)))
+    for observations in (np.zeros(2), np.zeros((2, 3)), np.zeros((3, 2)), np.full((2, 2), np.nan)):
+        with pytest.raises(ValueError, match="observations"):
+            planner(observations)

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 import physgym
+from worldmodels.configs.schema import converted, require, require_count, shown
 from worldmodels.imagination import forecast
+from worldmodels.interface import WorldModel
 
 
 class Planner:
@@ -19,7 +21,8 @@ class Planner:
     times. Futures are scored by the system's own reward of the imagined states, until one ends the episode,
     with the parameters of the model's env.
 
-    Raises ``ValueError`` for a model of continuous actions.
+    Raises ``ValueError`` for a model of continuous actions or of pictures, a count out of range, and
+    observations of another shape, or of other rows than before.
     """
 
     def __init__(
@@ -32,6 +35,13 @@ class Planner:
         rounds: int = 2,
         seed: int = 0,
     ) -> None:
+        require("model", model, isinstance(model, WorldModel), "a WorldModel (worldmodels.load)")
+        if model.spec.image_size:
+            raise ValueError("the planner scores imagined states; this model imagines pictures")
+        counts = {"blocks": blocks, "hold": hold, "samples": samples, "rounds": rounds}
+        for name, value in {**counts, "elite": elite, "seed": seed}.items():
+            least, most = int(name != "seed"), samples if name == "elite" else 2**63 - 1
+            require_count(name, converted(int, value, name), least, most)
         if model.spec.action_kind != "discrete":
             raise ValueError("the planner chooses among discrete actions; this model has others")
         self.model = model.eval()
@@ -46,10 +56,22 @@ class Planner:
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         """Actions (N,) for observations (N, D)."""
+        self._check(np.asarray(observations))
         if self._step % self.hold == 0:
             self._actions = self._plan(np.asarray(observations, np.float64))
         self._step += 1
         return self._actions
+
+    def _check(self, observations: np.ndarray) -> None:
+        size, rows = self.system.state_size, None if self._likely is None else len(self._likely)
+        fits = observations.ndim == 2 and observations.shape[1] == size
+        if not fits or (rows is not None and len(observations) != rows):
+            raise ValueError(
+                f"observations of shape {observations.shape} are not valid: expected "
+                f"({'N' if rows is None else rows}, {size}), the states of the same rows at every step"
+            )
+        if not np.isfinite(observations).all():
+            raise ValueError(f"observations {shown(observations.tolist())} are not all finite")
 
     def _plan(self, states: np.ndarray) -> np.ndarray:
         rows, choices = len(states), len(self.system.discrete_actions)

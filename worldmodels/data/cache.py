@@ -6,10 +6,11 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from worldmodels.configs.keywords import known_keywords
-from worldmodels.configs.schema import shown
+from worldmodels.configs.schema import require, shown
+from worldmodels.configs.training import TrainConfig
 from worldmodels.data.collecting import collect
 from worldmodels.data.config import CollectConfig
 from worldmodels.data.dataset import Dataset, load_dataset
@@ -18,9 +19,6 @@ from worldmodels.data.progress import say
 from worldmodels.data.store import DatasetError
 from worldmodels.storage.files import LockedError
 from worldmodels.storage.runs import RunFolder
-
-if TYPE_CHECKING:
-    from worldmodels.configs.training import TrainConfig
 
 LONGEST_WAIT = 3600.0
 """Seconds for which a run waits while another process collects the dataset both need."""
@@ -37,6 +35,8 @@ def dataset_for(
     Raises DatasetError: unknown, damaged, or collected otherwise than the config asks for
     (see `settled`).
     """
+    expected = "a TrainConfig; worldmodels.default_config makes one"
+    require("config", config, isinstance(config, TrainConfig), expected)
     if config.dataset is not None:
         dataset = load_dataset(resolve_dataset(config.dataset, config.env_name, root), root)
         settled(config, dataset)

@@ -17,6 +17,7 @@ from gymnasium import Space, spaces
 import physgym
 from physgym.system import System
 from worldmodels.configs.keywords import known_keywords
+from worldmodels.configs.schema import converted, require
 from worldmodels.data import store
 from worldmodels.data.config import CollectConfig
 from worldmodels.data.header import schema_of, shard_bytes
@@ -50,8 +51,9 @@ def collect(
     too little memory; LockedError where another process collects into the folder; ValueError for
     bad arguments.
     """
-    if workers < 1:
-        raise ValueError(f"workers={workers} is not valid: expected at least 1")
+    require("config", config, isinstance(config, CollectConfig), "a worldmodels.CollectConfig")
+    workers = converted(int, workers, "workers")
+    require("workers", workers, workers >= 1, "at least 1")
     system = _system(config.env)
     config = replace(config, env=system.name)
     folder = Path(root) / system.name / config.name

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from worldmodels.configs.keywords import known_keywords
+from worldmodels.configs.schema import require
 from worldmodels.data import store
 from worldmodels.data.finding import find_dataset
 from worldmodels.data.header import shard_bytes
@@ -127,6 +128,8 @@ def load_dataset(
     DatasetError: unknown, damaged, empty, incomplete, refused by the system, or holding values that
     cannot be.
     """
+    named = isinstance(path, (str, os.PathLike))
+    require("dataset", path, named, "its folder, or its name, as <env>/<name>")
     folder = find_dataset(path, root)
     header = store.read_header(folder)
     shards = store.shards_of(header)

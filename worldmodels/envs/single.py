@@ -57,6 +57,8 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
         if render_mode is not None and render_mode not in RENDER_MODES:
             allowed = ", ".join(RENDER_MODES)
             raise ValueError(f"render_mode={render_mode!r} is neither None nor one of {allowed}")
+        if "autoreset_mode" in arguments:
+            raise ValueError("autoreset_mode= is of vector envs: give num_envs=, too")
         mode = AutoresetMode.DISABLED
         self._rows = WorldModelVectorEnv(
             model, 1, checkpoint=checkpoint, autoreset_mode=mode, **arguments

@@ -237,7 +237,12 @@ def move(model: WorldModel, device: str | None) -> WorldModel:
     """`model` on `device`; CUDA that is not there means the CPU, with a warning."""
     if device is None:
         return model
-    wanted = torch.device(device)
+    try:
+        wanted = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(
+            f"device={device!r} is not valid: expected a torch device such as cpu, cuda, cuda:1 or mps"
+        ) from None
     if wanted.type == "cuda" and not torch.cuda.is_available():
         warnings.warn(
             f"device={device!r} is not available here: the model runs on the CPU.",
@@ -256,6 +261,8 @@ def _modality_of(model: WorldModel, task: Task, factor: float) -> Modality:
 
 def _choose_starts(starts: str, dataset: Any, modality: Modality) -> Starts:
     if starts == "true":
+        if dataset is not None:
+            raise ValueError('dataset= is where starts="buffer" come from: give both, or neither')
         return modality.true_starts()
     if starts == "buffer":
         return modality.buffer_starts(dataset)

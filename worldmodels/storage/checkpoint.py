@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from worldmodels.configs.keywords import known_keywords
-from worldmodels.configs.schema import record
+from worldmodels.configs.schema import record, require, require_name
 from worldmodels.storage import files as storage
 from worldmodels.storage import tensors as tensor_files
 from worldmodels.storage.files import LockedError, RunLock, StorageError, atomic_write
@@ -151,6 +151,9 @@ def load(
     Raises CheckpointError: not found, damaged, tensors that do not fit the model, weights that
     are not finite (unless `allow_nonfinite`).
     """
+    require_name("which", which, ("best", "last"))
+    named = isinstance(run, (str, os.PathLike)) and bool(os.fspath(run))
+    require("run", run, named, "the path of a run or checkpoint folder")
     folder = find_checkpoint(run, which)
     warn_of_another(folder, run, which)
     config, tensors, meta = load_checkpoint(folder)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from worldmodels.configs.effects import without_effect
 from worldmodels.configs.keywords import known_keywords
+from worldmodels.configs.schema import require
 from worldmodels.configs.training import TrainConfig, from_dict, to_dict
 from worldmodels.data.progress import Progress
 from worldmodels.storage.files import StorageError
@@ -136,6 +137,13 @@ def train(
     from worldmodels.data import dataset_for, settled
     from worldmodels.training.pretrained import check_source
 
+    made = "worldmodels.default_config makes one"
+    require("config", config, isinstance(config, TrainConfig), f"a TrainConfig; {made}")
+    if isinstance(dataset, (str, Path)):
+        raise ValueError(
+            f"dataset={str(dataset)!r} is not valid: expected a Dataset (worldmodels.load_dataset reads "
+            "one); the config takes a name: replace(config, dataset=...)"
+        )
     for line in [] if resume else without_effect(config):
         warnings.warn(line, stacklevel=2)
     if config.pretrained and not resume:
