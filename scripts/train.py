@@ -68,16 +68,8 @@ class Arguments(TrainConfig):
     lies."""
 
 
-def parse(argv: list[str]) -> Arguments:
-    """The command line's arguments. Ends the process with status 2 for what tyro rejects.
-
-    A first pass reads the names alone, because they decide which options there are.
-    Raises UsageError, or ValueError for an unknown env or model, with a suggestion.
-    """
-    peek = argparse.ArgumentParser("train.py", add_help=False, allow_abbrev=False)
-    for name in ("env", "model", "predictor", "size", "config", "resume", "dataset", "out"):
-        peek.add_argument(f"--{name}")
-    named, _ = peek.parse_known_args(argv)
+def _check_source(named: argparse.Namespace) -> None:
+    """Raises UsageError for a run to start from or to go on with that cannot be."""
     if named.config and named.resume:
         raise cli.UsageError(
             "--config starts a new run and --resume continues one: give one of them"
@@ -89,6 +81,19 @@ def parse(argv: list[str]) -> Arguments:
         )
     if named.resume and not Path(named.resume).exists():
         raise cli.UsageError(f"no such run: {named.resume}; give the folder that training printed")
+
+
+def parse(argv: list[str]) -> Arguments:
+    """The command line's arguments. Ends the process with status 2 for what tyro rejects.
+
+    A first pass reads the names alone, because they decide which options there are.
+    Raises UsageError, or ValueError for an unknown env or model, with a suggestion.
+    """
+    peek = argparse.ArgumentParser("train.py", add_help=False, allow_abbrev=False)
+    for name in ("env", "model", "predictor", "size", "config", "resume", "dataset", "out"):
+        peek.add_argument(f"--{name}")
+    named, _ = peek.parse_known_args(argv)
+    _check_source(named)
     env_name = physgym.get_system(named.env).name if named.env else None
     source = named.resume or named.config
     if source is None:  # epochs, too, differ by structure

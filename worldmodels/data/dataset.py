@@ -5,6 +5,7 @@ Legend: N episodes, T steps at most, D state size, A action size, P parameters.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

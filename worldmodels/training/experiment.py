@@ -135,19 +135,8 @@ def train(
         LockedError: another process writes to the run.
     """
     from worldmodels.data import dataset_for, settled
-    from worldmodels.training.pretrained import check_source
 
-    made = "worldmodels.default_config makes one"
-    require("config", config, isinstance(config, TrainConfig), f"a TrainConfig; {made}")
-    if isinstance(dataset, (str, Path)):
-        raise ValueError(
-            f"dataset={str(dataset)!r} is not valid: expected a Dataset (worldmodels.load_dataset reads "
-            "one); the config takes a name: replace(config, dataset=...)"
-        )
-    for line in [] if resume else without_effect(config):
-        warnings.warn(line, stacklevel=2)
-    if config.pretrained and not resume:
-        check_source(config.pretrained, config)
+    _check_asked(config, dataset, resume)
     if run is None:
         dataset = dataset_for(config, progress=progress) if dataset is None else dataset
         config = settled(config, dataset)
@@ -165,6 +154,23 @@ def train(
             finally:
                 logger.finish(ended)
     return {**result, "run": str(run.path)}
+
+
+def _check_asked(config: Any, dataset: Any, resume: bool) -> None:
+    """Raise what cannot be before anything is collected; warn of what has no effect."""
+    from worldmodels.training.pretrained import check_source
+
+    made = "worldmodels.default_config makes one"
+    require("config", config, isinstance(config, TrainConfig), f"a TrainConfig; {made}")
+    if isinstance(dataset, (str, Path)):
+        raise ValueError(
+            f"dataset={str(dataset)!r} is not valid: expected a Dataset (worldmodels.load_dataset reads "
+            "one); the config takes a name: replace(config, dataset=...)"
+        )
+    for line in [] if resume else without_effect(config):
+        warnings.warn(line, stacklevel=2)
+    if config.pretrained and not resume:
+        check_source(config.pretrained, config)
 
 
 def _agreed(
