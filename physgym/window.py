@@ -147,7 +147,7 @@ def _missing_display(surroundings: tuple[str, ...]) -> str:
         return ""
     return (
         f"a window needs a display, and {told} is none that OpenCV can use. Use "
-        "render_mode='rgb_array', write a film (scripts/visualize.py --out x.mp4), or xvfb-run."
+        "render_mode='rgb_array', write a film (physgym visualize --out x.mp4), or xvfb-run."
     )
 
 

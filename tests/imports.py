@@ -80,7 +80,7 @@ def package_of(module: str) -> str:
 def package_imports() -> Iterator[tuple[str, str, str]]:
     """(package, package that it imports, module that does), for every pair that differs."""
     for module, path in MODULES.items():
-        if module in ROOTS:
+        if module in (*ROOTS, "physgym.__main__"):  # `python -m physgym` is the command line
             continue
         for name in sorted(ever(tree_of(path))):
             other = module_behind(name)

@@ -9,11 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cli
 import gymnasium as gym
 import numpy as np
 import pytest
-import train_agent
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from model_doubles import Perfect, build_model, make_spec
@@ -21,6 +19,8 @@ from model_doubles import Perfect, build_model, make_spec
 import physgym
 import worldmodels
 from worldmodels.agents import stable_baselines as agents
+from worldmodels.commands import agent as train_agent
+from worldmodels.commands import terminal as cli
 from worldmodels.configs.training import MODELS, to_dict
 from worldmodels.envs.single import make_truth
 from worldmodels.storage.checkpoint import save_checkpoint

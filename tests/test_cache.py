@@ -49,7 +49,7 @@ def test_unknown_datasets_get_a_suggestion(folder: Path, tmp_path: Path) -> None
     assert len(load_dataset("spaceship/small", tmp_path)) == 10
     with pytest.raises(DatasetError, match="did you mean .*spaceship/small"):
         load_dataset("spaceship/smal", tmp_path)
-    with pytest.raises(DatasetError, match=r"scripts/collect\.py makes one"):
+    with pytest.raises(DatasetError, match=r"physgym collect makes one"):
         load_dataset("x", tmp_path / "nowhere")
 
 

@@ -14,13 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cli
 import gymnasium
 import pytest
-import train as train_script
 from conftest import hear_signals
 
 import physgym
+from worldmodels.commands import terminal as cli
+from worldmodels.commands import train as train_command
+from worldmodels.commands import training_arguments as train_script
 from worldmodels.configs.training import MODELS, TrainConfig, default_config, to_dict
 from worldmodels.data import dataset_for
 from worldmodels.storage.checkpoint import CheckpointError, find_checkpoint
@@ -232,7 +233,13 @@ def test_commands_are_named_as_they_can_be_run_from_here(tmp_path, monkeypatch):
     (tmp_path / ".venv").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "python"))
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "scripts" / "cli.py"))
+    monkeypatch.setattr(sys, "argv", ["physgym train"])
+    assert cli.command("evaluate") == "physgym evaluate", "as it was begun"
+    (tmp_path / "scripts").mkdir()
+    for name in ("train", "train_agent"):
+        (tmp_path / "scripts" / f"{name}.py").write_text("")
+    monkeypatch.setattr(sys, "argv", ["scripts/train.py"])
+    assert cli.command("agent").endswith("train_agent.py")
     assert cli.command("train") == os.path.join(".venv", "python scripts", "train.py")
     monkeypatch.setenv("PATH", str(tmp_path / ".venv"))
     for name in ("python", "python.exe"):
@@ -519,9 +526,9 @@ def test_a_run_has_one_writer(trained):
 
 def test_a_split_that_is_empty_is_said(trained, capsys):
     dataset = dataset_for(parse("--config", trained / "run"), trained / "datasets", progress=False)
-    train_script._warn_of_empty_splits(dataset)
+    train_command._warn_of_empty_splits(dataset)
     assert not capsys.readouterr().err
-    train_script._warn_of_empty_splits(replace(dataset, splits={"train": dataset.splits["train"]}))
+    train_command._warn_of_empty_splits(replace(dataset, splits={"train": dataset.splits["train"]}))
     assert "no val and no test episodes" in capsys.readouterr().err
 
 

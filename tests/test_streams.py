@@ -9,17 +9,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cli
 import pytest
 
+from worldmodels.commands import terminal as cli
 from worldmodels.data import progress as progress_module
 from worldmodels.data.progress import Progress, say
 
 ROOT = Path(__file__).parent.parent
 WORK = """
-import sys
-sys.path.insert(0, {scripts!r})
-import cli, os, warnings
+import os, sys, warnings
+from worldmodels.commands import terminal as cli
 
 def main():
     from worldmodels.data import progress
@@ -40,7 +39,7 @@ cli.main_guard(main)
 
 def work(folder: Path, redirection: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     """Run a script that shows much and then writes a file, from a shell."""
-    (folder / "work.py").write_text(WORK.format(scripts=str(ROOT / "scripts")), encoding="utf-8")
+    (folder / "work.py").write_text(WORK, encoding="utf-8")
     line = f"{sys.executable} work.py {redirection}; exit ${{PIPESTATUS[0]}}"
     return subprocess.run(
         ["bash", "-c", line],
@@ -89,7 +88,7 @@ def test_what_an_encoding_lacks_is_a_question_mark(encoding: str, tmp_path: Path
 def test_a_file_never_gets_the_number_of_a_closed_stream(tmp_path: Path) -> None:
     """Otherwise what a library writes to stderr would land in it."""
     code = (
-        f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); import cli, os\n"
+        "import os, sys; from worldmodels.commands import terminal\n"
         "file = open('data', 'w'); os.write(2, b'a warning of a library'); sys.exit(file.fileno())"
     )
     line = f'{sys.executable} -c "$CODE" <&- >&- 2>&-'

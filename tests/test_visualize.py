@@ -11,14 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import evaluate
 import numpy as np
 import pytest
-import visualize
 from model_doubles import Perfect, build_model, make_spec
 from PIL import Image, ImageSequence
 
 import physgym
+from worldmodels.commands import evaluate, visualize
 from worldmodels.configs.training import DataConfig, default_config, to_dict
 from worldmodels.data import CollectConfig, DatasetError, collect, dataset_for
 from worldmodels.data.store import read_header

@@ -186,7 +186,7 @@ def check_sees_pixels(model: Any) -> None:
     if not model.spec.image_size:
         raise ValueError(
             "this model sees states and draws no pictures: expected a model of pixels "
-            "(train.py --model visual)"
+            "(physgym train --model visual)"
         )
 
 

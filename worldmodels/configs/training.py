@@ -255,7 +255,7 @@ def default_config(
     predictor: str = "spatial_jump",
     size: Size = "small",
 ) -> TrainConfig:
-    """What ``scripts/train.py`` starts from for this system and model.
+    """What `physgym train` starts from for this system and model.
 
     ``predictor`` and ``size`` are those of a visual model. Raises ``ValueError`` for an unknown model,
     predictor or system, with the closest match.

@@ -181,7 +181,7 @@ def halvings(image_size: int, spatial_size: int) -> int:
         raise ConfigError(
             f"image_size={image_size} is not valid for spatial_size={spatial_size}: expected "
             f"{spatial_size} times a power of 2 ({allowed}, ...); choose another "
-            "--data.image-size (of collect.py: --image-size)"
+            "--data.image-size (of physgym collect: --image-size)"
         )
     return count
 

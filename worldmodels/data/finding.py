@@ -117,4 +117,4 @@ def _known(text: str, root: Path) -> str:
     known = [str(path.parent.relative_to(root)) for path in sorted(root.glob(f"*/*/{HEADER}"))]
     close = difflib.get_close_matches(text, known, n=3, cutoff=0.4)
     hint = f"did you mean {', '.join(close)}? " if close else ""
-    return f"{hint}Known: {', '.join(known) or f'none in {root}; scripts/collect.py makes one'}"
+    return f"{hint}Known: {', '.join(known) or f'none in {root}; physgym collect makes one'}"

@@ -56,4 +56,4 @@ class Pixels:
         except AccessError as error:
             raise DatasetError(str(error)) from error
         except StorageError as error:
-            raise DamageError(f"{error}; drop the shard with collect.py --repair") from error
+            raise DamageError(f"{error}; drop the shard with physgym collect --repair") from error

@@ -42,7 +42,7 @@ class DatasetError(storage.StorageError):
 
 
 class DamageError(DatasetError):
-    """A file of a dataset is not there or not what it was: `collect.py --repair` makes it again."""
+    """A file of a dataset is not there or not what it was: `physgym collect --repair` makes it again."""
 
 
 class Episodes(NamedTuple):
@@ -117,7 +117,9 @@ def read_shard(
         raise DatasetError(f"not enough memory to read {folder / shard.file}") from error
     except storage.StorageError as error:
         named = "" if shard.file in str(error) else f"{shard.file}: "
-        raise DamageError(f"{named}{error}; drop the shard with collect.py --repair") from error
+        raise DamageError(
+            f"{named}{error}; drop the shard with physgym collect --repair"
+        ) from error
     return Episodes(found.arrays, found.pieces.get("pixels"))
 
 
@@ -185,7 +187,7 @@ def read_header(folder: Path) -> dict[str, Any]:
         raise DamageError(f"{folder}: {error}; {_ANEW}") from error
 
 
-_ANEW = "collect.py --repair with the dataset's own options writes it anew"
+_ANEW = "physgym collect --repair with the dataset's own options writes it anew"
 
 
 def write_header(folder: Path, header: Mapping[str, Any]) -> None:

@@ -66,6 +66,15 @@ def seconds(cell: Mapping[str, Any]) -> str:
     return f"{sign}{between(cell['median'], cell.get('half'), '{:.2f}')}"
 
 
+def averaged(report: Mapping[str, Any], quartiles: bool) -> str:
+    """What the cells of a report are, in words."""
+    own = f"median{' (quartiles)' if quartiles else ''}"
+    if "confidence" not in report:
+        return own
+    share = f"{100 * report['confidence']:g} %"
+    return f"mean over runs ± half its {share} interval; of a single row, {own}"
+
+
 def costs(report: Mapping[str, Any]) -> Table:
     """Size of every model, and what a step of one rollout takes in a batch of all of them."""
     steps = report["problems"] * report["steps"]

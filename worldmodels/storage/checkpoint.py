@@ -160,7 +160,7 @@ def load(
     if meta.get("epoch") == 0:
         warnings.warn(
             f"{folder} is of a run that stopped before its first epoch: its weights know nothing yet "
-            "(scripts/train.py --resume goes on)",
+            "(physgym train --resume goes on)",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -228,7 +228,7 @@ def warn_of_another(folder: Path, run: str | os.PathLike[str], which: str = "bes
 
 def _what_is_there(path: Path) -> str:
     if (path / "run.json").is_file():
-        return f"its training ended before the first one: scripts/train.py --resume {path} goes on"
+        return f"its training ended before the first one: physgym train --resume {path} goes on"
     if path.is_dir():
         if runs := _runs_in(path):
             return f"it holds the runs {', '.join(runs)}: name one of them"

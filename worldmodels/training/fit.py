@@ -111,6 +111,8 @@ class Trainer:
         self.device = resolve_device(config.device)
         self.model = seeded_model(config, dataset).to(self.device)
         self.loader = loader_of(config, dataset, self.device, self.model.spec)
+        self.copying = self.loader.validation.of_copying()
+        self.validated: float | None = None
         accelerate(self.model, config, self.device)
         self.optimiser = optimiser(config.optim, self.model)
         per_epoch = config.optim.steps_per_epoch or self.loader.windows.batches_per_pass
@@ -193,6 +195,15 @@ class Trainer:
         unit = "frames" if isinstance(self.config.model, VisualConfig) else "samples"
         return f"{self.frames / seconds:,.0f} {unit}/s"
 
+    def note(self) -> str:
+        """The mean loss of this epoch so far, the last validation error, and the pace."""
+        progress, words = self.progress, []
+        if progress.loss_count and "loss" in progress.sums:
+            words.append(f"loss {progress.sums['loss'] / progress.loss_count:.2g}")
+        if self.validated is not None:
+            words.append(f"validation error {self.validated:.2g} (copying: {self.copying:.2g})")
+        return ", ".join([*words, self.pace()])
+
     def _skip(self) -> None:
         progress = self.progress
         progress.skipped += 1
@@ -209,6 +220,7 @@ class Trainer:
         progress = self.progress
         epoch = progress.step // self.steps_per_epoch
         scores = self.loader.validation.score(self.model)
+        self.validated = scores["nmse"]
         count = progress.loss_count
         values = {f"train/{name}": total / count for name, total in progress.sums.items()}
         values = {"train/loss": math.nan, **values, "train/skipped": progress.skipped}
@@ -270,7 +282,8 @@ def fit(
 
     ``on_step`` is told after every step how many epochs are done, fractions included, and the pace in
     words; ``announce`` what was taken from a pretrained run.
-    Returns ``epochs``, ``steps``, ``best_nmse``, ``best_epoch``, ``skipped`` and the last epoch's values.
+    Returns ``epochs``, ``steps``, ``best_nmse`` and that of copying (``copy_nmse``), ``best_epoch``,
+    ``skipped`` and the last epoch's values.
     On SIGINT or SIGTERM the step in hand is finished and the state saved; then KeyboardInterrupt or
     SystemExit(143) is raised, unless that was the last step: then all is done. Raises ``TrainingError``
     where losses stay not finite, or no step could be taken; the best and last checkpoints on disk are
@@ -293,6 +306,7 @@ def fit(
         "epochs": progress.step // trainer.steps_per_epoch,
         "steps": progress.step,
         "best_nmse": progress.best,
+        "copy_nmse": trainer.copying,
         "best_epoch": progress.best_epoch,
         "skipped": progress.skipped,
         **values,
@@ -307,7 +321,7 @@ def _loop(
     while progress.step < trainer.total:
         trainer.descend()
         if on_step is not None:
-            on_step(progress.step / trainer.steps_per_epoch, trainer.pace())
+            on_step(progress.step / trainer.steps_per_epoch, trainer.note())
         if progress.step % trainer.steps_per_epoch == 0:
             values = trainer.end_epoch()
             _check_learned(trainer)

@@ -190,7 +190,15 @@ def _trained(config: TrainConfig, folder: Path, threads: int) -> dict[str, Any]:
         return {"status": "done", "best_nmse": result["best_nmse"]}
     run = RunFolder.open(folder)
     if run.record.get("status") == "done":
-        return {"status": "skipped", "best_nmse": run.record.get("best_nmse")}
+        return {"status": "skipped", "best_nmse": _best_of(run)}
     config = experiment.reopen(run, replace(config, out=None))
     result = experiment.train(config, run=run, resume=True, progress=False)
     return {"status": "done", "best_nmse": result["best_nmse"]}
+
+
+def _best_of(run: RunFolder) -> float | None:
+    """The validation error of a run's best checkpoint, where its metrics know it."""
+    from worldmodels.training.tracking import read_metrics
+
+    errors = [row.get("eval/nmse") for row in read_metrics(run.path)]
+    return min((error for error in errors if isinstance(error, float)), default=None)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from worldmodels.data.batches import TrainingError, param_table
 from worldmodels.evaluation.states import metrics
@@ -43,12 +44,19 @@ class Validation:
             latent = model.encode(self.starts, self.params)
             predicted = imagine(model, latent, self.actions).double().cpu().numpy()
         errors = metrics.normalised_mse(self.truth, predicted, self.scale, self.spec.angles)
-        weights = self.valid.sum(1)
-        means = np.where(self.valid, errors, 0.0).sum(1) / weights
-        values = {"nmse": float(np.median(means)), "finite": metrics.finite_share(predicted)}
+        values = {"nmse": self._median(errors), "finite": metrics.finite_share(predicted)}
         for horizon in sorted({h for h in (1, 10, 50, 100) if h < self.steps} | {self.steps}):
             values[f"nmse_{horizon}"] = at_horizon(errors, self.valid, horizon)["median"]
         return values
+
+    def of_copying(self) -> float:
+        """``nmse`` of leaving the state as it is: what a model must beat."""
+        still = self.starts.double().cpu().numpy().repeat(self.steps, 1)
+        return self._median(metrics.normalised_mse(self.truth, still, self.scale, self.spec.angles))
+
+    def _median(self, errors: np.ndarray) -> float:
+        """Median over rollouts of the mean of ``errors`` (B, T) over their steps."""
+        return float(np.median(np.where(self.valid, errors, 0.0).sum(1) / self.valid.sum(1)))
 
 
 class FrameValidation:
@@ -85,10 +93,8 @@ class FrameValidation:
         copied = ((last - truth) ** 2).mean((2, 3, 4))
         bright = (truth**2).mean((2, 3, 4)).clamp(min=1e-9)
         error = torch.where(torch.isfinite(error), error, torch.inf)
-        weight = self.valid.float()
-        relative = torch.where(self.valid, error / bright, 0.0).sum(1) / weight.sum(1).clamp(min=1)
         finite = torch.isfinite(predicted).flatten(1).all(1).float().mean()
-        values = {"nmse": float(relative.median()), "finite": float(finite)}
+        values = {"nmse": self._median(error / bright), "finite": float(finite)}
         for horizon in sorted({h for h in (1, 5, 10, 20, 40) if h < self.steps} | {self.steps}):
             alive = self.valid[:, horizon - 1]
             mean = float(error[alive, horizon - 1].mean())
@@ -97,3 +103,14 @@ class FrameValidation:
                 float(copied[alive, horizon - 1].mean()), 1e-12
             )
         return values
+
+    def of_copying(self) -> float:
+        """``nmse`` of showing the last frame seen for ever: what a model must beat."""
+        truth, last = self.truth.float() / 255.0, self.seen[:, -1:].float() / 255.0
+        bright = (truth**2).mean((2, 3, 4)).clamp(min=1e-9)
+        return self._median(((last - truth) ** 2).mean((2, 3, 4)) / bright)
+
+    def _median(self, errors: Tensor) -> float:
+        """Median over rollouts of the mean of ``errors`` (B, T) over their steps."""
+        count = self.valid.float().sum(1).clamp(min=1)
+        return float((torch.where(self.valid, errors, 0.0).sum(1) / count).median())

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels.evaluation import plots
-from worldmodels.evaluation.tables import UNKNOWN, Table, costs, number, seconds, share, spread
+from worldmodels.evaluation.tables import (
+    UNKNOWN,
+    Table,
+    averaged,
+    costs,
+    number,
+    seconds,
+    share,
+    spread,
+)
 
 
 def definitions(report: Mapping[str, Any]) -> str:
@@ -67,7 +76,7 @@ def _scores(report: Mapping[str, Any], quartiles: bool, join: str) -> Table:
         )
     title = (
         f"{report['problems']} rollouts of {report['steps']} steps of {report['dt']:g} s: "
-        f"normalised squared error after n steps, median{' (quartiles)' if quartiles else ''}"
+        f"normalised squared error after n steps, {averaged(report, quartiles)}"
     )
     return Table(title, head, lines, True)
 

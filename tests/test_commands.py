@@ -1,0 +1,148 @@
+"""`physgym`: one command of many verbs; sweeps and reports by the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import physgym
+from worldmodels.commands import MODULES, VERBS, report, sweep, terminal
+from worldmodels.configs.training import KINDS, PREDICTORS
+
+ROOT = Path(__file__).parent.parent
+TINY = ("epochs=1", "optim.steps_per_epoch=3", "optim.batch_size=16", "data.episodes=12")
+
+
+def command(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    """`python -m physgym ...` as a user runs it, outside the clone."""
+    return subprocess.run(
+        [sys.executable, "-m", "physgym", *map(str, words)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a sweep of two structures and two seeds, one cell of which cannot be."""
+    folder = tmp_path_factory.mktemp("swept")
+    (folder / "s" / "lstm-s1").mkdir(parents=True)
+    (folder / "s" / "lstm-s1" / "mine").write_text("not a run")
+    done = command(
+        folder, "sweep", "--env", "PhysGym/Pendulum-v0", "--models", "jump", "lstm",
+        "--seeds", 0, 1, "--set", *TINY, "--out", "s", "--workers", 2,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "lstm-s1: failed: " in done.stdout and "is not empty" in done.stdout
+    assert "1 of 4 cells failed" in done.stdout and "report  s/report/report.html" in done.stdout
+    return folder
+
+
+def test_every_verb_has_a_module_and_a_line_of_help(tmp_path: Path) -> None:
+    files = {path.stem for path in (ROOT / "worldmodels/commands").glob("[a-z]*.py")}
+    assert {MODULES.get(verb, verb) for verb in VERBS} <= files
+    shown = command(tmp_path, "--help")
+    assert shown.returncode == 0 and all(f"  {verb} " in shown.stdout for verb in VERBS)
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+    assert command(tmp_path, "--version").stdout.strip() == physgym.__version__
+    wrong = command(tmp_path, "trian")
+    assert wrong.returncode == 2 and "did you mean 'train'" in wrong.stderr
+
+
+def test_what_is_there_is_listed(swept: Path) -> None:
+    done = command(swept, "list", "--outputs", swept)
+    assert done.returncode == 0, done.stderr
+    for word in (*physgym.SYSTEMS, *KINDS, *PREDICTORS, "force_limit", "pendulum/auto-"):
+        assert word in done.stdout
+    assert "12 episodes" in done.stdout
+
+
+def test_a_sweep_goes_on_where_it_was(swept: Path) -> None:
+    before = (swept / "s/jump-s0/run.json").read_bytes()
+    (swept / "s/lstm-s1/mine").unlink()
+    done = command(
+        swept, "sweep", "--env", "pendulum", "--models", "jump", "lstm", "--seeds", 0, 1,
+        "--set", *TINY, "--out", "s", "--no-report",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("skipped") >= 3 and "lstm-s1: done" in done.stdout
+    assert (swept / "s/jump-s0/run.json").read_bytes() == before
+
+
+def test_a_report_groups_runs_by_what_they_share(swept: Path) -> None:
+    done = command(swept, "report", "s", "--horizon", 20, "--problems", 8)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((swept / "s/report/report.json").read_text())
+    assert [name for name, row in found["rows"].items() if row["kind"] == "model"] == [
+        "jump",
+        "lstm",
+    ]
+    assert found["rows"]["jump"]["runs"] == 2
+    single = command(
+        swept, "report", "s/jump-s0", "s/jump-s1", "--per-run", "--horizon", 20, "--out", "r"
+    )
+    assert single.returncode == 0, single.stderr
+    assert {"jump-s0", "jump-s1"} < set(json.loads((swept / "r/report.json").read_text())["rows"])
+    assert {path.name for path in (swept / "r").iterdir()} >= {
+        "report.html",
+        "report.tex",
+        "report.csv",
+    }
+
+
+def test_runs_and_buffers_are_inspected(swept: Path) -> None:
+    run = command(swept, "inspect", "s/jump-s0/", "--config")
+    assert run.returncode == 0 and "checkpoint best" in run.stdout and "optim.lr = " in run.stdout
+    (buffer,) = (swept / "datasets/pendulum").iterdir()
+    sound = command(swept, "inspect", buffer)
+    assert sound.returncode == 0 and "every hash holds" in sound.stdout
+    shard = next(buffer.glob("*.h5"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1])
+    damaged = command(swept, "inspect", buffer)
+    shard.write_bytes(whole)
+    assert damaged.returncode == 1 and "damaged: " in damaged.stdout
+    assert command(swept, "inspect", "nothing").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ({"models": ("jump",), "predictors": ("flat_jump",)}, "one of the two"),
+        ({"models": ("jump", "jump")}, "jump stands there twice"),
+        ({"models": ("visual",)}, "swept by its predictors"),
+        ({"models": ("jmp",)}, "did you mean 'jump'"),
+        ({"predictors": ("flat_jmp",)}, "did you mean 'flat_jump'"),
+        ({"models": ("jump",), "set": ("epochs",)}, "expected name=value"),
+        ({"models": ("jump",), "set": ("epochs=1", "epochs=2")}, "stands there twice"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused_before_anything_is_made(
+    words: dict[str, object], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=told):
+        sweep.prepare(sweep.SweepConfig(**words))  # type: ignore[arg-type]
+    assert not os.listdir()
+
+
+def test_a_report_of_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path, told in (
+        ("last", "there is no run under outputs"),
+        ("nothing", "no folder 'nothing'"),
+    ):
+        with pytest.raises(terminal.UsageError, match=told):
+            report.runs_of([path])
+    Path("empty").mkdir()
+    with pytest.raises(terminal.UsageError, match="holds no run"):
+        report.runs_of(["empty"])

@@ -1,0 +1,203 @@
+"""Train a stock agent inside a learned world model, and see what it earns in the truth.
+
+    physgym agent --run outputs/2026-01-31/12-00-00/newtonian --agent ppo
+    physgym agent --env pendulum --agent ppo     # in the truth, for comparison
+
+Needs the extra `agents` (Stable-Baselines3): pip install 'physgym[agents]'.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from worldmodels.commands import terminal as cli
+
+if TYPE_CHECKING:
+    from gymnasium.vector import VectorEnv
+
+    from worldmodels.agents.stable_baselines import Returns
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What is trained, and where."""
+
+    run: Path | None = None
+    """Run folder (or checkpoint) of a world model to train in."""
+    env: str | None = None
+    """System to train in instead: the truth itself."""
+    agent: Literal["dqn", "ppo", "sac"] = "ppo"
+    """Agent of Stable-Baselines3; sac needs continuous actions."""
+    steps: int = 200_000
+    """Env steps, over all envs together."""
+    num_envs: int = 32
+    """Envs stepped together."""
+    episodes: int = 64
+    """Episodes of each evaluation."""
+    seed: int = 0
+    """Seed of the agent and of the envs."""
+    obs_mode: Literal["state", "embedded", "pixels"] | None = None
+    """Observations: embedded shows angles as (cos, sin), pixels 64 x 64 pictures; None: embedded, or
+    what a model of pixels shows."""
+    compare: bool = False
+    """With --run: train a second agent in the truth, on the same budget."""
+    out: Path | None = None
+    """File for the numbers, as JSON, and the agent beside it (.zip); None: RUN/agents/, or
+    outputs/<date>/<time>/agent/ where there is no run."""
+
+
+def main() -> None:
+    """Train the agent that the command line names, and say what it earns."""
+    args = cli.parse(Arguments, description=__doc__)
+    if (args.run is None) == (args.env is None):
+        raise cli.UsageError(
+            "give either --run RUN (train in a world model) or --env NAME (the truth)"
+        )
+    if args.compare and args.run is None:
+        raise cli.UsageError("--compare trains in the truth beside a world model: name its --run")
+    if not 0 <= args.seed < 2**31:
+        raise cli.UsageError(f"--seed {args.seed} is not valid: expected 0 to {2**31 - 1}")
+    if args.steps < 1 or args.num_envs < 1 or args.episodes < 1:
+        raise cli.UsageError("--steps, --num-envs and --episodes must be at least 1")
+    out = args.out or _default_out(args)
+    cli.check_writable(out)
+    _check_agent(args)
+    places = _places(args)
+    for make in places.values():
+        make(1).close()  # an option that one of the envs refuses is said before the work
+    rows: list[dict[str, Any]] = []
+    for place in [name for name in places if name == "model" or args.compare or not args.run]:
+        agent, seconds = _train(args, place, places[place])
+        out.parent.mkdir(parents=True, exist_ok=True)
+        saved = out.with_name(f"{out.stem}-{place}.zip")
+        agent.save(saved)
+        print(f"agent   {saved}", flush=True)
+        earned = {name: _evaluate(args, agent, make) for name, make in places.items()}
+        rows.append({"trained in": place, "seconds": seconds, **earned})
+        _write(args, rows, list(places), out)  # each agent's at once: the next one takes long
+    _report(args, rows, list(places))
+    print(f"numbers {out}")
+
+
+def _default_out(args: Arguments) -> Path:
+    """A new name in the run's folder, or in a dated one where the agent belongs to no run."""
+    from worldmodels.storage.runs import run_of
+
+    folder = Path("outputs") / time.strftime("%Y-%m-%d/%H-%M-%S") / "agent"
+    if args.run and (run_of(args.run) / "checkpoints").is_dir():
+        folder = run_of(args.run) / "agents"
+    name = f"{args.agent}-seed{args.seed}"
+    names = (name if count == 1 else f"{name}-{count}" for count in itertools.count(1))
+    return next(folder / f"{name}.json" for name in names if not any(folder.glob(f"{name}[.-]*")))
+
+
+def _check_agent(args: Arguments) -> None:
+    """Raise ValueError for an agent that cannot serve the run's actions; loads nothing heavy."""
+    from worldmodels.agents.stable_baselines import check_actions
+    from worldmodels.storage.checkpoint import CONFIG, find_checkpoint
+    from worldmodels.storage.files import StorageError, read_sealed
+
+    if args.run is None:
+        return  # the true env is made with the actions that the agent needs
+    folder = find_checkpoint(args.run)
+    try:
+        spec = read_sealed(folder / CONFIG)["spec"]
+    except (StorageError, KeyError):
+        return  # loading says what is wrong with it, or falls back to the checkpoint before
+    check_actions(args.agent, spec["action_kind"] == "discrete")
+
+
+def _places(args: Arguments) -> dict[str, Any]:
+    """Makers of vector envs by name: "model" (with --run) and "truth"."""
+    import gymnasium
+
+    import physgym
+    import worldmodels
+    from worldmodels.envs.single import make_truth
+
+    common: dict[str, Any] = {"autoreset_mode": "SameStep"}
+    if args.run is None:
+        common["obs_mode"] = args.obs_mode or "embedded"
+        system = physgym.get_system(str(args.env))
+        if args.agent == "sac":
+            common["action_mode"] = "continuous"
+        mode = "vector_entry_point"
+        return {
+            "truth": lambda n: gymnasium.make_vec(
+                system.env_id, num_envs=n, vectorization_mode=mode, **common
+            )
+        }
+    model = worldmodels.load(args.run)
+    common["obs_mode"] = args.obs_mode or ("pixels" if model.spec.image_size else "embedded")
+    return {
+        "model": lambda n: worldmodels.make_env(model, num_envs=n, **common),
+        "truth": lambda n: make_truth(model.spec, num_envs=n, **common),
+    }
+
+
+def _train(args: Arguments, place: str, make: Any) -> tuple[Any, float]:
+    from worldmodels.agents.stable_baselines import train_agent
+
+    env: VectorEnv = make(args.num_envs)
+    begun, done = time.perf_counter(), 0
+    with cli.progress(f"training {args.agent} in the {place}", args.steps) as advance:
+
+        def report(steps: int) -> None:
+            nonlocal done
+            advance(steps - done)
+            done = steps
+
+        agent = train_agent(env, args.agent, args.steps, args.seed, report)
+    env.close()
+    return agent, time.perf_counter() - begun
+
+
+def _evaluate(args: Arguments, agent: Any, make: Any) -> Returns:
+    from worldmodels.agents.stable_baselines import evaluate_agent, greedy
+
+    env = make(args.episodes)
+    result = evaluate_agent(greedy(agent), env, seed=args.seed + 1_000_000)
+    env.close()
+    return result
+
+
+def _report(args: Arguments, rows: list[dict[str, Any]], places: list[str]) -> None:
+    columns = ["agent", "trained in", "steps", "seconds", *(f"return in the {p}" for p in places)]
+    cells = [
+        [args.agent, row["trained in"], args.steps, row["seconds"], *(str(row[p]) for p in places)]
+        for row in rows
+    ]
+    cli.print_table(f"{args.agent}: mean return +- standard error", columns, cells)
+
+
+def _write(args: Arguments, rows: list[dict[str, Any]], places: list[str], out: Path) -> None:
+    """Write the numbers of `rows` as JSON."""
+    from worldmodels.storage.files import atomic_write
+
+    values = {
+        "agent": args.agent,
+        "steps": args.steps,
+        "seed": args.seed,
+        "run": None if args.run is None else str(args.run),
+        "env": args.env,
+        "rows": [{k: _plain(v) if k in places else v for k, v in row.items()} for row in rows],
+    }
+    atomic_write(out, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+
+
+def _plain(returns: Returns) -> dict[str, Any]:
+    """`returns` in JSON types: what is not finite is None."""
+    values = {**returns._asdict(), "returns": [_finite(each) for each in returns.returns.tolist()]}
+    if len(returns.returns) < 2:
+        values["standard_error"] = None
+    return {name: _finite(value) for name, value in values.items()}
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,186 @@
+"""One page of a whole sweep, or of any runs: tables, plots, means and intervals over seeds.
+
+    physgym report                                  the last sweep or run under outputs/
+    physgym report 2026-01-01/12-00-00              a sweep, or whatever runs lie there
+    physgym report outputs/.../jump outputs/.../lstm
+
+Writes report.html (one file, pictures inside), report.md, .csv, .tex, .json, and the plots as PNG and PDF.
+Runs of one model that differ in their seed alone are one row: the mean over runs, and its t-interval.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from worldmodels.commands import terminal as cli
+from worldmodels.storage.runs import OUTPUTS, RunFolder, run_of
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What to report on."""
+
+    paths: Annotated[tuple[str, ...], tyro.conf.Positional] = ("last",)
+    """<date>/<time>, a folder of runs, runs, or last: what was begun last under outputs/."""
+    per_run: bool = False
+    """A row a run, instead of a row a model."""
+    dataset: str | None = None
+    """Buffer whose test split is asked; None: the one that the runs learned from."""
+    horizon: int | None = None
+    """Steps of the rollouts. None: 100, in pixels 60, or as many as the episodes have."""
+    dt_values: tuple[float, ...] = ()
+    """Step lengths [s] to ask for over the same time, actions held for the longest of them."""
+    problems: int = 256
+    """Rollouts, at most."""
+    checkpoint: Literal["best", "last"] = "best"
+    """Which checkpoint of each run."""
+    out: Path | None = None
+    """Folder to write to; None: `report` in the folder of the runs, or outputs/report-<time>."""
+
+
+def main() -> None:
+    """Report on what the command line names."""
+    write(cli.parse(ReportConfig, description=__doc__))
+
+
+def write(config: ReportConfig) -> None:
+    """Compare the runs and write the report, then show its first table and where it lies."""
+    from worldmodels.evaluation.comparison import comparison_of, evaluate
+    from worldmodels.evaluation.pages import write_pages
+    from worldmodels.evaluation.summary import grouped
+
+    runs, unfinished = runs_of(config.paths)
+    folder = config.out or _folder(config.paths, runs)
+    cli.check_writable(folder, folder=True)
+    models = {name: _model(run, config.checkpoint) for name, run in runs.items()}
+    dataset = _dataset(config, runs, models)
+    with cli.progress("evaluating: % done", 100) as advance:
+        report = evaluate(
+            models, dataset, config.horizon, config.problems, config.dt_values,
+            origin=str(dataset.path), advance=lambda share: advance(100 * share),
+        )  # fmt: skip
+    if not config.per_run:
+        report = grouped(report, {name: _group(name) for name in runs})
+    files = write_pages(report, folder, f"{report['env']}: {len(runs)} runs", unfinished)
+    comparison = comparison_of(report["kind"])
+    table = comparison.tables(report)[0]
+    cli.print_table(table.title, table.head, table.rows)
+    for line in unfinished:
+        print(line)
+    print(f"report  {files[0]}")
+
+
+def runs_of(paths: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
+    """Finished runs by row name, and a line on every other that was found.
+
+    Raises UsageError where a path holds no run, or no run is finished.
+    """
+    found: list[Path] = []
+    for path in paths:
+        found += [run for run in _below(_resolved(path)) if run not in found]
+    done = [run for run in found if (run / "checkpoints").is_dir() and _status(run) != "failed"]
+    rest = [
+        f"{run} is left out: its training is {_status(run)}" for run in found if run not in done
+    ]
+    if not done:
+        told = f": {'; '.join(rest)}" if rest else ""
+        raise cli.UsageError(f"{' '.join(paths)} holds no run with a checkpoint{told}")
+    return dict(zip(_names(done), done, strict=True)), rest
+
+
+def _resolved(text: str) -> Path:
+    if text == "last":
+        dated = sorted(
+            path for path in OUTPUTS.glob("*/*") if re.match(r"\d{4}-", path.parent.name)
+        )
+        for path in reversed(dated):
+            if path.is_dir() and _below(path):
+                return path
+        raise cli.UsageError(
+            f"last: there is no run under {OUTPUTS}/: train one first (physgym train)"
+        )
+    for path in (Path(text), OUTPUTS / text):
+        if path.exists():
+            return path
+    raise cli.UsageError(
+        f"no folder {text!r}, nor {OUTPUTS / text}: give <date>/<time>, a folder of runs, runs, or last"
+    )
+
+
+def _below(path: Path) -> list[Path]:
+    """The run that ``path`` means, or the runs one or two levels below it."""
+    own = run_of(path)
+    if (own / "run.json").is_file():
+        return [own]
+    for pattern in ("*/run.json", "*/*/run.json", "*/*/*/run.json"):
+        if runs := sorted(found.parent for found in path.glob(pattern)):
+            return runs
+    return []
+
+
+def _status(run: Path) -> str:
+    return str(RunFolder.open(run).record.get("status", "unknown"))
+
+
+def _names(runs: Sequence[Path]) -> list[str]:
+    """Folder names, with their folders' where that is not enough."""
+    names = [run.name for run in runs]
+    for depth in range(2, 6):
+        doubled = {name for name in names if names.count(name) > 1}
+        if not doubled:
+            break
+        names = [
+            "/".join(run.parts[-depth:]) if name in doubled else name
+            for name, run in zip(names, runs, strict=True)
+        ]
+    return names
+
+
+def _group(name: str) -> str:
+    """The name of a run without its seed."""
+    return re.sub(r"-s\d+$", "", name)
+
+
+def _folder(paths: Sequence[str], runs: dict[str, Path]) -> Path:
+    parents = {run.parent for run in runs.values()}
+    if len(runs) > 1 and len(parents) == 1:
+        return parents.pop() / "report"
+    if len(runs) == 1:
+        return next(iter(runs.values())) / "report"
+    return OUTPUTS / time.strftime("report-%Y-%m-%d-%H-%M-%S")
+
+
+def _model(run: Path, which: Literal["best", "last"]) -> Any:
+    from worldmodels.storage.checkpoint import load
+
+    return load(str(run), which)
+
+
+def _dataset(config: ReportConfig, runs: dict[str, Path], models: dict[str, Any]) -> Any:
+    """The buffer that all runs learned from, or the one that is named."""
+    from worldmodels.data import load_dataset, resolve_dataset
+    from worldmodels.data.cache import dataset_of
+    from worldmodels.evaluation.conditions import check_shared
+
+    if config.dataset is not None:
+        return load_dataset(
+            resolve_dataset(config.dataset, next(iter(models.values())).spec.env_name)
+        )
+    check_shared({name: model.spec for name, model in models.items()})
+    hashes = {
+        str((RunFolder.open(run).record.get("dataset") or {}).get("sha256")): name
+        for name, run in runs.items()
+    }
+    if len(hashes) > 1:
+        told = ", ".join(f"{name} from {sha256[:8]}" for sha256, name in hashes.items())
+        raise cli.UsageError(
+            f"the runs learned from different data ({told}): say on which to compare them with --dataset"
+        )
+    return dataset_of(RunFolder.open(next(iter(runs.values()))))
