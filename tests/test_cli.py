@@ -12,7 +12,6 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import gymnasium
 import pytest
@@ -612,22 +611,6 @@ def test_what_cannot_be_is_said_before_anything_is_collected(argument, run_scrip
     assert done.returncode == 2
     assert re.fullmatch(r"error: .*(not empty|tpu|nothing).*\n", done.stderr)
     assert os.listdir(tmp_path) == ["taken"]
-
-
-def test_the_examples_of_the_readme_run(trained, monkeypatch):
-    """The Python blocks as they stand, but for a training of a second instead of a minute."""
-    monkeypatch.chdir(trained)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 3
-    tiny = parse("--env", "pendulum", "--model", "port_hamiltonian", *TINY, "--epochs", 1)
-    monkeypatch.setattr("worldmodels.default_config", lambda *names: tiny, raising=False)
-    names: dict[str, Any] = {}
-    for block in blocks:
-        exec(block.replace("epochs=20", "epochs=1"), names)
-        assert names["env"].observation_space.contains(names["observation"])
-    assert float(names["torque"].grad) > 0.0
-    names["env"].close()
-    names["envs"].close()
 
 
 # -- options of the other commands -----------------------------------------------------------------

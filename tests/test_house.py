@@ -235,18 +235,3 @@ def test_the_version_stands_once():
     assert physgym.__version__ == version
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
     assert all((ROOT / package / "py.typed").exists() for package in ROOTS)
-
-
-def test_the_documents_name_what_exists():
-    """Paths in backquotes and links in the documents lead somewhere."""
-    for document in ("README.md", "CONTRIBUTING.md", "docs/architecture.md"):
-        text = (ROOT / document).read_text()
-        folder = (ROOT / document).parent
-        for link in re.findall(r"\]\(([^)#:]+)\)", text):
-            assert (folder / link).exists(), f"{document} links to {link}"
-        for path in re.findall(
-            r"`((?:physgym|worldmodels|scripts|docs|benchmarks)/[\w/.]+)`", text
-        ):
-            assert (ROOT / path).exists(), f"{document} names {path}"
-        for path in re.findall(r"python (scripts/\w+\.py)", text):
-            assert (ROOT / path).exists(), f"{document} runs {path}"

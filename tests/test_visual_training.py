@@ -229,7 +229,8 @@ def commands() -> list[list[str]]:
     """The commands of the two-phase recipe in docs/visual.md, and of what follows it."""
     text = (ROOT / "docs" / "visual.md").read_text()
     blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
-    return [shlex.split(line) for block in blocks[1:] for line in block.splitlines()]
+    lines = [line for block in blocks[1:] for line in block.splitlines()]
+    return [shlex.split(line.removeprefix("physgym ")) for line in lines]
 
 
 @pytest.mark.slow
@@ -242,12 +243,12 @@ def test_the_documented_recipe_runs(tmp_path):
     small = shlex.split(line)
     printed = []
     for words in commands():
-        script = str(ROOT / words[1])
-        extra = small if "train.py" in script else []
-        extra = ["--horizon", "10", "--problems", "4"] if "evaluate.py" in script else extra
-        extra = ["--steps", "5"] if "visualize.py" in script else extra
+        verb, *options = words
+        script = str(ROOT / "scripts" / f"{verb}.py")
+        extra = {"train": small, "evaluate": ["--horizon", "10", "--problems", "4"]}
+        options += extra.get(verb, ["--steps", "5"])
         done = subprocess.run(
-            [sys.executable, script, *words[2:], *extra],
+            [sys.executable, script, *options],
             cwd=tmp_path,
             capture_output=True,
             text=True,
