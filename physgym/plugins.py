@@ -7,6 +7,7 @@ named the plugin, installed it (entry points), or started the process that this 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -47,8 +48,8 @@ class Entry(NamedTuple):
 
 JOURNAL: list[Entry] = []
 """What was registered, in order; `physgym.register` and `worldmodels.register_structure` write it."""
-_loaded: dict[str, str] = {}
-"""Module by plugin, of those that the user named."""
+_loaded: dict[str, list[str]] = {}
+"""What each plugin registered, of those that the user named."""
 _installed: list[str] = []
 """Modules of entry points."""
 _loading: set[str] = set()
@@ -71,8 +72,9 @@ def load_plugin(plugin: str | os.PathLike[str]) -> list[str]:
     if name in _loading:  # it is what imports this
         return []
     if name not in _loaded:
-        _load(name, module)
-    return _brought(module, 0)
+        _loaded[name] = _load(name, module)
+        os.environ[VARIABLE] = json.dumps(list(_loaded))
+    return list(_loaded[name])
 
 
 def loaded() -> list[str]:
@@ -88,7 +90,9 @@ def load_inherited() -> None:
 
 def in_worker() -> bool:
     """Whether another Python process started this one as its worker."""
-    starting = getattr(multiprocessing.current_process(), "_inheriting", False)  # before its parent is known
+    starting = getattr(
+        multiprocessing.current_process(), "_inheriting", False
+    )  # before its parent is known
     return starting or multiprocessing.parent_process() is not None
 
 
@@ -111,6 +115,7 @@ def load_entry_points(group: str) -> list[Any]:
     return values
 
 
+@functools.cache
 def _entry_points() -> Any:
     """All entry points of this Python; finding them reads a file of every installed package."""
     return metadata.entry_points()
@@ -138,23 +143,26 @@ def _named(given: str) -> tuple[str, str]:
     return str(path), f"physgym_plugin_{stem}_{mark}"  # the same in every process
 
 
-def _load(name: str, module: str) -> None:
-    before = len(JOURNAL)
+def _load(name: str, module: str) -> list[str]:
+    before, known = len(JOURNAL), set(sys.modules)
     _loading.add(name)
     try:
         _import(name, module)
-        if not _brought(module, before):
+        brought = _brought(module, before)
+        if not brought:
             raise PluginError(
                 f"plugin {name} registers nothing: decorate a System with @physgym.register, or a Dynamics with "
                 "@worldmodels.register_structure(name, config)"
             )
     except BaseException:
         _take_back(before)
+        for other in set(sys.modules) - known:  # they would register nothing on another try
+            if f"{other}.".startswith(f"{module}."):
+                del sys.modules[other]
         raise
     finally:
         _loading.discard(name)
-    _loaded[name] = module
-    os.environ[VARIABLE] = json.dumps(list(_loaded))
+    return brought
 
 
 def _import(name: str, module: str) -> None:
@@ -179,11 +187,7 @@ def _import_file(path: str, module: str) -> None:
     spec = importlib.util.spec_from_file_location(module, path)
     assert spec is not None and spec.loader is not None
     sys.modules[module] = made = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(made)
-    except BaseException:
-        del sys.modules[module]
-        raise
+    spec.loader.exec_module(made)
 
 
 def _reason(error: BaseException) -> str:
@@ -201,8 +205,8 @@ def _place(frames: traceback.StackSummary) -> str:
 def _brought(module: str, before: int) -> list[str]:
     """What a plugin registered: what is new since `before`, and what its own modules define."""
     own = [e for e in JOURNAL if f"{e.module}.".startswith(f"{module}.")]
-    new = JOURNAL[before:] if before else []
-    return list(dict.fromkeys(f"{entry.kind} {entry.name}" for entry in [*own, *new]))
+    found = [*own, *JOURNAL[before:]]
+    return list(dict.fromkeys(f"{entry.kind} {entry.name}" for entry in found))
 
 
 def _take_back(before: int) -> None:

@@ -70,7 +70,10 @@ class Task:
         decided = ("obs_mode", "action_mode", "observe_params", "dt", "integrator", "substeps")
         self._arguments = {name: getattr(self, name) for name in (*decided, "start", "image_size")}
         self._arguments |= {"system": self.system.name, "params": self.base._asdict()}
-        self._arguments |= {"randomize": self.ranges, "reward": reward}
+        self._arguments |= {
+            "randomize": self.ranges,
+            "reward": reward if callable(reward) else str(reward),
+        }
         with np.errstate(all="ignore"):
             self._settle()
 
