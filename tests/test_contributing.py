@@ -66,7 +66,7 @@ def test_a_users_system_structure_and_reward_by_command_line(folder):
     record = json.loads((folder / "run" / "run.json").read_text())
     assert [Path(name).name for name in record["plugins"]] == ["cart.py", "spring.py"]
     assert json.loads((folder / "run" / "config.json").read_text())["model"]["stiffness"] == 2.0
-    assert "spring" in script(folder, "evaluate", "--runs", "run")
+    assert "spring" in script(folder, "evaluate", "run")
     script(folder, "visualize", "--run", "run")
     assert list((folder / "run").rglob("*.gif"))
     code = (

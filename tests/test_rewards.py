@@ -15,6 +15,7 @@ import physgym
 import worldmodels
 from physgym.elementwise import cos, where
 from physgym.system import SYSTEMS
+from worldmodels.envs.single import make_truth
 
 
 def asked(state, control, next_state, params):
@@ -72,7 +73,7 @@ def test_the_systems_own_reward_as_a_function_is_the_kind(name):
 def test_a_learned_env_of_a_perfect_model_earns_what_the_true_env_does(name):
     spec = make_spec(name)
     learned = worldmodels.WorldModelVectorEnv(Perfect(spec), 3, reward=asked)
-    truth = worldmodels.envs.single.make_truth(spec, 3, reward=asked)
+    truth = make_truth(spec, 3, reward=asked)
     for env in (learned, truth):
         env.reset(seed=4)
     for _ in range(5):
@@ -144,8 +145,7 @@ def test_a_value_that_is_not_finite_later_counts_as_nothing_and_warns_once():
         physgym.PhysicsEnv("pendulum", reward=brittle),
         physgym.PhysicsVectorEnv("pendulum", 1, reward=brittle),
     ):
-        state = [0.0, 2.0] if isinstance(env, gymnasium.vector.VectorEnv) else [0.0, 2.0]
-        env.reset(seed=0, options={"state": state})
+        env.reset(seed=0, options={"state": [0.0, 2.0]})
         action = np.array([1]) if isinstance(env, gymnasium.vector.VectorEnv) else 1
         with pytest.warns(RuntimeWarning, match="brittle is not finite") as caught:
             rewards = [float(np.ravel(env.step(action)[1])[0]) for _ in range(20)]
