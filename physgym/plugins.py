@@ -84,7 +84,14 @@ def loaded() -> list[str]:
 
 def load_inherited() -> None:
     """Load what the process that started this worker had loaded. Raises PluginError as `load_plugin`."""
-    for name in json.loads(os.environ.get(VARIABLE, "[]")):
+    given = os.environ.get(VARIABLE) or "[]"
+    try:
+        names = json.loads(given)
+    except ValueError:
+        names = None
+    if not isinstance(names, list):
+        raise PluginError(f"{VARIABLE}={given!r} is no JSON list: load_plugin sets it, for workers")
+    for name in names:
         load_plugin(name)
 
 
