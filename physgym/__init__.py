@@ -8,11 +8,12 @@ torch and OpenCV are imported when asked for.
 from __future__ import annotations
 
 import importlib as _importlib
+import sys as _sys
 from typing import Any as _Any
 
-import gymnasium as _gymnasium
-
+from physgym import plugins as _plugins
 from physgym import systems
+from physgym.registration import register
 from physgym.system import INTEGRATORS, REWARDS, SYSTEMS, System, get_system
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "PhysicsVectorEnv",
     "System",
     "get_system",
+    "register",
     "systems",
 ]
 __version__ = "0.1.0"
@@ -43,18 +45,15 @@ def __dir__() -> list[str]:
     return [*__all__, "__version__"]
 
 
-def _register_envs() -> None:
-    """Register every system with Gymnasium, once, by string entry points."""
-    for system in SYSTEMS.values():
-        if system.env_id not in _gymnasium.registry:
-            _gymnasium.register(
-                id=system.env_id,
-                entry_point="physgym.env:PhysicsEnv",
-                vector_entry_point="physgym.vector:registered",
-                max_episode_steps=system.max_episode_steps,
-                reward_threshold=system.reward_threshold,
-                kwargs={"system": system.name},
-            )
+def _load_plugins() -> None:
+    """Systems of installed packages; in a worker, also what its parent had loaded."""
+    for system in _plugins.load_entry_points("physgym.systems"):
+        if isinstance(system, type) and issubclass(system, System):
+            register(system)
+    # A plugin may import worldmodels, which is half imported where it is what imports this package: it then does
+    # the same at its own end.
+    if _plugins.in_worker() and "worldmodels" not in _sys.modules:
+        _plugins.load_inherited()
 
 
-_register_envs()
+_load_plugins()

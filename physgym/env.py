@@ -13,6 +13,7 @@ from gymnasium.error import ResetNeeded
 from physgym.autoreset import parse_seed
 from physgym.keyboard import keys_to_action, played
 from physgym.observations import frames_per_second
+from physgym.rewards import rewarded
 from physgym.task import Task, check_names
 
 RENDER_MODES = ["human", "rgb_array"]
@@ -38,7 +39,8 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
         observe_params: append the parameters to the state observation, in the order of
             `system.Params`.
         reward: "dense" (in [0, 1]), "sparse" (1 where the error is below half its scale),
-            "quadratic" (minus the squared error in units of its scale) or "none".
+            "quadratic" (minus the squared error in units of its scale), "none", or a function of your own,
+            (state, control, next_state, params) -> reward, see `physgym.rewards`.
         dt: control step [s]; sub-steps keep the accuracy whatever it is.
         integrator: "euler", "semi_implicit_euler", "leapfrog", "rk4", "yoshida4", "suzuki4", "dop853", or
             "exact" where there is one.
@@ -92,6 +94,8 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
     def _bind(self) -> None:
         task = self._task
         self._transition = task.transition("floats")
+        if callable(task.reward):
+            self._transition = rewarded(task, self._transition, lambda: self._params)
         self._size = task.system.state_size
         self._event_names = tuple(task.system.events_of((1.0,) * self._size, task.base))
         self._terminates = bool(self._event_names)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from physgym import plain
 from physgym.primitives import Primitive
 from physgym.validation import MAX_STEP_SIZE
 
@@ -27,7 +28,7 @@ class Equations(ABC):
     Params: ClassVar[Any]
     """NamedTuple class of the parameters, with defaults."""
     param_units: ClassVar[Mapping[str, str]]
-    ranges: ClassVar[Mapping[str, tuple[float, float]]]
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {}
     """Where each parameter is drawn from, uniformly, when randomised."""
     non_negative: ClassVar[frozenset[str]] = frozenset()
     """Parameters that may be zero; all others must be positive."""
@@ -41,7 +42,7 @@ class Equations(ABC):
     action_names: ClassVar[tuple[str, ...]]
     dt: ClassVar[float]
     max_episode_steps: ClassVar[int]
-    default_integrator: ClassVar[str]
+    default_integrator: ClassVar[str] = "rk4"
     linear: ClassVar[bool] = False
     """Whether the equation of motion is linear, so that integrator="exact" exists."""
     adaptive: ClassVar[bool] = False
@@ -49,8 +50,10 @@ class Equations(ABC):
     starts: ClassVar[tuple[str, ...]] = ("default",)
     uniform_draws: ClassVar[int] = 0
     """K, where a start is made of that many uniform numbers and nothing else (see `draw_start`)."""
-    reward_threshold: ClassVar[float]
-    error_scale: ClassVar[float]
+    reward_threshold: ClassVar[float | None] = None
+    """Return of an episode that counts as solved; None: nobody has said."""
+    error_scale: ClassVar[float] = 1.0
+    """Distance from the goal at which `dense_reward` is 1/2."""
     view: ClassVar[float]
     """Half the width of the picture [world units]."""
     keys: ClassVar[Mapping[str, int]] = {}
@@ -142,12 +145,15 @@ class Equations(ABC):
         floats and rows, though it may branch on `start`.
         """
 
-    @abstractmethod
     def scene(self, state: Any, control: Any, params: Any, detail: bool) -> list[Primitive]:
         """The picture of a state (floats); `detail` adds what helps people: goal, tracks, flame or
-        torque arrow.
+        torque arrow. By default a point for each pair of positions, see `physgym.plain`.
         """
+        return plain.scene(state[: self.state_size // 2], self.angles, self.view, detail)
 
-    @abstractmethod
     def controller(self, state: np.ndarray, params: Any, step: int) -> np.ndarray:
-        """Hand-written baseline: discrete actions (B,) for states (B, D) at time step `step`."""
+        """Hand-written baseline: discrete actions (B,) for states (B, D) at time step `step`. By
+        default the weakest action, which does nothing where one does.
+        """
+        weakest = int(np.abs(self.discrete_actions).sum(axis=1).argmin())
+        return np.full(np.shape(state)[:-1], weakest, dtype=np.int64)

@@ -204,13 +204,7 @@ class System(Equations):
 
 
 SYSTEMS: dict[str, System] = {}
-"""Every system by name; filled by `register`."""
-
-
-def register(system: type[System]) -> type[System]:
-    """Class decorator: put one instance of a system into `SYSTEMS`."""
-    SYSTEMS[system.name] = system()
-    return system
+"""Every system by name; filled by `physgym.registration.register`."""
 
 
 def get_system(name: str) -> System:

@@ -15,8 +15,9 @@ from gymnasium import spaces
 from physgym import observations, sampling, validation
 from physgym.actions import ActionKind
 from physgym.compile.program import Program
+from physgym.rewards import Reward, check_reward, portable
 from physgym.starts import Starts, decide
-from physgym.system import REWARDS, System, get_system
+from physgym.system import System, get_system
 
 OBS_MODES = ("state", "embedded", "pixels", "state_pixels")
 ACTION_MODES = ("discrete", "continuous")
@@ -36,7 +37,7 @@ class Task:
         params: Mapping[str, float] | None = None,
         randomize: bool | Mapping[str, Any] = False,
         observe_params: bool = False,
-        reward: str = "dense",
+        reward: str | Reward = "dense",
         dt: float | None = None,
         integrator: str | None = None,
         substeps: int | None = None,
@@ -52,9 +53,11 @@ class Task:
         self.start = choose("start", kinds[0] if start is None else start, kinds)
         self.base = self.system.check_params(params)
         self.ranges = validation.check_ranges(self.system, randomize)
-        self.reward = choose("reward", reward, REWARDS)
-        if self.start != kinds[0] and reward in ("dense", "sparse"):
+        self.reward: Any = check_reward(reward)
+        if self.start != kinds[0] and self.reward in ("dense", "sparse"):
             self.reward = "alive"
+        self.kind: str = "none" if callable(self.reward) else self.reward
+        """Kind of reward that is compiled with the equations."""
         self.dt = validation.check_dt(self.system.dt if dt is None else dt)
         self.integrator = self.system.check_integrator(integrator)
         self.substeps = validation.check_substeps(substeps)
@@ -67,7 +70,10 @@ class Task:
         decided = ("obs_mode", "action_mode", "observe_params", "dt", "integrator", "substeps")
         self._arguments = {name: getattr(self, name) for name in (*decided, "start", "image_size")}
         self._arguments |= {"system": self.system.name, "params": self.base._asdict()}
-        self._arguments |= {"randomize": self.ranges, "reward": str(reward)}
+        self._arguments |= {
+            "randomize": self.ranges,
+            "reward": reward if callable(reward) else str(reward),
+        }
         with np.errstate(all="ignore"):
             self._settle()
 
@@ -79,7 +85,7 @@ class Task:
         self.count = 1
         if self.integrator != "dop853":
             self.program, self.count = self.system.program(
-                self.integrator, self.substeps, self.reward, self.dt, corners
+                self.integrator, self.substeps, self.kind, self.dt, corners
             )
         tops = {name: high for name, (_, high) in self.ranges.items()}
         self.limit = self.base._replace(**tops)
@@ -94,7 +100,7 @@ class Task:
         self.constants_fixed = not self.ranges
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild, (self._arguments,))
+        return (_rebuild, ({**self._arguments, "reward": portable(self._arguments["reward"])},))
 
     def __deepcopy__(self, memo: Any) -> Task:
         return self
@@ -144,7 +150,7 @@ class Task:
             return native.transition(self.program, kind)
         from physgym.reference import transition
 
-        return transition(self.system, self.reward)
+        return transition(self.system, self.kind)
 
     def constants(self, params: Any) -> Any:
         """What `transition` needs of `params` (floats or rows)."""

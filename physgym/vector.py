@@ -16,6 +16,7 @@ from physgym.autoreset import AutoresetVectorEnv
 from physgym.backends import BACKENDS, backend_of
 from physgym.env import RENDER_SIZE
 from physgym.observations import frames_per_second
+from physgym.rewards import rewarded
 from physgym.starts import by_row
 from physgym.system import get_system
 from physgym.task import Task, check_names
@@ -112,6 +113,9 @@ class PhysicsVectorEnv(
 
     def _bind(self) -> None:
         self._transition = self._task.transition("tensors" if self._tensors else "arrays")
+        if callable(self._task.reward):
+            kept = self._arrays.array
+            self._transition = rewarded(self._task, self._transition, self._named_params, kept)
         # Machine code raises no warnings that would have to be kept quiet.
         self._silent = type(self._transition).__module__ == "physgym.compile.native"
         self._table = self._arrays.array(np.ascontiguousarray(self._task.system.discrete_actions.T))

@@ -9,12 +9,14 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from physgym import plugins as _plugins
 from physgym import threads as _threads  # noqa: F401  # from now on it knows of forks
 from worldmodels.registration import register as _register
 
 _HOME = {
     "CollectConfig": "worldmodels.data.config",
     "Dataset": "worldmodels.data.dataset",
+    "Dynamics": "worldmodels.interface",
     "Planner": "worldmodels.agents.planning",
     "TrainConfig": "worldmodels.configs.training",
     "WorldModel": "worldmodels.interface",
@@ -28,7 +30,9 @@ _HOME = {
     "imagine": "worldmodels.imagination",
     "load": "worldmodels.storage.checkpoint",
     "load_dataset": "worldmodels.data.dataset",
+    "load_plugin": "worldmodels.plugins",
     "make_env": "worldmodels.envs.single",
+    "register_structure": "worldmodels.registration",
     "to_sb3_vecenv": "worldmodels.agents.stable_baselines",
     "train": "worldmodels.training.experiment",
 }
@@ -50,3 +54,8 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """The public names, loaded or not."""
     return __all__
+
+
+_plugins.load_entry_points("physgym.structures")  # torch comes with them, and only with them
+if _plugins.in_worker():
+    _plugins.load_inherited()

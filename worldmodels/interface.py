@@ -255,3 +255,11 @@ def register(name: str) -> Any:
         return kind
 
     return add
+
+
+def check_dynamics(kind: Any, name: str) -> None:
+    """Raise ``TypeError`` unless ``kind`` is a ``Dynamics`` that can be built."""
+    if not (isinstance(kind, type) and issubclass(kind, Dynamics)):
+        raise TypeError(f"structure {name!r}: {kind!r} is no subclass of worldmodels.Dynamics")
+    if missing := sorted(kind.__abstractmethods__):
+        raise TypeError(f"structure {name!r}: {kind.__qualname__} lacks {', '.join(missing)}")

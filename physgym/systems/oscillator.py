@@ -8,7 +8,8 @@ import numpy as np
 
 from physgym.elementwise import minimum, sqrt
 from physgym.primitives import Arrow, Disc, Polyline, Primitive, Segment
-from physgym.system import System, register
+from physgym.registration import register
+from physgym.system import System
 
 _TAYLOR_TERMS = 14
 _SQUARINGS = 10

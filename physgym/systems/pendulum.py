@@ -9,7 +9,8 @@ import numpy as np
 
 from physgym.elementwise import TWO_PI, cos, maximum, minimum, sin, sqrt, wrap
 from physgym.primitives import Arc, Disc, Primitive, Segment
-from physgym.system import System, register
+from physgym.registration import register
+from physgym.system import System
 
 _MOST_COST = 16.2736
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from physgym.elementwise import TWO_PI, cos, maximum, minimum, sin, sqrt
 from physgym.primitives import Disc, Polyline, Primitive
-from physgym.system import System, register
+from physgym.registration import register
+from physgym.system import System
 
 EIGHT_WINDS = np.array(
     [[0.0, 0.0]] + [[math.cos(k * math.pi / 4), math.sin(k * math.pi / 4)] for k in range(8)]

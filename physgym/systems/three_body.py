@@ -17,7 +17,8 @@ from physgym.choreography import (
 )
 from physgym.elementwise import TWO_PI, cos, minimum, sin, sqrt
 from physgym.primitives import Disc, Polyline, Primitive
-from physgym.system import System, register
+from physgym.registration import register
+from physgym.system import System
 from physgym.systems.spaceship import EIGHT_WINDS, clip_to_disc
 
 __all__ = ["PERIOD", "ThreeBody", "figure_eight", "squared_distance_to_figure_eight"]

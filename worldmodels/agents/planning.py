@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 import physgym
+from physgym.rewards import Reward, check_at_starts, check_reward, earned
+from physgym.task import Task
 from worldmodels.configs.schema import converted, require, require_count, shown
 from worldmodels.imagination import forecast
 from worldmodels.interface import WorldModel
@@ -18,11 +20,12 @@ class Planner:
     Call it with observations (N, D) of ``obs_mode="state"``, all rows in step; it answers with
     actions (N,). Every ``hold`` steps it draws ``samples`` futures a row, each of ``blocks``
     actions held for ``hold`` steps, keeps the best ``elite`` and draws anew around them, ``rounds``
-    times. Futures are scored by the system's own reward of the imagined states, until one ends the episode,
-    with the parameters of the model's env.
+    times. Futures are scored by ``reward`` of the imagined states, until one ends the episode, with the
+    parameters of the model's env: a kind of the system's own, or a function (state, control, next_state,
+    params) as true envs take it (see ``physgym.rewards``).
 
-    Raises ``ValueError`` for a model of continuous actions or of pictures, a count out of range, and
-    observations of another shape, or of other rows than before.
+    Raises ``ValueError`` for a model of continuous actions or of pictures, a count out of range, a reward that
+    is unknown or fails on a start state, and observations of another shape, or of other rows than before.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class Planner:
         elite: int = 8,
         rounds: int = 2,
         seed: int = 0,
+        reward: str | Reward = "dense",
     ) -> None:
         require("model", model, isinstance(model, WorldModel), "a WorldModel (worldmodels.load)")
         if model.spec.image_size:
@@ -46,6 +50,11 @@ class Planner:
             raise ValueError("the planner chooses among discrete actions; this model has others")
         self.model = model.eval()
         self.system = physgym.get_system(model.spec.env_name)
+        self.reward = check_reward(reward)
+        if callable(self.reward):
+            check_at_starts(
+                Task(self.system.name, **{**model.spec.env_kwargs, "reward": reward}), np.asarray
+            )
         self.params = self.system.check_params(model.spec.env_kwargs.get("params"))
         self.blocks, self.hold, self.samples = blocks, hold, samples
         self.elite, self.rounds = elite, rounds
@@ -106,9 +115,19 @@ class Planner:
         before = np.concatenate([starts[:, None], futures[:, :-1]], axis=1)
         controls = self.system.control(self.system.discrete_actions[actions], self.params)
         with np.errstate(all="ignore"):
-            rewards = np.asarray(self.system.reward(before, controls, futures, self.params))
+            rewards = self._rewards(before, controls, futures)
             ends = np.asarray(self.system.terminated(futures, self.params), np.bool_)
         ends = ends | ~np.isfinite(rewards)
         going = np.cumsum(ends, axis=1) - ends == 0  # the step that ends an episode still counts
         total = np.where(going & np.isfinite(rewards), rewards, 0.0).sum(axis=1)
         return total.reshape(rows, samples)
+
+    def _rewards(self, before: np.ndarray, controls: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """Rewards (K, T) of transitions (K, T, D)."""
+        if not callable(self.reward):
+            return np.asarray(self.system.reward(before, controls, after, self.params, self.reward))
+        state, control, reached = (
+            each.reshape(-1, each.shape[-1]).T for each in (before, controls, after)
+        )
+        rewards = earned(self.reward, state, control, reached, self.params)
+        return rewards.reshape(after.shape[:2])

@@ -23,11 +23,15 @@ Size = Literal["tiny", "small", "base"]
 SIZES: tuple[Size, ...] = ("tiny", "small", "base")
 SHORT_NAMES = {"first_order": "ode", "port_hamiltonian": "hamiltonian"}
 """Structures whose name after the medium is shorter than their own."""
-PREDICTORS = {
-    f"{medium}_{SHORT_NAMES.get(name, name)}": (medium, name)
-    for medium in ("spatial", "flat")
-    for name in STRUCTURES
-}
+MEDIA = ("spatial", "flat")
+
+
+def predictor_name(medium: str, structure: str) -> str:
+    """Name on the command line of a structure that steps latents of ``medium``."""
+    return f"{medium}_{SHORT_NAMES.get(structure, structure)}"
+
+
+PREDICTORS = {predictor_name(m, name): (m, name) for m in MEDIA for name in STRUCTURES}
 """Names on the command line: the medium of the latent, and the structure that steps it."""
 _OF_STATES = ("objective", "rollout_steps", "rollout_growth", "relative_loss", "ensemble")
 _HIDDEN = {"tiny": 8, "small": 32, "base": 64}

@@ -79,9 +79,17 @@ class Modality(ABC):
 
     @abstractmethod
     def judge(
-        self, latent: Latent, shown: np.ndarray, actions: np.ndarray, params: Any
+        self,
+        latent: Latent,
+        before: np.ndarray,
+        shown: np.ndarray,
+        actions: np.ndarray,
+        params: Any,
     ) -> truth.Outcome:
-        """Reward and ends of having come to `latent` by `actions`; `params` are columns (N,)."""
+        """Reward and ends of having come to `latent` by `actions`; `params` are columns (N,).
+
+        `before` and `shown` (N, *shape) are what the latents before and after look like.
+        """
 
     @abstractmethod
     def observe(self, shown: np.ndarray, params: np.ndarray) -> Any:
@@ -137,10 +145,15 @@ class StateModality(Modality):
         return Decoded(states, sound)
 
     def judge(
-        self, latent: Latent, shown: np.ndarray, actions: np.ndarray, params: Any
+        self,
+        latent: Latent,
+        before: np.ndarray,
+        shown: np.ndarray,
+        actions: np.ndarray,
+        params: Any,
     ) -> truth.Outcome:
         control = truth.controls_of(self.task, actions, params)
-        return truth.judge(self.task, shown, control, params)
+        return truth.judge(self.task, before, shown, control, params)
 
     def observe(self, shown: np.ndarray, params: np.ndarray) -> Any:
         return self.task.observe_rows(shown, params)

@@ -57,7 +57,12 @@ class PixelModality(Modality):
         return Decoded(levels.contiguous().cpu().numpy(), sound.cpu().numpy())
 
     def judge(
-        self, latent: Latent, shown: np.ndarray, actions: np.ndarray, params: Any
+        self,
+        latent: Latent,
+        before: np.ndarray,
+        shown: np.ndarray,
+        actions: np.ndarray,
+        params: Any,
     ) -> truth.Outcome:
         """What the heads say, as far as the task can give it: rewards in its range, and an end (at a
         probability above 1/2) only where something can end an episode.

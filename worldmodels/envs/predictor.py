@@ -124,7 +124,7 @@ class Predictor:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     self.model.step(latent, modality.actions(actions), self.dt)
-                modality.judge(latent, context[:, -1], actions, params)
+                modality.judge(latent, context[:, -1], context[:, -1], actions, params)
         except _DIVERGENCES as error:
             if isinstance(error, (DivergenceError, ArithmeticError, AssertionError)):
                 return

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import physgym
+from physgym.rewards import check_at_starts, earned
 from physgym.task import Task
 from worldmodels.configs.schema import suggestion
 from worldmodels.interface import Spec, WorldModel
@@ -67,6 +68,8 @@ def task_of(model: WorldModel, arguments: Mapping[str, Any]) -> Task:
     if task.dt != spec.dt and not getattr(model, "any_dt", False):
         raise ValueError(f"dt={task.dt} cannot be predicted: this model knows dt={spec.dt} only")
     _check_spec(spec, task)
+    if callable(task.reward):
+        check_at_starts(task, np.asarray)
     return task
 
 
@@ -219,12 +222,21 @@ def controls_of(task: Task, actions: np.ndarray, params: Any) -> tuple[np.ndarra
     return task.system.control(tuple(levels.T), params)
 
 
-def judge(task: Task, states: np.ndarray, control: tuple[np.ndarray, ...], params: Any) -> Outcome:
-    """Reward and ends of having reached `states` (N, D) under `control`; rewards are finite."""
+def judge(
+    task: Task,
+    before: np.ndarray,
+    states: np.ndarray,
+    control: tuple[np.ndarray, ...],
+    params: Any,
+) -> Outcome:
+    """Reward and ends of going from `before` (N, D) to `states` (N, D) by `control`; rewards are finite."""
     system, components = task.system, tuple(states.T)
     nothing = np.zeros(len(states), dtype=np.bool_)
     with np.errstate(all="ignore"):
-        rewards = system.reward(components, control, components, params, task.reward)
+        if callable(task.reward):
+            rewards = earned(task.reward, before.T, control, components, params)
+        else:
+            rewards = system.reward(before.T, control, components, params, task.reward)
         events = {k: nothing | v for k, v in system.events(components, params).items()}
         outside = ~(system.within_bounds(components, params) | nothing)
     terminated = nothing.copy()

@@ -57,7 +57,8 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
         render_mode: "rgb_array" or None.
         arguments: of the true env, where they may differ from those of the buffer: obs_mode,
             reward, params, randomize, start, observe_params, image_size, and dt where the model can
-            step by any. What is shown and the kind of reward are fixed for a model of pixels.
+            step by any. What is shown and the kind of reward are fixed for a model of pixels; for one
+            of states, the reward may be a function (state, control, next_state, params) too.
 
     `info` holds what the true env's does (`energy` is the true energy of the predicted state), and
     `diverged`, and for an ensemble `uncertainty`. Of a model of pixels it holds `params` and
@@ -163,9 +164,10 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
     def advance(self, actions: Any, resting: Any | None) -> tuple[Any, Any, Any]:
         """Predict one step of every row, and judge it."""
         parsed = truth.parse_actions(self.task, actions, self.num_envs, resting)
+        before = self._predictor.shown
         prediction = self._predictor.step(parsed)
         latent, shown = self._predictor.latent, self._predictor.shown
-        outcome = self._modality.judge(latent, shown, parsed, self._named_params())
+        outcome = self._modality.judge(latent, before, shown, parsed, self._named_params())
         going = ~prediction.diverged
         told = {"out_of_bounds": outcome.out_of_bounds, **outcome.events}
         self._flags = {name: told[name] & going for name in self._modality.flags}

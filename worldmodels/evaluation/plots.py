@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from worldmodels.configs.training import MODELS
 from worldmodels.storage.files import atomic_write, make_parent
 
 MODEL_COLORS = {
@@ -24,7 +26,17 @@ TRUTH = {"color": "#c8c8c8", "linewidth": 6.0}
 ORACLE = {"color": "#555555", "linewidth": 1.4}
 BASELINE_COLOR = "#8a8a8a"
 BASELINE_DASHES = ((0, (6, 2)), (0, (4, 2, 1, 2)), (0, (2, 2)), (0, (8, 2, 1, 2, 1, 2)))
-SPARE_COLORS = ("#D55E00", "#7F3C8D", "#117A65", "#4B4B9B")
+SPARE_COLORS = (
+    "#D55E00",
+    "#7F3C8D",
+    "#4B4B9B",
+    "#8C564B",
+    "#B8005C",
+    "#5B7F00",
+    "#00868B",
+    "#A0522D",
+)
+"""Of structures from elsewhere, see ``color_of``."""
 TINY = 1e-16
 """Errors up to here are those of rounding, and are not drawn."""
 MARKERS = "osD^vPX*"
@@ -44,6 +56,25 @@ STYLE: dict[Any, Any] = {
     "legend.fontsize": 9,
     "lines.linewidth": 1.8,
 }
+
+
+def color_of(structure: str) -> str:
+    """Colour of a structure, the same in every picture; one from elsewhere has a spare one by its name.
+
+    Spare colours are those of all structures that are known at the moment, in the order of their names, so that
+    two of them differ (up to the number of spare colours).
+    """
+    if structure in MODEL_COLORS:
+        return MODEL_COLORS[structure]
+    taken: dict[int, str] = {}
+    for name in sorted({*MODELS, structure} - set(MODEL_COLORS)):
+        place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+        free = [(place + step) % len(SPARE_COLORS) for step in range(len(SPARE_COLORS))]
+        at = next((index for index in free if index not in taken), free[0])
+        taken[at] = name
+        if name == structure:
+            break
+    return SPARE_COLORS[at]
 
 
 def styles(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -67,9 +98,8 @@ def styles(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         else:
             model = row.get("model", "")
             count = seen[model] = seen.get(model, -1) + 1
-            spare = SPARE_COLORS[(len(seen) - 1) % len(SPARE_COLORS)]
             line = ("-", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))[count % 4]
-            chosen[name] = {"color": MODEL_COLORS.get(model, spare), "linestyle": line}
+            chosen[name] = {"color": color_of(model), "linestyle": line}
     return chosen
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldmodels.evaluation.plots import MODEL_COLORS, STYLE, TRUTH
+from worldmodels.evaluation.plots import STYLE, TRUTH, color_of
 from worldmodels.evaluation.problems import part, without_action
 from worldmodels.films.mosaics import figure_at
 from worldmodels.films.scenes import Scenes
@@ -40,7 +40,7 @@ def energy_over_time(model: Any, scenes: Scenes, windows: Scenes, path: str | Pa
         )
     else:
         title += f" ({model.config.structure} learns none)"
-    color = MODEL_COLORS[model.config.structure]
+    color = color_of(model.config.structure)
     _draw(truth, learned, forced.dt, scenes.names, color, title, path)
     return Path(path)
 

@@ -19,8 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import physgym
+from worldmodels import plugins
 from worldmodels.configs.keywords import known_keywords
-from worldmodels.configs.schema import record, require, require_name
+from worldmodels.configs.schema import record, require, require_name, shown
+from worldmodels.configs.training import KINDS, PREDICTORS
 from worldmodels.storage import files as storage
 from worldmodels.storage import tensors as tensor_files
 from worldmodels.storage.files import LockedError, RunLock, StorageError, atomic_write
@@ -164,6 +167,7 @@ def load(
             RuntimeWarning,
             stacklevel=2,
         )
+    _require_registered(folder, config)
     try:
         kind = _float_type(tensors)
         shell = _build(config, "meta").to(kind)  # allocates nothing, whatever config asks for
@@ -188,6 +192,31 @@ def _build(config: Mapping[str, Any], device: str) -> WorldModel:
 
     with torch.random.fork_rng(devices=[]), torch.device(device):
         return build(config["spec"], config["model_name"], config["model"])
+
+
+def _require_registered(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raise CheckpointError for a system or structure that is not known here, with the run's plugins."""
+    model, spec = config["model"], config["spec"]
+    wanted: list[tuple[str, Any, Any]] = [("the system", spec.get("env_name"), physgym.SYSTEMS)]
+    wanted.append(("the structure", config["model_name"], KINDS))
+    if config["model_name"] == "visual" and isinstance(model, dict):
+        wanted.append(("the predictor", model.get("predictor", "spatial_jump"), PREDICTORS))
+    for what, name, known in wanted:
+        if isinstance(name, str) and name not in known:
+            raise CheckpointError(
+                f"{folder} is of {what} {shown(name)}, which is not registered here (there are "
+                f"{', '.join(known)}){plugins.recorded(_record_of(folder))}"
+            )
+
+
+def _record_of(folder: Path) -> Any:
+    """`run.json` of the run that a checkpoint is of; None where there is none to be read."""
+    for path in (folder.parent.parent / "run.json", folder.parent / "run.json"):
+        try:
+            return storage.read_json(path)
+        except (OSError, StorageError):
+            continue
+    return None
 
 
 def _float_type(tensors: Mapping[str, Tensor]) -> torch.dtype:

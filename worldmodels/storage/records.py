@@ -51,6 +51,8 @@ class Record:
     """System and machine."""
     versions: dict[str, str | None] = field(default_factory=dict)
     """Of the packages that numbers depend on; None: not installed."""
+    plugins: tuple[str, ...] = ()
+    """Files and modules that had registered systems or structures of the user's own."""
 
 
 def check_record(values: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from worldmodels import plugins
 from worldmodels.storage.files import (
     LockedError,
     RunLock,
@@ -245,6 +246,7 @@ def _provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{sys.platform}-{platform.machine()}",
         "versions": {name: _version(name) for name in PACKAGES},
+        "plugins": plugins.loaded(),
         "started": _now(),
     }
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from worldmodels import plugins
 from worldmodels.configs.effects import without_effect
 from worldmodels.configs.keywords import known_keywords
 from worldmodels.configs.schema import require
@@ -59,7 +60,7 @@ def reopen(run: RunFolder, changed: TrainConfig | None = None) -> TrainConfig:
         saved_config,
     )
 
-    old = from_dict(run.config)
+    old = _config_of(run)
     changed = changed or old
     check_device(changed.device)
     for name in saved_config(old):
@@ -73,6 +74,16 @@ def reopen(run: RunFolder, changed: TrainConfig | None = None) -> TrainConfig:
     if document := newest_document(run.checkpoints):
         check_config(document, old, run.checkpoints / "last")
     return replace(changed, out=None)
+
+
+def _config_of(run: RunFolder) -> TrainConfig:
+    """What a run was asked for. Raises RunError where that needs a plugin, which it names."""
+    try:
+        return from_dict(run.config)
+    except ValueError as error:
+        if told := plugins.recorded(run.record):
+            raise RunError(f"{run.path}: {error}{told}") from error
+        raise
 
 
 def dataset_to_resume(run: RunFolder, config: TrainConfig, progress: bool = True) -> Dataset:

@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
 
+from physgym.plugins import VARIABLE
+
 Function = Callable[..., dict[str, Any]]
 Launcher = Literal["local", "ray", "slurm"]
 POLL_SECONDS = 1.0
@@ -120,8 +122,12 @@ def _ray(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     ray = _package("ray", "--launcher ray")
     try:
-        own = {} if address else {"num_cpus": max(workers * threads, 1), "include_dashboard": False}
-        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, **own)
+        own: dict[str, Any] = (
+            {} if address else {"num_cpus": max(workers * threads, 1), "include_dashboard": False}
+        )
+        ray.init(
+            address=address, ignore_reinit_error=True, log_to_driver=False, **own, **_environment()
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise LauncherError(
             f"no Ray cluster answers at {address or 'this machine'}: {error}"
@@ -142,6 +148,12 @@ def _ray(
             ray.cancel(task, force=True)
         if not address:
             ray.shutdown()
+
+
+def _environment() -> dict[str, Any]:
+    """What tells Ray's workers of the plugins; files must lie at the same paths on their machines."""
+    given = os.environ.get(VARIABLE)
+    return {"runtime_env": {"env_vars": {VARIABLE: given}}} if given else {}
 
 
 def _slurm(

@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from worldmodels import plugins
 from worldmodels.configs.schema import merge, suggestion
 from worldmodels.configs.training import TrainConfig, from_dict, to_dict
 from worldmodels.storage.files import atomic_write, read_json
@@ -172,6 +173,7 @@ def run_cell(config: Mapping[str, Any], threads: int = 1) -> dict[str, Any]:
     began = time.perf_counter()
     folder = str(config["out"])
     try:
+        plugins.load_inherited()  # of workers that no process of this machine started
         found = _trained(from_dict(dict(config)), Path(folder), threads)
     except Exception as error:  # a cell that fails stops no other: the sweep says why
         first = next(iter(str(error).splitlines()), "") or type(error).__name__
