@@ -68,7 +68,7 @@ def tables(report: Mapping[str, Any], quartiles: bool = True, join: str = " ") -
         return UNKNOWN if value is None else spread(value, quartiles, join, form, lost)
 
     found = [
-        verdict.table(report),
+        verdict.table(report, join),
         _errors(report, cell),
         _over_horizons(
             COPY_RATIO,

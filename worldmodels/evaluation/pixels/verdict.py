@@ -13,17 +13,20 @@ from worldmodels.evaluation.tables import UNKNOWN, Table, spread
 Row = Mapping[str, Any]
 
 
-def table(report: Mapping[str, Any]) -> Table:
-    """One row a model: steps until worse than copying, centroid error, reward R^2, and all of it in words."""
-    last = report["horizons"][-1]
-    head = ["model", "steps", f"centroid at n = {last} [px]", "reward R²", "against copying"]
-    rows = [
-        [name, *against_copying(ahead(report, row)), places(report, row), rewards(report, row)]
-        for name, row in report["rows"].items()
-        if row["kind"] == "model"
-    ]
-    lines = [[name, steps, place, reward, words] for name, steps, words, place, reward in rows]
-    title = f"steps until no better than copying the last frame, of {report['steps']}"
+def table(report: Mapping[str, Any], join: str = " ") -> Table:
+    """One row a model: steps until worse than copying, centroid error, reward R^2, and all of it in words.
+
+    ``join`` stands where a cell may break: a newline keeps the table within 80 columns.
+    """
+    head = ["model", "steps", f"centroid{join}[px]", f"reward{join}R²", "against copying"]
+    lines = []
+    for name, row in report["rows"].items():
+        if row["kind"] == "model":
+            steps, words = against_copying(ahead(report, row), join)
+            lines.append([name, steps, places(report, row, join), rewards(report, row), words])
+    title = (
+        f"steps until no better than copying; centroid and reward at n = {report['horizons'][-1]}"
+    )
     return Table(title, head, lines, True)
 
 
@@ -33,8 +36,8 @@ def definition(report: Mapping[str, Any]) -> str:
     return (
         "Against copying: median normalised image MSE of a model's rollouts, step by step, below that of "
         "repeating the last frame seen; steps: how many before it first is not (>=: the report ends "
-        f"before). Centroid: median error of the worst body at n = {report['horizons'][-1]} (copying: "
-        f"{copied} px). Reward R²: of the reward that the model gives its rollout, against the true one "
+        f"before). Centroid: median error of the worst body at n = {report['horizons'][-1]} (copying the "
+        f"last frame: {copied}). Reward R²: of the reward that the model gives its rollout, against the true one "
         "there (1: exact, 0: no better than the mean)."
     )
 
@@ -48,23 +51,23 @@ def ahead(report: Mapping[str, Any], row: Row) -> np.ndarray:
     return (own < copy)[: known[-1] + 1 if len(known) else 0]
 
 
-def against_copying(better: np.ndarray) -> tuple[str, str]:
+def against_copying(better: np.ndarray, join: str = " ") -> tuple[str, str]:
     """Steps until a model is no better than copying, and where it is better, in words."""
     if not len(better):
         return UNKNOWN, UNKNOWN
     total, worse = len(better), np.flatnonzero(~better)
     if not len(worse):
-        return f">= {total}", f"better than copying to the end ({total} steps)"
+        return f">= {total}", f"better than copying{join}to the end ({total} steps)"
     first = int(worse[0])
     if len(worse) == total:
-        return "0", "never better than copying"
+        return "0", f"never better{join}than copying"
     if len(worse) == total - first:
-        return str(first), f"no better than copying from step {first + 1} on"
-    words = f"no better than copying at {len(worse)} of {total} steps, first at step {first + 1}"
-    return str(first), words
+        return str(first), f"no better than copying{join}from step {first + 1} on"
+    where = f"at {len(worse)} of {total} steps,{join}first at step {first + 1}"
+    return str(first), f"no better than copying{join}{where}"
 
 
-def places(report: Mapping[str, Any], row: Row) -> str:
+def places(report: Mapping[str, Any], row: Row, join: str = " ") -> str:
     """Median centroid error [px] of the worst body after the last step, with its name among several."""
     last = str(report["horizons"][-1])
     cells = {name: cells[last] for name, cells in row["centroid_pixels"].items()}
@@ -73,7 +76,7 @@ def places(report: Mapping[str, Any], row: Row) -> str:
         return UNKNOWN
     worst = max(seen, key=lambda name: _errors([seen[name]["median"]])[0])
     text = spread(seen[worst], False, " ", "{:.2f}")
-    return f"{text} ({worst})" if len(cells) > 1 else text
+    return f"{text}{join}({worst})" if len(cells) > 1 else text
 
 
 def rewards(report: Mapping[str, Any], row: Row) -> str:
