@@ -312,7 +312,6 @@ def test_pictures_name_bad_input(pixel_run: Path, runs: dict[str, Path], tmp_pat
         ({"run": None}, "name its --run"),
         ({"pictures": None, "dataset": "x"}, "name a folder for --pictures"),
         ({"pictures": taken}, "taken is a file"),
-        ({"run": runs["jump"]}, "sees states and draws no pictures"),
         ({"run": alone}, "is a checkpoint without its run"),
         ({"dataset": "gone"}, "no dataset 'gone'"),
         ({"env": "oscillator"}, "not the env of the run"),
