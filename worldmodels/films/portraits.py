@@ -34,7 +34,7 @@ def phase_portrait(subject: Subject, path: str | Path) -> Path:
             rates = [
                 plane.on_grid(flow[:, at]) for at in (plane.coordinate, half + plane.coordinate)
             ]
-            _stream(axes, plane, rates, color)
+            _stream(axes, plane, rates, (color, 0.6))
             _paths(axes, subject, plane, truth, label="true", **TRUTH)
         _paths(middle, subject, plane, learned, label="learned", color=subject.color)
         for axes, title in ((left, "true"), (middle, f"learned, {subject.name}")):
@@ -112,8 +112,8 @@ def _trajectories(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
     return np.where(gone, np.nan, pair[0]), np.where(gone, np.nan, pair[1])
 
 
-def _stream(axes: Any, plane: Plane, rates: list[np.ndarray], color: str) -> None:
-    """Draw lines along a flow, where it is known."""
+def _stream(axes: Any, plane: Plane, rates: list[np.ndarray], color: Any) -> None:
+    """Draw lines along a flow, where it is known; ``color`` may carry an opacity."""
     with np.errstate(all="ignore"):
         masked = [np.ma.masked_invalid(rate) for rate in rates]
         axes.streamplot(
