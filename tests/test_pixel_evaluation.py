@@ -20,15 +20,16 @@ from physgym.rendering import render_batch
 from worldmodels.configs.training import DataConfig, default_config
 from worldmodels.data import CollectConfig, Dataset, collect, dataset_for, load_dataset
 from worldmodels.evaluation import problems
+from worldmodels.evaluation.comparison import comparison_of, medium_of, write_report
 from worldmodels.evaluation.comparison import evaluate as compare
-from worldmodels.evaluation.comparison import medium_of, write_report
 from worldmodels.evaluation.pixels import metrics as pixel_metrics
 from worldmodels.evaluation.pixels import problems as pixel_problems
+from worldmodels.evaluation.pixels import verdict
 from worldmodels.evaluation.pixels.baselines import BACKGROUND_ROW, COPY_ROW, encode, model_entry
 from worldmodels.evaluation.pixels.comparison import PixelComparison
 from worldmodels.evaluation.pixels.readout import readout_of
 from worldmodels.evaluation.pixels.report import definitions, tables
-from worldmodels.evaluation.pixels.scores import Ruler, measure, row_scores
+from worldmodels.evaluation.pixels.scores import Ruler, measure, reward_score, row_scores
 from worldmodels.evaluation.pixels.scoring import background_of, entries_of
 from worldmodels.interface import DivergenceError, Latent, Spec
 from worldmodels.training import experiment
@@ -97,6 +98,12 @@ class Seer(Perfect):
             for state, row in zip(latent.z.tolist(), params, strict=True)
         ]
         return torch.from_numpy(render_batch(scenes, self.system.view, SIZE)).float() / 255
+
+    def judge(self, latent: Latent, action: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        params = self.system.Params(*latent.condition.double().numpy().T)
+        control = self.system.control(self.system.discrete_actions[action.numpy()], params)
+        reward = self.system.reward(latent.z.numpy(), control, latent.z.numpy(), params)
+        return torch.from_numpy(np.asarray(reward)), torch.zeros(len(reward))
 
     def energy(self, latent: Latent) -> torch.Tensor:
         params = self.system.Params(*latent.condition.double().numpy().T)
@@ -323,6 +330,90 @@ def test_divergence_is_an_infinite_error(buffers: dict[str, Dataset]) -> None:
     assert row["valid_time"]["median"] == pytest.approx(3 * data.dt)
 
 
+class Copier(Seer):
+    """Shows the last frame it saw for ever, and gives a reward that is not finite."""
+
+    def step(self, latent: Latent, action: Any, dt: Any = None) -> Latent:
+        return latent
+
+    def judge(self, latent: Latent, action: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        reward, logit = super().judge(latent, action)
+        return reward + torch.inf, logit
+
+
+def first_table(report: dict[str, Any]) -> dict[str, list[str]]:
+    """Rows of the one table that a terminal shows, by model."""
+    (shown,) = (table for table in tables(report) if table.brief)
+    assert shown == tables(report)[0]
+    assert [len(row) for row in shown.rows] == [len(shown.head)] * len(shown.rows)
+    return {name: cells for name, *cells in shown.rows}
+
+
+@pytest.mark.parametrize("name", physgym.SYSTEMS)
+def test_the_first_table_of_a_perfect_model(name: str, perfect: dict[str, dict[str, Any]]) -> None:
+    report = perfect[name]
+    steps, place, reward, words = first_table(report)["seer"]
+    assert (steps, reward) == (f">= {STEPS}", "1.00")
+    assert words == f"better than copying to the end ({STEPS} steps)"
+    assert float(place.split()[0]) < 0.02
+    assert place.endswith(")") == (len(report["bodies"]) > 1), "the worst of several is named"
+    copied = verdict.places(report, report["rows"][COPY_ROW])
+    assert (
+        f"copying the last frame: {copied})" in definitions(report)
+        and float(copied.split()[0]) > 0.1
+    )
+    assert f"has {len(tables(report)) - 1} more tables" in comparison_of("pixels").legend(report)
+
+
+def test_the_first_table_of_models_that_fail(buffers: dict[str, Dataset]) -> None:
+    data = buffers["pendulum"]
+    models = {"copier": Copier(data), "lost": Seer(data, fail_at=4)}
+    report = compare(models, data, STEPS, 12, comparison=NO_PROBES)
+    rows = first_table(report)
+    assert (rows["copier"][0], rows["copier"][2:]) == ("0", ["-inf", "never better than copying"])
+    assert rows["lost"] == ["3", "inf", "-inf", "no better than copying from step 4 on"]
+
+
+@pytest.mark.parametrize(
+    ("better", "steps", "words"),
+    [
+        ([1, 1, 1], ">= 3", "better than copying to the end (3 steps)"),
+        ([1, 1, 0], "2", "no better than copying from step 3 on"),
+        ([0, 0, 0], "0", "never better than copying"),
+        ([1, 0, 1], "1", "no better than copying at 1 of 3 steps, first at step 2"),
+        ([0, 1, 0], "0", "no better than copying at 2 of 3 steps, first at step 1"),
+        ([], "n/a", "n/a"),
+    ],
+)
+def test_what_is_said_against_copying(better: list[int], steps: str, words: str) -> None:
+    assert verdict.against_copying(np.array(better, np.bool_)) == (steps, words)
+
+
+def test_reward_scores_by_hand() -> None:
+    truth, valid = np.array([[0.0], [2.0], [9.0]]), np.array([[True], [True], [False]])
+    found = [
+        reward_score(np.array(own)[:, None], truth, valid, 1)
+        for own in ([0.0, 2.0, 0.0], [1.0, 1.0, 0.0], [2.0, 0.0, 0.0], [0.0, np.nan, 0.0])
+    ]
+    assert [cell["median"] for cell in found] == [1.0, 0.0, -3.0, -np.inf]
+    assert [cell["finite"] for cell in found] == [1.0, 1.0, 1.0, 0.5]
+    assert reward_score(truth, np.ones((3, 1)), valid, 1)["count"] == 0, "nothing to explain"
+
+
+def test_rewards_are_those_of_the_steps_asked_for(buffers: dict[str, Dataset]) -> None:
+    data = buffers["pendulum"]
+    ((_, batch),) = pixel_problems.batches(pixel_problems.cut(data.subset("test"), 3, STEPS, 12))
+    tasks = batch.tasks
+    after = tasks.states[:, 1:]
+    params = problems.columns(tasks.params)
+    known = tasks.system.reward(tasks.states[:, :-1], tasks.controls, after, params)
+    np.testing.assert_allclose(batch.rewards[tasks.valid], known[tasks.valid], atol=1e-12)
+    np.testing.assert_array_equal(
+        pixel_problems.rows_of(batch, slice(1, 2)).rewards, batch.rewards[1:2]
+    )
+    assert pixel_problems.reverse(batch).rewards is None
+
+
 PREDICTORS = ("spatial_jump", "flat_jump", "spatial_hamiltonian", "flat_ode", "spatial_lstm")
 
 
@@ -514,8 +605,12 @@ def test_the_script_compares_visual_runs(run_script: Callable[..., Any], tmp_pat
         "evaluate", tmp_path / "run", "--horizon", 6, "--problems", 4, "--dt-values", 0.05, 0.1
     )
     assert out.returncode == 0, out.stderr
-    for word in ("flat_hamiltonian", "reconstruction", "copy-last-frame", "0.025", "backward"):
+    for word in ("flat_hamiltonian", "against copying", "more tables", "report.md"):
         assert word in out.stdout
+    assert "backward" not in out.stdout, "one table for a terminal, the others in the file"
+    text = (tmp_path / "run" / "evaluation" / "report.md").read_text()
+    for word in ("reconstruction", "copy-last-frame", "dt 0.05 s", "Backward"):
+        assert word in text
     report = json.loads((tmp_path / "run" / "evaluation" / "report.json").read_text())
     assert report["kind"] == "pixels" and report["steps"] == 6
 

@@ -405,7 +405,7 @@ def test_pictures_depend_on_the_seed_alone(buffer: Any, tmp_path: Path) -> None:
 
 def test_bad_input_is_named(buffer: Any, tmp_path: Path) -> None:
     state_model = small_model("jump", make_spec("pendulum"))
-    with pytest.raises(ValueError, match="sees states and draws no pictures"):
+    with pytest.raises(ValueError, match="sees states and decodes no pictures"):
         write_pictures(state_model, buffer, tmp_path)
     bare = CollectConfig(env="pendulum", name="bare", episodes=4, steps=5)
     blind = load_dataset(collect(bare, tmp_path, progress=False))

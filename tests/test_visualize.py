@@ -302,6 +302,17 @@ def test_visualize_script_writes_pictures(
     assert {"rollout_grid.png", "traversal.png"} <= made and len(made) == 5
 
 
+def test_visualize_script_writes_pictures_of_a_model_of_states(
+    runs: dict[str, Path], run_script: Script, tmp_path: Path
+) -> None:
+    assert not (runs["newtonian"] / "pictures").exists(), "a training of states stays short"
+    out = run_script("visualize", "--run", runs["newtonian"], "--pictures", "shown", DISPLAY="")
+    assert out.returncode == 0, out.stderr
+    made = {path.name for path in (tmp_path / "shown").iterdir()}
+    assert {Path(line).name for line in out.stdout.split()} == made
+    assert made == {"phase_portrait.png", "coefficients.png", "series.png"}
+
+
 def test_pictures_name_bad_input(pixel_run: Path, runs: dict[str, Path], tmp_path: Path) -> None:
     shown, taken = tmp_path / "shown", tmp_path / "taken"
     taken.write_text("")
@@ -311,7 +322,6 @@ def test_pictures_name_bad_input(pixel_run: Path, runs: dict[str, Path], tmp_pat
         ({"run": None}, "name its --run"),
         ({"pictures": None, "dataset": "x"}, "name a folder for --pictures"),
         ({"pictures": taken}, "taken is a file"),
-        ({"run": runs["jump"]}, "sees states and draws no pictures"),
         ({"run": alone}, "is a checkpoint without its run"),
         ({"dataset": "gone"}, "no dataset 'gone'"),
         ({"env": "oscillator"}, "not the env of the run"),

@@ -185,7 +185,7 @@ def check_sees_pixels(model: Any) -> None:
     """Raise ``ValueError`` for a model of states, which decodes no pictures."""
     if not model.spec.image_size:
         raise ValueError(
-            "this model sees states and draws no pictures: expected a model of pixels "
+            "this model sees states and decodes no pictures: expected a model of pixels "
             "(physgym train --model visual)"
         )
 

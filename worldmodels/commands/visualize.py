@@ -2,12 +2,14 @@
 
     physgym visualize --env pendulum --policy controller --out pendulum.gif
     physgym visualize --run outputs/.../port_hamiltonian --out beside.mp4
-    physgym visualize --run outputs/.../visual --pictures pictures
+    physgym visualize --run outputs/.../port_hamiltonian --pictures pictures
 
 With --run the panels are true | learned | difference: the model starts from the true state (a model
 of pixels: from the first frames), gets the same actions and never sees the truth again. Without
---out a window opens. --pictures writes PNGs of a model of pixels instead: its rollouts over time,
-its latent, its energy, samples of its prior and a traversal of its latent.
+--out a window opens. --pictures writes PNGs instead. Of a model of states: its phase portrait, the
+energy it learned, its damping and input gain, and an episode over time, all beside the true ones. Of
+a model of pixels: its rollouts over time, its latent, its energy, samples of its prior and a
+traversal of its latent.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ class VisualizeConfig:
     out: Path | None = None
     """File to write, .mp4 or .gif; None: a window on the screen."""
     pictures: Path | None = None
-    """Folder for the pictures of a model of pixels; then no window opens."""
+    """Folder for the pictures of a run's model; then no window opens."""
     dataset: str | None = None
     """Dataset whose episodes the pictures show; None: the one that the run learned from."""
     steps: int | None = None
@@ -66,7 +68,7 @@ class VisualizeConfig:
         if self.out is not None:
             cli.check_writable(self.out)
         if self.pictures is not None and self.run is None:
-            raise cli.UsageError("--pictures shows a model of pixels: name its --run")
+            raise cli.UsageError("--pictures shows a model: name its --run")
         if self.pictures is not None and self.pictures.is_file():
             raise cli.UsageError(f"--pictures {self.pictures} is a file: name a folder")
         shown = {"policy": "controller", "steps": None, "size": None, "speed": 1.0}
@@ -152,15 +154,13 @@ def load_model(config: VisualizeConfig) -> Any:
 
 
 def draw(config: VisualizeConfig, folder: Path) -> list[Path]:
-    """Write the pictures of a model of pixels into ``folder``."""
+    """Write the pictures of the run's model into ``folder``."""
     from worldmodels.data import load_dataset, resolve_dataset
     from worldmodels.data.cache import dataset_of
     from worldmodels.films.viewer import viewer_of
-    from worldmodels.imagination import check_sees_pixels
     from worldmodels.storage.runs import RunFolder
 
     model = load_model(config)
-    check_sees_pixels(model)
     if config.dataset is not None:
         dataset = load_dataset(resolve_dataset(config.dataset, model.spec.env_name))
     else:

@@ -85,7 +85,7 @@ def places(dataset: Any, steps: int, count: int = 256) -> tuple[np.ndarray, np.n
     return np.array([row for row, _ in found]), np.array([start for _, start in found])
 
 
-def part(problems: Problems, rows: slice = slice(None), first: int = 0) -> Problems:
+def part(problems: Problems, rows: slice | np.ndarray = slice(None), first: int = 0) -> Problems:
     """Some ``rows`` of ``problems``, from step ``first`` on."""
     return problems._replace(
         params=type(problems.params)(*(values[rows] for values in problems.params)),

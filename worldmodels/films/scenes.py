@@ -43,7 +43,7 @@ def cut(
     ``repeat`` they give several windows where they are fewer than ``count``. Raises ``ValueError`` for a
     buffer without pixels, of another size, or without an episode longer than the model's context.
     """
-    dataset = _held_out(dataset)
+    dataset = held_out(dataset)
     size, many = model.spec.image_size, model.context_frames
     if dataset.pixels is None:
         raise ValueError(f"{dataset.path} has no pixels: collect it with --pixels")
@@ -81,7 +81,7 @@ def cut(
     return Scenes(frames, tasks, names)
 
 
-def _held_out(dataset: Any) -> Any:
+def held_out(dataset: Any) -> Any:
     """The episodes of the test split, or of the validation split, or all, whichever has any."""
     for split in ("test", "val"):
         if len(dataset.splits.get(split, ())):

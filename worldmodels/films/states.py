@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from worldmodels.evaluation.states.metrics import state_error
+from worldmodels.films.portraits import energy_landscape, phase_portrait
 from worldmodels.films.recording import FAINT, Recording, captions
+from worldmodels.films.series import coefficients, series
+from worldmodels.films.subjects import Subject
 from worldmodels.films.video import film, side_by_side
 from worldmodels.films.viewer import Viewer
-from worldmodels.imagination import check_sees_pixels, forecast
+from worldmodels.imagination import forecast
 
 
 def film_beside(
@@ -48,10 +51,31 @@ def predict(model: Any, recording: Recording) -> np.ndarray:
     return np.concatenate([start[0], forecast(model, start, actions, told, recording.dt)[0]])
 
 
+def write_pictures(model: Any, dataset: Any, folder: str | Path, seed: int = 0) -> list[Path]:
+    """Write every picture of ``model`` as PNG into ``folder``, and return the paths.
+
+    Its flow and its coefficients beside the true ones, a test episode over time, and the energy where it
+    learned one. ``seed`` chooses episodes and states of the test split of ``dataset``, or of the validation
+    split, or of all, whichever has any. Raises ``ValueError`` for a model of pixels, and for a buffer of
+    another env, action kind or dt.
+    """
+    if model.spec.image_size:
+        raise ValueError("this model sees pixels: worldmodels.films.pixels draws its pictures")
+    subject, folder = Subject(model, dataset, seed), Path(folder)
+    made = [
+        phase_portrait(subject, folder / "phase_portrait.png"),
+        coefficients(subject, folder / "coefficients.png"),
+        series(subject, folder / "series.png"),
+    ]
+    if getattr(model, "has_energy", False):
+        made.append(energy_landscape(subject, folder / "learned_energy.png"))
+    return made
+
+
 class StateViewer(Viewer):
     """Models of states: the system is drawn in the predicted states."""
 
-    draws = False
+    after_training = False
 
     def film(
         self, model: Any, recording: Recording, size: int, advance: Callable[[], object]
@@ -60,9 +84,8 @@ class StateViewer(Viewer):
         return film_beside(recording, predict(model, recording), size, advance)
 
     def pictures(self, model: Any, dataset: Any, folder: Path, seed: int) -> list[Path]:
-        """Raises ``ValueError``: there are none yet."""
-        check_sees_pixels(model)
-        return []
+        """``write_pictures``."""
+        return write_pictures(model, dataset, folder, seed)
 
 
 VIEWER = StateViewer()

@@ -16,8 +16,8 @@ from worldmodels.films.recording import Recording
 class Viewer(ABC):
     """How a model of one medium is shown; a medium has one, without state."""
 
-    draws: bool = True
-    """Whether there are ``pictures`` of a model of this medium."""
+    after_training: bool = True
+    """Whether a training ends with ``pictures``, which a run of this medium has beside its scores."""
 
     @abstractmethod
     def film(

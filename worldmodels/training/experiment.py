@@ -298,7 +298,7 @@ def _show(
     from worldmodels.storage.checkpoint import load
 
     viewer, folder = viewer_of(config.model.medium), run.path / "pictures"
-    if not viewer.draws:
+    if not viewer.after_training:
         return
     try:
         model = load(run.path)

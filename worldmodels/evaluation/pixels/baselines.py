@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +26,8 @@ class Prediction(NamedTuple):
     """(B, n, S, S, 3) floats in [0, 1]: of all T steps, or the last alone."""
     latents: np.ndarray | None = None
     """(B, T+1, F) float32, the first of the frames seen; None where there are none."""
+    rewards: np.ndarray | None = None
+    """(B, T) float64 that the model gives its own rollout; None where it gives none."""
 
 
 class PixelEntry(NamedTuple):
@@ -132,16 +134,27 @@ def _roll(model: Any, batch: PixelProblems, last: bool) -> Prediction:
     actions = torch.as_tensor(np.ascontiguousarray(batch.tasks.actions), device=device_of(model))
     count, steps = actions.shape[:2]
     frames: list[Tensor] = []
+    rewards: list[Tensor] = []
     latents = [latent.z.flatten(1)]
     for t, (moved, going) in enumerate(unroll(model.step, latent, actions, batch.dt)):
         latents.append(placed(moved.z.flatten(1), going, count))
         if not last or t == steps - 1:
             frames.append(placed(model.decode(moved), going, count))
-    return _prediction(frames, latents)
+        if hasattr(model, "judge") and not last:
+            rows = slice(None) if going is None else going if len(going) else [0]
+            reward, _ = model.judge(moved, actions[rows, t])
+            rewards.append(placed(reward, going, count))
+    return _prediction(frames, latents, rewards)
 
 
-def _prediction(frames: list[Tensor], latents: list[Tensor]) -> Prediction:
-    return Prediction(torch.stack(frames, 1), torch.stack(latents, 1).float().cpu().numpy())
+def _prediction(
+    frames: list[Tensor], latents: list[Tensor], rewards: Sequence[Tensor] = ()
+) -> Prediction:
+    return Prediction(
+        torch.stack(frames, 1),
+        torch.stack(latents, 1).float().cpu().numpy(),
+        torch.stack(list(rewards), 1).double().cpu().numpy() if rewards else None,
+    )
 
 
 def _all_actions(batch: PixelProblems) -> np.ndarray:

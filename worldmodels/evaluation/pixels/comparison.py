@@ -102,6 +102,10 @@ class PixelComparison(Comparison):
         """What the columns and rows mean."""
         return reports.definitions(report)
 
+    def legend(self, report: Mapping[str, Any]) -> str:
+        """What the first table means, and where the others are."""
+        return reports.legend(report)
+
     def plots(self, report: Mapping[str, Any], folder: Path, suffix: str = ".png") -> list[Path]:
         """Error over horizon, places of bodies and energy over time, and error over step length."""
         return reports.plots_of(report, folder, suffix)

@@ -33,6 +33,8 @@ class PixelProblems(NamedTuple):
     """States (B, T+1, D) from the last frame seen on, actions and what is valid."""
     backward: bool = False
     """Whether time runs backward: from the end of the window, against the actions that were held."""
+    rewards: np.ndarray | None = None
+    """(B, T) float64 rewards of the true env, at the buffer's step length and in its order of time."""
 
     @property
     def dt(self) -> float:
@@ -101,7 +103,10 @@ def batches(windows: PixelWindows) -> Iterator[tuple[slice, PixelProblems]]:
         seen = windows.context
         past = windows.tasks.actions[rows, : seen - 1]
         tasks = problems.part(windows.tasks, rows, seen - 1)
-        yield rows, PixelProblems(frames[:, :seen], past, frames[:, seen:], tasks)
+        steps = windows.starts[rows, None] + seen - 1 + np.arange(tasks.steps)
+        rewards = windows.dataset.rewards[windows.rows[rows, None], steps]
+        truth = frames[:, seen:]
+        yield rows, PixelProblems(frames[:, :seen], past, truth, tasks, rewards=rewards)
 
 
 def sample(
@@ -136,6 +141,7 @@ def rows_of(batch: PixelProblems, rows: slice) -> PixelProblems:
         past_actions=batch.past_actions[rows],
         truth=batch.truth[rows],
         tasks=problems.part(batch.tasks, rows),
+        rewards=None if batch.rewards is None else batch.rewards[rows],
     )
 
 
@@ -169,7 +175,7 @@ def at_step_length(batch: PixelProblems, dt: float, hold: float, seconds: float)
     tasks = problems.at_step_length(batch.tasks, dt, hold, seconds)
     tasks = tasks._replace(valid=tasks.valid & batch.tasks.valid[:, :1])
     last = draw(tasks, batch.context.shape[-2], slice(-1, None))
-    return batch._replace(truth=torch.from_numpy(last), tasks=tasks)
+    return batch._replace(truth=torch.from_numpy(last), tasks=tasks, rewards=None)
 
 
 def draw(tasks: Problems, size: int, steps: slice = slice(None)) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels.evaluation import plots
+from worldmodels.evaluation.pixels import verdict
 from worldmodels.evaluation.tables import UNKNOWN, Table, costs, number, seconds, spread
 
 IMAGE_ERROR = "normalised image MSE"
@@ -21,6 +22,7 @@ def definitions(report: Mapping[str, Any]) -> str:
         f"the true actions, from {report['context']} true frames of {report['image_size']} px of the test "
         "split. Median (quartiles); a frame that is not finite counts as an infinite error; finite: share "
         "of rollouts after the last step.",
+        verdict.definition(report),
         f"{IMAGE_ERROR}: summed squared error over the summed squared brightness of the true frame above "
         "the black background (a frame without the body scores 1, with it in a wrong place 2); valid: "
         f"median seconds until it first exceeds {report['valid_threshold']:g} (>=: not before the end).",
@@ -50,28 +52,34 @@ def definitions(report: Mapping[str, Any]) -> str:
     return "\n\n".join(texts)
 
 
+def legend(report: Mapping[str, Any]) -> str:
+    """What a terminal needs to know of the one table that it shows, and of those that it does not."""
+    others = sum(not table.brief for table in tables(report))
+    return (
+        f"{verdict.definition(report)}\nreport.md has {others} more tables: errors of pictures and bodies over "
+        "the horizon, probes of the latent, energies, cost; and what they mean."
+    )
+
+
 def tables(report: Mapping[str, Any], quartiles: bool = True, join: str = " ") -> list[Table]:
-    """Every table of the report; ``join`` stands before quartiles."""
+    """Every table of the report; ``join`` stands before quartiles. The first says it all in a terminal."""
 
     def cell(value: Mapping[str, Any] | None, form: str = "{:.1e}", lost: str = "inf") -> str:
         return UNKNOWN if value is None else spread(value, quartiles, join, form, lost)
 
     found = [
+        verdict.table(report, join),
         _errors(report, cell),
         _over_horizons(
             COPY_RATIO,
             report,
             lambda row, h: number(row["copy_ratio"][h], "{:.3g}"),
-            True,
         ),
-        _over_horizons(
-            "PSNR (dB)", report, lambda row, h: cell(row["psnr"][h], "{:.1f}", "-inf"), True
-        ),
+        _over_horizons("PSNR (dB)", report, lambda row, h: cell(row["psnr"][h], "{:.1f}", "-inf")),
         _over_horizons(
             "SSIM",
             report,
             lambda row, h: cell(row["ssim"] and row["ssim"][h], "{:.3f}", "-inf"),
-            True,
         ),
         _over_horizons("MSE", report, lambda row, h: cell(row["mse"][h])),
         *_centroids(report, cell),
@@ -84,7 +92,6 @@ def tables(report: Mapping[str, Any], quartiles: bool = True, join: str = " ") -
                 "energy error over its spread",
                 report,
                 lambda row, h: cell(row["energy_error"][h]),
-                True,
                 lambda row: row["energy_error"] is not None,
             )
         )
@@ -121,7 +128,6 @@ def _over_horizons(
     title: str,
     report: Mapping[str, Any],
     text: Callable[[Row, str], str],
-    brief: bool = False,
     kept: Callable[[Row], bool] = lambda row: True,
 ) -> Table:
     horizons = report["horizons"]
@@ -130,12 +136,12 @@ def _over_horizons(
         for name, row in report["rows"].items()
         if kept(row)
     ]
-    return Table(title, ["model", *(f"n = {h}" for h in horizons)], rows, brief)
+    return Table(title, ["model", *(f"n = {h}" for h in horizons)], rows)
 
 
 def _errors(report: Mapping[str, Any], cell: Cell) -> Table:
     table = _over_horizons(
-        f"{IMAGE_ERROR} after n steps", report, lambda row, h: cell(row["nmse"][h]), True
+        f"{IMAGE_ERROR} after n steps", report, lambda row, h: cell(row["nmse"][h])
     )
     last = str(report["horizons"][-1])
     for line in table.rows:
@@ -155,7 +161,7 @@ def _centroids(report: Mapping[str, Any], cell: Cell) -> list[Table]:
                 return cell(row[key][body][h], form)
 
             title = f"centroid error of the {body} body ({unit})"
-            table = _over_horizons(title, report, text, unit == "px")
+            table = _over_horizons(title, report, text)
             for line in table.rows:
                 line.append(_share(report["rows"][line[0]][key][body][last]["finite"]))
             found.append(table._replace(head=[*table.head, "visible"]))
@@ -165,14 +171,14 @@ def _centroids(report: Mapping[str, Any], cell: Cell) -> list[Table]:
 def _backward(report: Mapping[str, Any], cell: Cell) -> list[Table]:
     found = []
 
-    def add(title: str, text: Callable[[Row, str], str], brief: bool = True) -> None:
+    def add(title: str, text: Callable[[Row, str], str]) -> None:
         def of_row(row: Row, h: str) -> str:
             return UNKNOWN if row["backward"] is None else text(row["backward"], h)
 
         title = f"backward in time, n steps before the last frame seen: {title}"
-        found.append(_over_horizons(title, report, of_row, brief))
+        found.append(_over_horizons(title, report, of_row))
 
-    add(IMAGE_ERROR, lambda part, h: cell(part["nmse"][h]), False)
+    add(IMAGE_ERROR, lambda part, h: cell(part["nmse"][h]))
     add(COPY_RATIO, lambda part, h: number(part["copy_ratio"][h], "{:.3g}"))
     for body in report["bodies"]:
 
@@ -194,7 +200,7 @@ def _probes(report: Mapping[str, Any]) -> Table:
     title = (
         "R^2 of probes of the latent, on test episodes: linear, and the network that reads energies"
     )
-    return Table(title, ["model", *names], rows, True)
+    return Table(title, ["model", *names], rows)
 
 
 def _learned_energy(report: Mapping[str, Any], cell: Cell) -> Table:
@@ -209,9 +215,8 @@ def _learned_energy(report: Mapping[str, Any], cell: Cell) -> Table:
         for name, scores in report["learned_energy"].items()
     ]
     head = ["model", "R^2", *(f"n = {h}" for h in horizons), "range"]
-    return Table(
-        "drift of the learned energy, without control and learned dissipation", head, rows, True
-    )
+    title = "drift of the learned energy, without control and learned dissipation"
+    return Table(title, head, rows)
 
 
 def _step_lengths(report: Mapping[str, Any], cell: Cell) -> list[Table]:
@@ -225,7 +230,7 @@ def _step_lengths(report: Mapping[str, Any], cell: Cell) -> list[Table]:
         for name, row in study["centroid"].items()
     ]
     return [
-        Table(f"other step lengths: {IMAGE_ERROR} {when}", head, errors, True),
+        Table(f"other step lengths: {IMAGE_ERROR} {when}", head, errors),
         Table(f"other step lengths: largest centroid error of a body (px) {when}", head, places),
     ]
 

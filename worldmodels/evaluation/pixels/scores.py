@@ -86,6 +86,12 @@ def row_scores(
             for part in (values, copy)
         )
         found["backward"] = _image_scores(own, other, own["valid"], tasks.dt, ruler)
+    found["reward_r_squared"] = None
+    if "reward" in values:
+        found["reward_r_squared"] = {
+            str(h): reward_score(values["reward"], values["true reward"], tasks.valid, h)
+            for h in ruler.horizons
+        }
     found |= {"energy": None, "energy_error": None, "energy_curve": None}
     if "energy" in values:
         truth = tasks.energy(tasks.states)
@@ -94,6 +100,26 @@ def row_scores(
         found["energy_error"] = at_horizons(errors, tasks.valid, ruler.horizons)
         found["energy_curve"] = curve(errors, tasks.valid)
     return found
+
+
+def reward_score(
+    rewards: np.ndarray, truth: np.ndarray, valid: np.ndarray, horizon: int
+) -> dict[str, float]:
+    """R^2 of the rewards (B, T) that a model gives at step ``horizon`` (from 1), as a cell of a report.
+
+    1 - squared error / variance of the true rewards over the rollouts: 0 is no better than their mean, and
+    one that is not finite makes it -inf. Nothing counts where the true rewards do not vary.
+    """
+    kept = valid[:, horizon - 1]
+    own, wanted = rewards[kept, horizon - 1], truth[kept, horizon - 1]
+    variance = float(wanted.var()) if len(wanted) else 0.0
+    if variance < 1e-12:
+        nan = float("nan")
+        return {"median": nan, "q25": nan, "q75": nan, "finite": nan, "count": 0}
+    known = np.isfinite(own)
+    value = float(1.0 - ((own - wanted) ** 2).mean() / variance) if known.all() else -np.inf
+    share, count = float(known.mean()), len(own)
+    return {"median": value, "q25": value, "q75": value, "finite": share, "count": count}
 
 
 def _image_scores(

@@ -234,6 +234,9 @@ def _measure_all(
             predicted = entry.predict(batch, False)
             seconds[name] += time.perf_counter() - began
             _extend(tallies[name], measure(batch, predicted.frames, ruler, True))
+            if predicted.rewards is not None and batch.rewards is not None:
+                rewards = {"reward": predicted.rewards, "true reward": batch.rewards}
+                _extend(tallies[name], rewards)
             reading = readings.get(name.removesuffix(RECONSTRUCTION))
             if reading is not None and predicted.latents is not None:
                 energy = reading.energy(batch.tasks, predicted.latents)
