@@ -17,7 +17,7 @@ from gymnasium.error import Error, ResetNeeded
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from physgym.validation import whole_number
+from physgym.validation import truth_of, whole_number
 from physgym.vector_info import copy, flattened, row_of, vector_info, zero_outside
 
 
@@ -41,7 +41,11 @@ def parse_seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> list[
     """
     if seed is None:
         return [None] * num_envs
-    if isinstance(seed, Iterable) and not isinstance(seed, str):
+    if (
+        isinstance(seed, Iterable)
+        and not isinstance(seed, str)
+        and getattr(seed, "shape", None) != ()
+    ):
         seeds = [None if one is None else parse_seed(one) for one in seed]
         if len(seeds) != num_envs:
             raise ValueError(f"{len(seeds)} seeds for num_envs={num_envs}: give one for each env.")
@@ -67,7 +71,8 @@ def parse_limit(max_episode_steps: Any) -> int | None:
         return None
     if limit is None or limit < 1:
         raise ValueError(
-            f"max_episode_steps={max_episode_steps!r} must be >= 1, or None or -1 for no limit."
+            f"max_episode_steps={max_episode_steps!r} must be a whole number >= 1, or None or -1 for "
+            "no limit."
         )
     return limit
 
@@ -104,7 +109,7 @@ class AutoresetVectorEnv(VectorEnv, ABC):
         self.max_episode_steps = parse_limit(max_episode_steps)
         self.autoreset_mode = parse_autoreset_mode(autoreset_mode)
         self.metadata = {**metadata, "autoreset_mode": self.autoreset_mode}
-        self.flat_info = flat_info
+        self.flat_info = truth_of("flat_info", flat_info)
         self.elapsed = self.blank(np.int64)
         self._done = self.blank(np.bool_)
         self._any_done = False

@@ -89,7 +89,7 @@ class TorchBackend:
 
     def __init__(self, device: Any) -> None:
         self.torch = import_torch()
-        self.device = _checked_device(self.torch, device)
+        self.device = checked_device(self.torch, device)
 
     def array(self, array: np.ndarray) -> Any:
         """`array` as a tensor."""
@@ -154,10 +154,11 @@ class TorchBackend:
         return str(self.device)
 
     def __setstate__(self, device: str) -> None:
-        self.torch, self.device = import_torch(), _checked_device(import_torch(), device)
+        self.torch, self.device = import_torch(), checked_device(import_torch(), device)
 
 
-def _checked_device(torch: Any, device: Any) -> Any:
+def checked_device(torch: Any, device: Any) -> Any:
+    """The torch device of that name; ValueError where tensors cannot be kept and read there."""
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError):
@@ -169,6 +170,13 @@ def _checked_device(torch: Any, device: Any) -> Any:
             f'device={device!r}: this torch sees no CUDA device; use device="cpu", or install a '
             "CUDA build of torch on a machine with an NVIDIA GPU"
         )
+    try:
+        torch.zeros(1, device=found).item()
+    except Exception as reason:  # each kind of device has its own
+        said = str(reason).partition("\n")[0][:100]
+        raise ValueError(
+            f'device={device!r} cannot be used here ({said}); use device="cpu"'
+        ) from None
     return found
 
 

@@ -109,7 +109,8 @@ def check_startable(system: System, corners: Any, start: str | None) -> None:
         with np.errstate(all="ignore"):
             # One draw in every row: floats alone would raise where rows read infinity.
             state = system.start_of(tuple(np.full(len(missing), z) for z in draws), corners, start)
-            missing &= ~np.broadcast_to(can_start(system, state, corners), len(missing))
+            good = can_start(system, state, corners) & np.isfinite(system.energy_of(state, corners))
+            missing &= ~np.broadcast_to(good, len(missing))
         if not missing.any():
             return
     row = int(np.flatnonzero(missing)[0])
@@ -119,6 +120,6 @@ def check_startable(system: System, corners: Any, start: str | None) -> None:
 def _no_start(system: System, params: Any, draws: int) -> ValueError:
     return ValueError(
         f"{system.name} finds no start in {draws} draws with parameters {params._asdict()}: each "
-        "lies beyond the bounds or is already an end of the episode. Take parameters that leave "
+        "lies beyond the bounds, is already an end of the episode or has no finite energy. Take parameters that leave "
         "room for the starts that `Starting State` of the system describes"
     )

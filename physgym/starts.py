@@ -90,11 +90,10 @@ def decide(starts: Starts, options: Mapping[str, Any]) -> Starts:
         starts = starts._replace(ranges=ranges)
     if options.get("params") is not None:
         params = options["params"]
-        if isinstance(params, Mapping):
-            params = {name: _plain(value) for name, value in params.items()}
         values = validation.check_params(starts.system, params)._asdict()
-        starts = starts._replace(given={name: values[name] for name in params})
-    return starts._replace(state=_plain(options.get("state")))
+        names = params if isinstance(params, Mapping) else values
+        starts = starts._replace(given={name: values[name] for name in names})
+    return starts._replace(state=validation.plain(options.get("state")))
 
 
 def by_row(options: Mapping[str, Any], num_envs: int) -> list[dict[str, Any]] | None:
@@ -128,7 +127,7 @@ def _batch(name: str, value: Any, ndim: int, num_envs: int) -> Iterator[tuple[st
     if value is None or isinstance(value, (str, bytes, Mapping)):
         return
     try:
-        array = np.asarray(_plain(value))
+        array = np.asarray(validation.plain(value))
     except Exception:  # ragged: the check of a single value says what is wrong
         return
     if array.ndim == ndim and len(array) != num_envs:
@@ -136,11 +135,6 @@ def _batch(name: str, value: Any, ndim: int, num_envs: int) -> Iterator[tuple[st
         raise ValueError(f"options{keys} has {len(array)} rows for num_envs={num_envs}")
     if array.ndim == ndim:
         yield name, array
-
-
-def _plain(value: Any) -> Any:
-    """A tensor as NumPy can read it; anything else as it is."""
-    return value.detach().cpu() if hasattr(value, "detach") else value
 
 
 def _row(

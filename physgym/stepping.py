@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from physgym import validation
 from physgym.compile.cache import once
 from physgym.compile.program import Program, substeps_for
-from physgym.packing import components, like
+from physgym.packing import alike, like, sized
 
 if TYPE_CHECKING:
     from physgym.system import System
@@ -28,12 +27,11 @@ def step(
     """See `System.step`."""
     dt = validation.check_dt(system.dt if dt is None else dt)
     integrator = validation.check_integrator(system, integrator)
-    if params is None or isinstance(params, Mapping):
-        params = validation.check_params(system, params)
-    s, u = components(state), components(control)
-    for name, x, size in (("state", s, system.state_size), ("control", u, system.control_size)):
-        if len(x) != size:
-            raise ValueError(f"{name} has {len(x)} components, but {system.name} has {size}")
+    params = validation.params_of(system, params)
+    s = sized(system, "state", state, system.state_size)
+    u = sized(system, "control", control, system.control_size)
+    alike(s, u, params)
+    s, u = _lifted(s, (*u, *params)), _lifted(u, (*s, *params))
     if integrator == "dop853":
         from physgym.reference import solve
 
@@ -41,6 +39,16 @@ def step(
     compiled, count = program(system, integrator, substeps, "none", dt, params)
     constants = compiled.prepare(params, 0.0 if compiled.adaptive else dt / count)
     return like(state, compiled.transition(s, u, constants, dt, count)[: system.state_size])
+
+
+def _lifted(parts: tuple[Any, ...], others: tuple[Any, ...]) -> tuple[Any, ...]:
+    """`parts` as tensors where there is one among them or the `others`: programs mix no floats with them."""
+    tensor = next((x for x in (*parts, *others) if hasattr(x, "detach")), None)
+    if tensor is None:
+        return parts
+    dtype = tensor.dtype if tensor.is_floating_point() else tensor.double().dtype
+    filled = (tensor.new_full((), float(x), dtype=dtype) for x in parts if not hasattr(x, "detach"))
+    return tuple(x if hasattr(x, "detach") else next(filled) for x in parts)
 
 
 def program(

@@ -2,7 +2,9 @@
 
 A system is stateless: every method is a pure function. Those of `physgym.equations` speak of
 components; those added here take a state as a tuple of components or as one array or tensor with
-the components on the last axis, and answer in kind. Integers count as float64.
+the components on the last axis, and answer in kind. Integers count as float64. `params` is a `Params`
+(of numbers, rows or tensors), None for the defaults, or a dict of what differs from them. Raises ValueError
+for a state, control or parameters that are none of these, or of another size.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from physgym.compile.program import Program
 from physgym.elementwise import where
 from physgym.equations import Equations
 from physgym.integrators import ORDERS
-from physgym.packing import components, like
+from physgym.packing import alike, like, sized
 
 __all__ = ["INTEGRATORS", "REWARDS", "SYSTEMS", "SYSTEM_REWARDS", "System"]
 
@@ -40,9 +42,19 @@ class System(Equations):
         """Names of the integrators that serve this system."""
         return tuple(name for name in INTEGRATORS if name != "exact" or self.linear)
 
+    def _state(self, state: Any) -> tuple[Any, ...]:
+        return sized(self, "state", state, self.state_size)
+
+    def _control(self, control: Any) -> tuple[Any, ...]:
+        return sized(self, "control", control, self.control_size)
+
+    def _told(self, params: Any) -> Any:
+        return params if type(params) is self.Params else validation.params_of(self, params)
+
     def derivative(self, state: Any, control: Any, params: Any) -> Any:
         """Time derivative of the state, (v, dv/dt), in the kind of `state`."""
-        s, u = components(state), components(control)
+        s, u, params = self._state(state), self._control(control), self._told(params)
+        alike(s, u, params)
         half = self.state_size // 2
         q, v = s[:half], s[half:]
         force, rate = self.acceleration(q, u, params), self.damping_rate(params)
@@ -52,7 +64,8 @@ class System(Equations):
 
     def control(self, action: Any, params: Any) -> Any:
         """Physical control of a continuous `action` (..., A) in [-1, 1], scaled by the limits."""
-        return like(action, self.control_of(components(action), params))
+        parts = sized(self, "action", action, self.action_size)
+        return like(action, self.control_of(parts, self._told(params)))
 
     def step(
         self,
@@ -91,15 +104,15 @@ class System(Equations):
 
     def energy(self, state: Any, params: Any) -> Any:
         """Total energy (...,) [J] of states (..., D)."""
-        return self.energy_of(components(state), params)
+        return self.energy_of(self._state(state), self._told(params))
 
     def power(self, state: Any, control: Any, params: Any) -> Any:
         """Power (...,) [W] that `control` (..., U) puts in."""
-        return self.power_of(components(state), components(control), params)
+        return self.power_of(self._state(state), self._control(control), self._told(params))
 
     def dissipation(self, state: Any, params: Any) -> Any:
         """Power (...,) [W] >= 0 that damping takes out; d(energy)/dt = power - dissipation."""
-        return self.dissipation_of(components(state), params)
+        return self.dissipation_of(self._state(state), self._told(params))
 
     def reward(
         self, state: Any, control: Any, next_state: Any, params: Any, kind: str = "dense"
@@ -108,7 +121,7 @@ class System(Equations):
         of them functions of the
         state reached.
         """
-        s, u = components(next_state), components(control)
+        s, u, params = self._state(next_state), self._control(control), self._told(params)
         if kind == "dense":
             return self.dense_reward(s, u, params)
         if kind == "none":
@@ -127,22 +140,24 @@ class System(Equations):
         """What ends an episode at `state`: a dict of truth values (...,), empty where nothing
         does.
         """
-        return self.events_of(components(state), params)
+        return self.events_of(self._state(state), self._told(params))
 
     def terminated(self, next_state: Any, params: Any) -> Any:
         """Whether the task ends at `next_state` (...,)."""
         found: Any = None
+        next_state = self._state(next_state)
         for happened in self.events(next_state, params).values():
             found = happened if found is None else found | happened
         if found is not None:
             return found
-        first = components(next_state)[0]
+        first = next_state[0]
         return False if isinstance(first, float) else (first != first)
 
     def within_bounds(self, state: Any, params: Any) -> Any:
         """Whether no component (...,) but angles exceeds `bounds`; one that is not a number does."""
         inside: Any = True
-        for i, (x, bound) in enumerate(zip(components(state), self.bounds(params), strict=True)):
+        s, bounds = self._state(state), self.bounds(self._told(params))
+        for i, (x, bound) in enumerate(zip(s, bounds, strict=True)):
             if i not in self.angles:
                 inside = abs(x) <= bound if inside is True else inside & (abs(x) <= bound)
         return inside
@@ -156,8 +171,8 @@ class System(Equations):
         """Parameters: `base` (default: the defaults) with those of `randomize` (True: all of
         `ranges`) drawn anew.
         """
-        base = self.Params() if base is None else base
-        ranges = dict(self.ranges) if randomize is True else dict(randomize or {})
+        base = self._told(base)
+        ranges = validation.check_ranges(self, randomize)
         return sampling.sample_params(rng, ranges, base)
 
     def sample_state(
@@ -166,20 +181,25 @@ class System(Equations):
         """Draw a start state (`start`: one of `starts`), anew while it is no start: beyond the
         bounds or already an end. Raises ValueError where none of many draws is one.
         """
-        return sampling.sample_state(self, rng, params, start)
+        kind = validation.choice_of(
+            "start", self.starts[0] if start is None else start, self.starts
+        )
+        return sampling.sample_state(self, rng, self._told(params), kind)
 
     def observe(self, states: np.ndarray, obs_mode: str = "state") -> np.ndarray:
         """Observations (..., F) float32 of states (..., D): angles wrapped to [-pi, pi], or
         embedded as cos, sin.
         """
-        columns = np.moveaxis(np.asarray(states, dtype=np.float64), -1, 0)
+        validation.choice_of("obs_mode", obs_mode, ("state", "embedded"))
+        columns = [np.asarray(x, np.float64) for x in self._state(validation.plain(states))]
         return np.stack(
             observations.features(self, columns, obs_mode == "embedded"), axis=-1
         ).astype(np.float32)
 
     def observation_high(self, obs_mode: str = "state", params: Any = None) -> np.ndarray:
         """Bounds (F,) float32 of what `observe` returns, for `params` (rows: for all of them)."""
-        bounds = self.bounds(self.Params() if params is None else params)
+        validation.choice_of("obs_mode", obs_mode, ("state", "embedded", "state_pixels"))
+        bounds = self.bounds(self._told(params))
         high = observations.largest(self, bounds, obs_mode == "embedded")
         return np.asarray(high, dtype=np.float32)
 
@@ -200,7 +220,7 @@ class System(Equations):
         """`state` as floats; ValueError where its shape, a value or a collision makes it no
         start.
         """
-        return validation.check_state(self, state, params)
+        return validation.check_state(self, state, self._told(params))
 
 
 SYSTEMS: dict[str, System] = {}

@@ -62,7 +62,7 @@ class Task:
         self.integrator = self.system.check_integrator(integrator)
         self.substeps = validation.check_substeps(substeps)
         self.image_size = validation.count_of("image_size", image_size, 16, 1024, " of pixels")
-        self.observe_params = bool(observe_params)
+        self.observe_params = validation.truth_of("observe_params", observe_params)
         if self.observe_params and obs_mode == "pixels":
             raise ValueError(
                 'observe_params=True needs a state in the observation: use obs_mode="state_pixels"'

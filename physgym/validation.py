@@ -5,7 +5,7 @@ what is allowed and, where there is one, the way out.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,6 +62,27 @@ def whole_number(value: Any) -> int | None:
         return None
 
 
+def truth_of(name: str, value: Any) -> bool:
+    """`value`, True or False (or 1 or 0), as a bool; ValueError otherwise."""
+    if isinstance(value, np.bool_) or (isinstance(value, int) and value in (0, 1)):
+        return bool(value)
+    raise ValueError(f"{name}={value!r} must be True or False")
+
+
+def plain(value: Any) -> Any:
+    """A tensor as NumPy can read it, without its graph; anything else as it is."""
+    return value.detach().cpu() if hasattr(value, "detach") else value
+
+
+def params_of(system: System, params: Any) -> Any:
+    """`params` where they are the system's `Params` (of numbers, rows or tensors); None and a dict as in
+    `check_params`; ValueError for anything else.
+    """
+    if isinstance(params, system.Params):
+        return params
+    return check_params(system, params)
+
+
 def count_of(name: str, value: Any, low: int, high: int, unit: str = "") -> int:
     """`value` as an int from `low` to `high`; ValueError otherwise."""
     number = whole_number(value)
@@ -113,6 +134,8 @@ def check_params(system: System, overrides: Mapping[str, float] | None, base: An
     range.
     """
     base = system.Params() if base is None else base
+    if isinstance(overrides, system.Params):
+        overrides = overrides._asdict()
     if overrides is not None and not isinstance(overrides, Mapping):
         raise ValueError(f"params={overrides!r} must be a dict of {', '.join(base._fields)}")
     values = {}
@@ -122,7 +145,7 @@ def check_params(system: System, overrides: Mapping[str, float] | None, base: An
                 f"unknown parameter {name!r} of {system.name}; it has {', '.join(base._fields)}"
             )
         lowest = "at least 0" if name in system.non_negative else "more than 0"
-        number = real_number(value)
+        number = real_number(plain(value))
         if number is None or number < 0.0 or (number == 0.0 and name not in system.non_negative):
             raise ValueError(
                 f"parameter {name}={value!r} of {system.name} must be a finite number, {lowest}"
@@ -152,7 +175,9 @@ def check_ranges(system: System, randomize: Any) -> dict[str, tuple[float, float
         try:
             low, high = bounds
         except (TypeError, ValueError):
-            raise ValueError(f"randomize[{name!r}]={bounds!r} must be (low, high)") from None
+            low = high = None
+        if low is None or isinstance(bounds, (str, bytes, Set, Mapping)):  # not two in an order
+            raise ValueError(f"randomize[{name!r}]={bounds!r} must be (low, high)")
         low, high = (getattr(check_params(system, {name: x}), name) for x in (low, high))
         if low > high:
             raise ValueError(f"randomize[{name!r}]={bounds!r} has low > high")

@@ -92,14 +92,20 @@ class PhysicsVectorEnv(
         if self._tensors and self._task.integrator == "dop853":
             raise ValueError('integrator="dop853" is SciPy\'s and works with backend="numpy" only')
         metadata = {**self.metadata, "render_fps": frames_per_second(self._task.dt)}
-        super().__init__(num_envs, max_episode_steps, autoreset_mode, metadata, flat_info)
+        with self._arrays.owned():
+            super().__init__(num_envs, max_episode_steps, autoreset_mode, metadata, flat_info)
+            self._allocate()
         self.render_mode = render_mode
         self.single_observation_space = self._task.observation_space
         self.single_action_space = self._task.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        system_, size = self._task.system, self.num_envs
-        array = self._arrays.array
+        self._control: Any = None
+        self._bind()
+
+    def _allocate(self) -> None:
+        """The arrays of all rows, before the first reset."""
+        system_, size, array = self._task.system, self.num_envs, self._arrays.array
         self._state = array(np.zeros((system_.state_size, size)))
         self._params = array(np.repeat(np.array(self._task.base)[:, None], size, axis=1))
         self._uniform = True
@@ -108,18 +114,18 @@ class PhysicsVectorEnv(
         self._any_outside = False
         self._event_names = tuple(system_.events_of((1.0,) * system_.state_size, self._task.base))
         self._events = [self.blank(np.bool_) for _ in self._event_names]
-        self._control: Any = None
-        self._bind()
 
     def _bind(self) -> None:
+        with self._arrays.owned():
+            self._constants = self._prepare()
+            levels = np.ascontiguousarray(self._task.system.discrete_actions.T)
+            self._table = self._arrays.array(levels)
         self._transition = self._task.transition("tensors" if self._tensors else "arrays")
         if callable(self._task.reward):
             kept = self._arrays.array
             self._transition = rewarded(self._task, self._transition, self._named_params, kept)
         # Machine code raises no warnings that would have to be kept quiet.
         self._silent = type(self._transition).__module__ == "physgym.compile.native"
-        self._table = self._arrays.array(np.ascontiguousarray(self._task.system.discrete_actions.T))
-        self._constants = self._prepare()
 
     @property
     def system(self) -> Any:

@@ -11,7 +11,7 @@ from visual_cases import tiny_model
 
 from worldmodels.configs.training import MODELS
 from worldmodels.interface import Latent, Spec
-from worldmodels.models.states import build
+from worldmodels.models.building import build
 
 SPEC = Spec("pendulum", dt=0.05, angles=(0,), param_names=("mass", "length"))
 STEERED = Spec("pendulum", dt=0.05, angles=(0,), action_kind="continuous", action_size=1)

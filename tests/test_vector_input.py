@@ -79,7 +79,7 @@ def test_resting_rows_need_no_valid_action() -> None:
         ({"device": "cpu"}, 'backend="torch"'),
         ({"render_mode": "human"}, "rgb_array"),
         ({"autoreset_mode": "never"}, "'NextStep'"),
-        ({"max_episode_steps": 0}, "must be >= 1"),
+        ({"max_episode_steps": 0}, "must be a whole number >= 1"),
         ({"backend": "torch", "integrator": "dop853"}, "numpy"),
     ],
     ids=str,

@@ -10,12 +10,14 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from physgym.threads import small_work
+from physgym.validation import real_number
 from worldmodels.interface import DivergenceError, Latent, WorldModel
 
 Advance = Callable[[Any, Tensor, Any], Any]
@@ -40,13 +42,57 @@ def imagine(
 
     Where a solver cannot go on, the rest of that row is NaN: diverged at that step, never a crash. The
     other rows go on.
+
+    Raises:
+        ValueError: actions that are no tensor of at least one step, or no such choices; a dt that is not
+            finite.
     """
+    actions = _planned(model, actions)
+    _check_dt(dt, len(actions))
     with small_batch(model, len(actions)):
         states = [
             placed(model.decode(latent), going, len(actions))
             for latent, going in unroll(model.step, latent, actions, dt)
         ]
     return torch.stack(states, 1)
+
+
+def _planned(model: WorldModel, actions: Any) -> Tensor:
+    """``actions`` as ``model`` takes them; ``ValueError`` for what is no plan of at least one step."""
+    spec = model.spec
+    discrete = spec.action_kind == "discrete"
+    layout = "(B, T) of integers" if discrete else f"(B, T, {spec.action_size}) of numbers"
+    if not isinstance(actions, Tensor):
+        raise ValueError(
+            f"actions are a {type(actions).__name__}, not a torch.Tensor: expected {layout}; "
+            "torch.as_tensor makes one"
+        )
+    if actions.ndim != (2 if discrete else 3):
+        raise ValueError(
+            f"actions of shape {tuple(actions.shape)} are not valid: expected {layout}"
+        )
+    if not actions.shape[1]:
+        raise ValueError(f"actions of shape {tuple(actions.shape)} hold no step: expected T >= 1")
+    if discrete and actions.dtype in (torch.uint8, torch.int8, torch.int16):
+        actions = actions.long()  # no table can be read with them
+    if discrete and len(actions) and not actions.is_floating_point():
+        low, high = (int(end) for end in torch.aminmax(actions))
+        if low < 0 or high >= spec.action_size:
+            raise ValueError(
+                f"actions from {low} to {high} are not valid: expected 0 to {spec.action_size - 1}"
+            )
+    return actions
+
+
+def _check_dt(dt: Any, rows: int) -> None:
+    if isinstance(dt, Tensor):
+        fits = dt.shape in ((), (1,), (rows,)) and bool(dt.isfinite().all())
+    else:
+        fits = dt is None or real_number(dt) is not None
+    if not fits:
+        raise ValueError(
+            f"dt={dt!r} is not valid: expected seconds, a number or a tensor ({rows},), or None"
+        )
 
 
 def unroll(
@@ -111,10 +157,22 @@ def step_rows(
 
 def small_batch(model: WorldModel, rows: int) -> AbstractContextManager[None]:
     """One thread for a step of few ``rows`` of a model of states on the CPU; pictures take them all."""
-    first = next(model.parameters(), None)
+    first, count = _weights(model)
     if first is None or first.device.type != "cpu" or model.spec.image_size:
         return nullcontext()
-    return small_work(rows * sum(weights.numel() for weights in model.parameters()))
+    return small_work(rows * count)
+
+
+def _weights(model: WorldModel) -> tuple[Tensor | None, int]:
+    """One of the weights of ``model``, and how many there are: walked over once, not at every small step."""
+    known = _COUNTED.get(model)
+    if known is None:
+        weights = list(model.parameters())
+        known = _COUNTED[model] = next(iter(weights), None), sum(w.numel() for w in weights)
+    return known
+
+
+_COUNTED: WeakKeyDictionary[WorldModel, tuple[Tensor | None, int]] = WeakKeyDictionary()
 
 
 def _of_rows(dt: Tensor | float | None, rows: Any) -> Tensor | float | None:

@@ -54,7 +54,7 @@ class Modality(ABC):
     """Keys of `Outcome.events`, and "out_of_bounds" where it can be told: bools of `info`."""
 
     def __init__(self, model: WorldModel, task: Task, factor: float) -> None:
-        if not factor > 0:
+        if not truth.number_of("divergence_factor", factor, 0.0):
             raise ValueError(f"divergence_factor={factor!r} must be more than 0")
         self.model, self.task = model, task
         tensors = (*model.parameters(), *model.buffers(), torch.zeros(1))

@@ -11,6 +11,7 @@ import numpy as np
 import physgym
 from physgym.rewards import check_at_starts, earned
 from physgym.task import Task
+from physgym.validation import real_number
 from worldmodels.configs.schema import suggestion
 from worldmodels.interface import Spec, WorldModel
 
@@ -179,13 +180,23 @@ def event_names(task: Task) -> tuple[str, ...]:
     return tuple(task.system.events_of((1.0,) * task.system.state_size, task.base))
 
 
+def number_of(name: str, value: Any, least: float) -> float:
+    """`value` as a float, `least` or more (infinity too, where there is a `least`); else ValueError."""
+    bounded = np.isfinite(least)
+    number = (
+        np.inf if bounded and isinstance(value, float) and value == np.inf else real_number(value)
+    )
+    if number is None or number < least:
+        allowed = f"a number, {least:g} or more" if bounded else "a finite number"
+        raise ValueError(f"{name}={value!r} must be {allowed}")
+    return float(number)
+
+
 def prediction_limit(model: WorldModel, task: Task, factor: float) -> np.ndarray:
     """(D,) largest magnitude of a prediction: `factor` times the training range, for angles 1e6.
 
     A model that recorded no range (`reach`) is held to the true env's bounds instead.
     """
-    if not factor > 0:
-        raise ValueError(f"divergence_factor={factor!r} must be more than 0")
     bounds = np.array([float(bound) for bound in task.system.bounds(task.limit)])
     reach = getattr(model, "reach", None)
     recorded = bounds if reach is None else reach.detach().double().cpu().numpy()

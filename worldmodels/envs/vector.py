@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from physgym.autoreset import AutoresetVectorEnv
+from physgym.backends import checked_device
 from physgym.observations import frames_per_second
 from physgym.starts import by_row
 from physgym.task import Task, check_names
@@ -112,15 +113,13 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
         self.single_action_space = self.task.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        if (uncertainty_penalty or uncertainty_limit is not None) and not knows_uncertainty(
-            self.model
-        ):
-            raise ValueError("uncertainty needs an ensemble: train with --model.ensemble 5")
+        self._penalty, self._uncertainty_limit = _uncertainty(
+            self.model, uncertainty_penalty, uncertainty_limit
+        )
         self._experience = truth.Experience(self.model, self.task)
         self._modality = _modality_of(self.model, self.task, divergence_factor)
         self._starts = _choose_starts(starts, dataset, self._modality)
         self._predictor = Predictor(self._modality, self.num_envs, self.task.dt)
-        self._penalty, self._uncertainty_limit = uncertainty_penalty, uncertainty_limit
         self._params = np.tile(np.array(self.task.base, dtype=np.float64), (self.num_envs, 1))
         names = (*self._modality.flags, "diverged")
         self._flags = {name: self.blank(np.bool_) for name in names}
@@ -142,6 +141,7 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
         generators = [self.generator(row) for row in rows.tolist()]
         before = [generator.bit_generator.state for generator in generators] if options else []
         try:
+            self._check_ranges([options] if own is None else per_row)
             drawn = [
                 self._starts.draw(generator, given)
                 for generator, given in zip(generators, per_row, strict=True)
@@ -160,6 +160,13 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
         for flag in self._flags.values():
             flag[rows] = False
         self._uncertainty[rows] = 0.0
+
+    def _check_ranges(self, given: Iterable[Mapping[str, Any]]) -> None:
+        """Refuse ranges to draw from that the model does not know, whatever would be drawn."""
+        for options in given:
+            if options.get("randomize") is not None:
+                corners = self.task.starts_of(options).corners()
+                self._experience.check(np.stack(corners, axis=1))
 
     def advance(self, actions: Any, resting: Any | None) -> tuple[Any, Any, Any]:
         """Predict one step of every row, and judge it."""
@@ -224,7 +231,9 @@ def resolve_model(
 ) -> WorldModel:
     """The model itself, or the one in a run or checkpoint folder; exactly one must be given."""
     given = model if checkpoint is None else checkpoint
-    if given is None or (model is not None and checkpoint is not None):
+    if model is not None and checkpoint is not None:
+        raise ValueError(f"checkpoint={checkpoint!r} beside a model: give one of them, not both")
+    if given is None:
         raise ValueError("give a model or a run folder: checkpoint='outputs/.../newtonian'")
     if isinstance(given, WorldModel):
         return given
@@ -236,23 +245,29 @@ def resolve_model(
 
 
 def move(model: WorldModel, device: str | None) -> WorldModel:
-    """`model` on `device`; CUDA that is not there means the CPU, with a warning."""
+    """`model` on `device`; CUDA that is not there means the CPU, with a warning.
+
+    Raises ValueError for what is no device, or none that tensors can be kept on and read from.
+    """
     if device is None:
         return model
-    try:
-        wanted = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise ValueError(
-            f"device={device!r} is not valid: expected a torch device such as cpu, cuda, cuda:1 or mps"
-        ) from None
-    if wanted.type == "cuda" and not torch.cuda.is_available():
+    if str(device).partition(":")[0] == "cuda" and not torch.cuda.is_available():
         warnings.warn(
             f"device={device!r} is not available here: the model runs on the CPU.",
             RuntimeWarning,
             stacklevel=3,
         )
-        wanted = torch.device("cpu")
-    return model.to(wanted)
+        device = "cpu"
+    return model.to(checked_device(torch, device))
+
+
+def _uncertainty(model: WorldModel, penalty: Any, limit: Any) -> tuple[float, float | None]:
+    """Both as floats; ValueError for other than numbers, and where the model is no ensemble."""
+    factor = truth.number_of("uncertainty_penalty", penalty, -np.inf)
+    most = None if limit is None else truth.number_of("uncertainty_limit", limit, 0.0)
+    if (factor or most is not None) and not knows_uncertainty(model):
+        raise ValueError("uncertainty needs an ensemble: train with --model.ensemble 5")
+    return factor, most
 
 
 def _modality_of(model: WorldModel, task: Task, factor: float) -> Modality:

@@ -25,6 +25,7 @@ def check_tensor(
     ``kind``: "floats", "integers", "numbers" (either, or uint8) or "pixels" (uint8 or floats).
     """
     layout = f"{what}({', '.join(map(str, sizes))}{',' if len(sizes) == 1 else ''}) of {kind}"
+    layout += " (int64 or int32)" if kind == "integers" else ""
     if not isinstance(value, Tensor):
         raise ValueError(
             f"{name} is a {type(value).__module__}.{type(value).__name__}, not a torch.Tensor: "
