@@ -13,6 +13,7 @@ params/<name> (n,), and pixels (n, T+1, H, W, 3) where asked for, gzip 1, one ch
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -173,6 +174,8 @@ def read_header(folder: Path) -> dict[str, Any]:
     except storage.AccessError as error:
         raise DatasetError(str(error)) from error
     except storage.StorageError as error:
+        if not os.path.lexists(folder / HEADER) and not any(folder.glob("shard-*")):
+            raise DatasetError(f"{folder} is no dataset: it holds no {HEADER}") from error
         raise DamageError(f"{error}; {_ANEW}") from error
     version = header.get("format_version")
     if type(version) is int and version > FORMAT_VERSION:
