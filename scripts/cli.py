@@ -45,6 +45,24 @@ def fill_closed_descriptors() -> None:
 fill_closed_descriptors()
 
 
+def _tell_uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """What Python says of an exception that nobody caught: a line where it was Ctrl-C."""
+    if was_interrupted(error):
+        print("stopped", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is what `error` comes from: Python itself wraps it while a class is made."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+sys.excepthook = _tell_uncaught  # while packages are imported there is no main_guard yet
+
+
 class LastingFile(io.FileIO):
     """A stream's file, whose failure to write ends nothing: a reader that went away, a full disk.
 
@@ -184,6 +202,9 @@ def main_guard(main: Callable[[], int | None]) -> NoReturn:
         status = INTERRUPTED
     except Exception as error:
         if os.environ.get("PHYSGYM_DEBUG") or not is_user_error(error):
+            if was_interrupted(error):
+                print("stopped", file=sys.stderr)
+                sys.exit(INTERRUPTED)
             raise
         missing = type(error) is ModuleNotFoundError  # Gymnasium's own says what to install
         hint = f": {ACTIVATE}" if missing else ""
@@ -209,10 +230,14 @@ def _from_here(path: Path) -> str:
 
 
 def check_writable(path: Path, folder: bool = False) -> None:
-    """Raise UsageError unless the file (or `folder`) `path` can be written; makes nothing.
+    """Raise UsageError or StorageError unless the file (or `folder`) `path` can be written; makes
+    nothing.
 
     To be called before the work whose result would be lost.
     """
+    from worldmodels.storage.files import check_parent
+
+    check_parent(path / "file" if folder else path)
     reason, existing = None, path.absolute()
     if path.exists() and path.is_dir() != folder:
         reason = "it is a file" if folder else f"it is a folder; name a file in it, {path}/NAME"
