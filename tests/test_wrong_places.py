@@ -45,6 +45,37 @@ def test_every_file_of_a_run_and_of_a_checkpoint_stands_for_its_folder(made: Any
         assert worldmodels.load(path).spec.env_name == "pendulum"
 
 
+@pytest.mark.parametrize("place", ["", "checkpoints", "checkpoints/best", "evaluation"])
+def test_a_run_is_found_from_inside(
+    place: str, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(made.run, tmp_path / "run")
+    (tmp_path / "run" / place).mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path / "run" / place)
+    up = "../.." if place.endswith("best") else ".." if place else "."
+    given = [up] if place == "evaluation" else [".", up]
+    for path in given:
+        assert RunFolder.open(path).path.samefile(tmp_path / "run")
+        assert worldmodels.load(path).spec.env_name == "pendulum"
+
+
+@pytest.mark.parametrize("stands", ["folder", "pipe", "link"])
+def test_repair_collects_again_what_something_else_stands_for(
+    stands: str, made: Any, tmp_path: Path
+) -> None:
+    shutil.copytree(made.root / "pendulum", tmp_path / "pendulum")
+    shard = tmp_path / "pendulum" / "d" / "shard-00000.h5"
+    content = shard.read_bytes()
+    shard.unlink()
+    put = {"folder": shard.mkdir, "link": lambda: shard.symlink_to("nowhere")}
+    put.get(stands, lambda: os.mkfifo(shard))()
+    wanted = worldmodels.CollectConfig(env="pendulum", name="d", episodes=12, steps=20)
+    with pytest.raises(DatasetError, match="shard-00000"):
+        worldmodels.collect(wanted, tmp_path, progress=False)
+    worldmodels.collect(wanted, tmp_path, progress=False, repair=True, report=str)
+    assert shard.read_bytes() == content
+
+
 @pytest.mark.parametrize("name", [".", "run", "pendulum"])
 def test_a_folder_that_is_no_dataset_gets_no_advice_to_repair_it(name: str, made: Any) -> None:
     with pytest.raises(DatasetError, match="is no dataset") as caught:

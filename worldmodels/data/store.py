@@ -237,7 +237,7 @@ def repair(folder: str | Path, report: Callable[[str], object] = print) -> list[
         if shard.file in damaged:
             last = shard.first + shard.episodes - 1
             report(f"dropped {shard.file}, episodes {shard.first} to {last}: {damaged[shard.file]}")
-            if (path / shard.file).is_file():
+            if os.path.lexists(path / shard.file):  # whatever stands there, a folder, too
                 (path / shard.file).replace(path / f"{shard.file}.damaged")
     if damaged:
         kept = [entry for entry in header["shards"] if entry["file"] not in damaged]

@@ -204,6 +204,8 @@ def run_of(path: str | Path) -> Path:
 def folder_of(path: str | os.PathLike[str]) -> Path:
     """The folder of a run or a checkpoint that `path` is, or is a file of."""
     path = Path(path)
+    if path.name in ("", ".."):  # the working folder, or one above: their names are asked below
+        path = path.resolve()
     return path.parent if path.name in OWN_FILES and path.is_file() else path
 
 
