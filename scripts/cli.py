@@ -229,7 +229,7 @@ def _from_here(path: Path) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def check_writable(path: Path, folder: bool = False) -> None:
+def check_writable(path: Path, folder: bool = False, option: str = "--out") -> None:
     """Raise UsageError or StorageError unless the file (or `folder`) `path` can be written; makes
     nothing.
 
@@ -248,7 +248,7 @@ def check_writable(path: Path, folder: bool = False) -> None:
     elif not os.access(existing, os.W_OK):
         reason = "permission denied"
     if reason:
-        raise UsageError(f"cannot write to --out {path}: {reason}; choose another one")
+        raise UsageError(f"cannot write to {option} {path}: {reason}; choose another one")
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
