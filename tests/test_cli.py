@@ -24,7 +24,7 @@ from worldmodels.commands import training_arguments as train_script
 from worldmodels.configs.training import MODELS, TrainConfig, default_config, to_dict
 from worldmodels.data import dataset_for
 from worldmodels.storage.checkpoint import CheckpointError, find_checkpoint
-from worldmodels.storage.files import RunLock
+from worldmodels.storage.files import RunLock, StorageError
 from worldmodels.storage.runs import RunError, RunFolder
 from worldmodels.training import experiment
 from worldmodels.training.tracking import read_metrics
@@ -258,6 +258,10 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch):
         with pytest.raises(cli.UsageError, match=f"cannot write to --out {path}: .*{reason}"):
             cli.check_writable(Path(path), folder)
     assert sorted(os.listdir()) == ["file", "folder"], "it made something"
+    Path("run.json").write_text("{}")
+    Path("link").symlink_to("folder")
+    with pytest.raises(StorageError, match="link is a symbolic link"):
+        cli.check_writable(Path("link"), folder=True, option="--pictures")
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(cli.UsageError, match="permission denied"):
         cli.check_writable(Path("new"))
@@ -336,6 +340,32 @@ def test_statuses(capsys):
         cli.main_guard(lambda: _raise(KeyboardInterrupt()))
     assert end.value.code == 130
     assert capsys.readouterr().err == "stopped\n"
+
+
+def test_ctrl_c_that_python_wraps_is_ctrl_c(capsys):
+    def define():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise RuntimeError("Error calling __set_name__") from error
+
+    with pytest.raises(SystemExit) as end:
+        cli.main_guard(define)
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "stopped\n"
+
+
+def test_ctrl_c_while_packages_load_is_one_line():
+    code = "import cli; raise KeyboardInterrupt"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT / "scripts",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stderr == "stopped\n"
+    assert done.returncode in (130, -signal.SIGINT)
 
 
 def _raise(error: BaseException) -> None:

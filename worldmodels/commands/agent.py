@@ -74,9 +74,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for place in [name for name in places if name == "model" or args.compare or not args.run]:
         agent, seconds = _train(args, place, places[place])
-        out.parent.mkdir(parents=True, exist_ok=True)
-        saved = out.with_name(f"{out.stem}-{place}.zip")
-        agent.save(saved)
+        saved = _save(agent, out.with_name(f"{out.stem}-{place}.zip"))
         print(f"agent   {saved}", flush=True)
         earned = {name: _evaluate(args, agent, make) for name, make in places.items()}
         rows.append({"trained in": place, "seconds": seconds, **earned})
@@ -156,6 +154,15 @@ def _train(args: Arguments, place: str, make: Any) -> tuple[Any, float]:
         agent = train_agent(env, args.agent, args.steps, args.seed, report)
     env.close()
     return agent, time.perf_counter() - begun
+
+
+def _save(agent: Any, path: Path) -> Path:
+    """Write an agent as a whole, and through no link."""
+    from worldmodels.storage.files import atomic_write, make_parent
+
+    make_parent(path)
+    atomic_write(path, agent.save)
+    return path
 
 
 def _evaluate(args: Arguments, agent: Any, make: Any) -> Returns:

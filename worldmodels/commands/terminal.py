@@ -24,6 +24,21 @@ SCRIPTS = {"agent": "train_agent"}
 ACTIVATE = "activate the environment (. .venv/bin/activate) or install (pip install -e .)"
 
 
+def _tell_uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """What Python says of an exception that nobody caught: a line where it was Ctrl-C."""
+    if was_interrupted(error):
+        print("stopped", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is what `error` comes from: Python itself wraps it while a class is made."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 class UsageError(ValueError):
     """Something on the command line that cannot be: shown as one line, exit status 2."""
 
@@ -92,6 +107,7 @@ def main_guard(main: Callable[[], int | None]) -> NoReturn:
     work is done to its end, and its files are there.
     """
     steady_streams()
+    sys.excepthook = _tell_uncaught
     warnings.showwarning = _show_warning
     try:
         status = main() or 0
@@ -100,6 +116,9 @@ def main_guard(main: Callable[[], int | None]) -> NoReturn:
         status = INTERRUPTED
     except Exception as error:
         if os.environ.get("PHYSGYM_DEBUG") or not is_user_error(error):
+            if was_interrupted(error):
+                print("stopped", file=sys.stderr)
+                sys.exit(INTERRUPTED)
             raise
         missing = type(error) is ModuleNotFoundError  # Gymnasium's own says what to install
         hint = f": {ACTIVATE}" if missing else ""
@@ -130,11 +149,15 @@ def _from_here(path: Path) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def check_writable(path: Path, folder: bool = False) -> None:
-    """Raise UsageError unless the file (or `folder`) `path` can be written; makes nothing.
+def check_writable(path: Path, folder: bool = False, option: str = "--out") -> None:
+    """Raise UsageError or StorageError unless the file (or `folder`) `path` can be written; makes
+    nothing.
 
     To be called before the work whose result would be lost.
     """
+    from worldmodels.storage.files import check_parent
+
+    check_parent(path / "file" if folder else path)
     reason, existing = None, path.absolute()
     if path.exists() and path.is_dir() != folder:
         reason = "it is a file" if folder else f"it is a folder; name a file in it, {path}/NAME"
@@ -145,7 +168,7 @@ def check_writable(path: Path, folder: bool = False) -> None:
     elif not os.access(existing, os.W_OK):
         reason = "permission denied"
     if reason:
-        raise UsageError(f"cannot write to --out {path}: {reason}; choose another one")
+        raise UsageError(f"cannot write to {option} {path}: {reason}; choose another one")
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -69,8 +69,8 @@ class VisualizeConfig:
             cli.check_writable(self.out)
         if self.pictures is not None and self.run is None:
             raise cli.UsageError("--pictures shows a model: name its --run")
-        if self.pictures is not None and self.pictures.is_file():
-            raise cli.UsageError(f"--pictures {self.pictures} is a file: name a folder")
+        if self.pictures is not None:
+            cli.check_writable(self.pictures, folder=True, option="--pictures")
         shown = {"policy": "controller", "steps": None, "size": None, "speed": 1.0}
         for name, default in shown.items():
             if self.pictures and self.out is None and getattr(self, name) != default:

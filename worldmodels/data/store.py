@@ -13,6 +13,7 @@ params/<name> (n,), and pixels (n, T+1, H, W, 3) where asked for, gzip 1, one ch
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -175,6 +176,8 @@ def read_header(folder: Path) -> dict[str, Any]:
     except storage.AccessError as error:
         raise DatasetError(str(error)) from error
     except storage.StorageError as error:
+        if not os.path.lexists(folder / HEADER) and not any(folder.glob("shard-*")):
+            raise DatasetError(f"{folder} is no dataset: it holds no {HEADER}") from error
         raise DamageError(f"{error}; {_ANEW}") from error
     version = header.get("format_version")
     if type(version) is int and version > FORMAT_VERSION:
@@ -236,7 +239,7 @@ def repair(folder: str | Path, report: Callable[[str], object] = print) -> list[
         if shard.file in damaged:
             last = shard.first + shard.episodes - 1
             report(f"dropped {shard.file}, episodes {shard.first} to {last}: {damaged[shard.file]}")
-            if (path / shard.file).is_file():
+            if os.path.lexists(path / shard.file):  # whatever stands there, a folder, too
                 (path / shard.file).replace(path / f"{shard.file}.damaged")
     if damaged:
         kept = [entry for entry in header["shards"] if entry["file"] not in damaged]

@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
+from worldmodels.configs.schema import converted, require, require_number
 from worldmodels.evaluation.conditions import describe
 from worldmodels.evaluation.problems import check_source
 from worldmodels.evaluation.statistics import plain
@@ -126,12 +129,12 @@ def evaluate(
         ValueError: no model, models of several media, a dataset of another env, action kind or dt, and
             episodes shorter than the horizon.
     """
-    loaded = {name: _loaded(model) for name, model in models.items()}
+    steps, count, dt_values = _checked(models, dataset, horizon, count, dt_values)
+    loaded = {name: _loaded(name, model) for name, model in models.items()}
     medium = medium_of({name: model.spec for name, model in loaded.items()})
     comparison = comparison or comparison_of(medium)
     for name, model in loaded.items():
         comparison.check(name, model, dataset)
-    steps = horizon
     if steps is None:
         steps = max(1, min(comparison.horizon, comparison.longest(loaded, dataset)))
     problems = comparison.problems(loaded, dataset, steps, count)
@@ -142,8 +145,29 @@ def evaluate(
     return plain({"kind": medium, "dataset": source(dataset, origin), **report})
 
 
-def _loaded(model: Any) -> Any:
+def _checked(
+    models: Any, dataset: Any, horizon: Any, count: Any, dt_values: Any
+) -> tuple[int | None, int, tuple[float, ...]]:
+    """``horizon``, ``count`` and ``dt_values``, once all that was asked for is of the right kind."""
+    valid = isinstance(models, Mapping) and all(isinstance(name, str) for name in models)
+    require("models", models, valid, 'a table of row names and models or runs, {"jump": "runs/a"}')
+    valid = all(hasattr(dataset, name) for name in ("actions", "lengths", "hash"))
+    require("dataset", dataset, valid, "a Dataset (worldmodels.load_dataset reads one)")
+    horizon = converted(int | None, horizon, "horizon")
+    count = converted(int, count, "count")
+    for name, value in (("horizon", horizon), ("count", count)):
+        require(name, value, value is None or value >= 1, "1 or more")
+    valid = isinstance(dt_values, (Sequence, np.ndarray)) and not isinstance(dt_values, str)
+    require("dt_values", dt_values, valid, "step lengths in seconds, such as (0.05, 0.1)")
+    lengths = tuple(converted(float, value, "a step length in dt_values") for value in dt_values)
+    for value in lengths:
+        require_number("a step length in dt_values", value, 1e-6, 10)
+    return horizon, count, lengths
+
+
+def _loaded(name: str, model: Any) -> Any:
     if not isinstance(model, (str, os.PathLike)):
+        require(f"models[{name!r}]", model, hasattr(model, "spec"), "a WorldModel or a run's path")
         return model
     from worldmodels.storage.checkpoint import load
 

@@ -28,6 +28,7 @@ from worldmodels.storage import files as storage
 from worldmodels.storage import tensors as tensor_files
 from worldmodels.storage.files import LockedError, RunLock, StorageError, atomic_write
 from worldmodels.storage.reading import MAX_STATE_BYTES, MAX_WEIGHTS_BYTES, AccessError
+from worldmodels.storage.runs import folder_of
 
 if TYPE_CHECKING:
     import torch
@@ -228,11 +229,12 @@ def _float_type(tensors: Mapping[str, Tensor]) -> torch.dtype:
 
 
 def find_checkpoint(run: str | os.PathLike[str], which: str = "best") -> Path:
-    """The checkpoint folder meant by `run`: itself, or `checkpoints/<which>` inside it.
+    """The checkpoint folder meant by `run`: itself, or `checkpoints/<which>` inside it; a file of either
+    stands for its folder.
 
     Where a run has no such checkpoint, the other one (`load` says so).
     """
-    path = Path(run)
+    path = folder_of(run)
     path = path.parent if path.name == "checkpoints" else path
     folders = [path]
     if (path / "checkpoints").is_dir() or (path / "run.json").is_file():
@@ -246,7 +248,7 @@ def find_checkpoint(run: str | os.PathLike[str], which: str = "best") -> Path:
 
 def warn_of_another(folder: Path, run: str | os.PathLike[str], which: str = "best") -> None:
     """Warn where `find_checkpoint` had to take another checkpoint of `run` than `which`."""
-    if folder.name != which and folder != Path(run):
+    if folder.name != which and folder != folder_of(run):
         warnings.warn(
             f"{run} has no checkpoint {which!r} (none was good enough yet, or it was removed): using "
             f"{folder.name!r}",

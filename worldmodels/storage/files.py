@@ -41,6 +41,8 @@ __all__ = [
     "RunLock",
     "StorageError",
     "atomic_write",
+    "check_no_link",
+    "check_parent",
     "digest",
     "explain",
     "fingerprint",
@@ -88,16 +90,21 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     no folder; OSError, which names it, where the system refuses.
     """
     folder = Path(path)
-    if folder.is_symlink():
-        raise StorageError(
-            f"{folder} is a symbolic link, and nothing is written through one: remove it, or name "
-            "the folder it points to"
-        )
+    check_no_link(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         raise StorageError(f"{folder} is a file, not a folder: choose another one") from error
     return folder
+
+
+def check_no_link(folder: Path) -> None:
+    """Raise StorageError where the folder to write into is a symbolic link."""
+    if folder.is_symlink():
+        raise StorageError(
+            f"{folder} is a symbolic link, and nothing is written through one: remove it, or name "
+            "the folder it points to"
+        )
 
 
 def make_parent(path: str | os.PathLike[str]) -> None:
@@ -106,10 +113,15 @@ def make_parent(path: str | os.PathLike[str]) -> None:
     Elsewhere a link is the user's own. Raises as `make_folder` does.
     """
     folder = Path(path).parent
+    check_parent(path)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def check_parent(path: str | os.PathLike[str]) -> None:
+    """Raise what `make_parent` says of links, and make nothing: to be asked before the work."""
+    folder = Path(path).parent
     if any((folder.parent / name).exists() for name in ("run.json", "dataset.json")):
-        make_folder(folder)
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
+        check_no_link(folder)
 
 
 def open_append(path: str | os.PathLike[str]) -> int:
@@ -171,12 +183,22 @@ def _naming(error: OSError, path: Path) -> OSError:
 
 
 def remove_orphans(folder: Path) -> None:
-    """Delete the temporary files and folders that killed writers left in `folder`."""
+    """Delete the temporary files and folders that killed writers left in `folder`.
+
+    Nothing where `folder` is a link: what lies behind it is somebody else's.
+    """
+    if folder.is_symlink():
+        return
     for path in folder.glob(f"{_TEMPORARY}*"):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Delete a file, a link or a folder, where there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def previous_of(folder: Path) -> Path:
@@ -200,8 +222,8 @@ def publish_folder(folder: str | os.PathLike[str], files: Mapping[str, bytes]) -
         for name, content in files.items():
             _write_synced(fresh / name, content)
         sync_folder(fresh)
-        if target.exists():
-            if previous.exists():
+        if os.path.lexists(target):  # a link to nowhere has to make room, too
+            if os.path.lexists(previous):
                 os.rename(previous, retired)
             os.rename(target, previous)
         os.rename(fresh, target)
@@ -212,15 +234,15 @@ def publish_folder(folder: str | os.PathLike[str], files: Mapping[str, bytes]) -
             raise _naming(error, target) from error
         raise
     sync_folder(target.parent)
-    shutil.rmtree(retired, ignore_errors=True)
+    _remove(retired)
 
 
 def _undo(target: Path, previous: Path, retired: Path) -> None:
     """Put the renames of a failed `publish_folder` back, as far as the disk lets us."""
     try:
-        if previous.exists() and not target.exists():
+        if os.path.lexists(previous) and not os.path.lexists(target):
             os.rename(previous, target)
-        if retired.exists() and not previous.exists():
+        if os.path.lexists(retired) and not os.path.lexists(previous):
             os.rename(retired, previous)
     except OSError:  # a reader still finds one of the two generations
         return

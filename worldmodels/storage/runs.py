@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels import plugins
+from worldmodels.configs.schema import LONGEST_TEXT
 from worldmodels.storage.files import (
     LockedError,
     RunLock,
@@ -33,6 +34,7 @@ from worldmodels.storage.records import check_record
 
 OUTPUTS = Path("outputs")
 CONFIG, RECORD = "config.json", "run.json"
+OWN_FILES = (CONFIG, RECORD, "metrics.jsonl", "model.safetensors", "train_state.pt")
 PACKAGES = ("physgym", "torch", "numpy", "gymnasium", "torchdiffeq", "h5py", "safetensors", "wandb")
 
 
@@ -152,6 +154,8 @@ class RunFolder:
         Where no second file fits on the disk any more, the present one is written over.
         """
         values = {**self.record, "status": status, "ended": _now(), **fields}
+        if isinstance(reason := values.get("error"), str):
+            values["error"] = reason[:LONGEST_TEXT]
         check_record(values)
         try:
             self._write(RECORD, values)
@@ -191,11 +195,19 @@ class RunFolder:
 
 def run_of(path: str | Path) -> Path:
     """The run folder that `path` is, or is a part of: its config, a checkpoint, or the folder of these."""
-    path = Path(path)
+    path = folder_of(path)
     for inner, run in ((path.name, path.parent), (path.parent.name, path.parent.parent)):
         if inner == "checkpoints" and (run / CONFIG).is_file():
             return run
-    return path.parent if path.name in (CONFIG, RECORD) and path.is_file() else path
+    return path
+
+
+def folder_of(path: str | os.PathLike[str]) -> Path:
+    """The folder of a run or a checkpoint that `path` is, or is a file of."""
+    path = Path(path)
+    if path.name in ("", ".."):  # the working folder, or one above: their names are asked below
+        path = path.resolve()
+    return path.parent if path.name in OWN_FILES and path.is_file() else path
 
 
 def check_free(path: str | Path) -> None:

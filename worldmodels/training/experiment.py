@@ -147,7 +147,7 @@ def train(
     """
     from worldmodels.data import dataset_for, settled
 
-    _check_asked(config, dataset, resume)
+    _check_asked(config, dataset, run, resume)
     if run is None:
         dataset = dataset_for(config, progress=progress) if dataset is None else dataset
         config = settled(config, dataset)
@@ -167,9 +167,10 @@ def train(
     return {**result, "run": str(run.path)}
 
 
-def _check_asked(config: Any, dataset: Any, resume: bool) -> None:
+def _check_asked(config: Any, dataset: Any, run: Any, resume: bool) -> None:
     """Raise what cannot be before anything is collected; warn of what has no effect."""
     from worldmodels.training.pretrained import check_source
+    from worldmodels.training.resumption import has_none
 
     made = "worldmodels.default_config makes one"
     require("config", config, isinstance(config, TrainConfig), f"a TrainConfig; {made}")
@@ -177,6 +178,17 @@ def _check_asked(config: Any, dataset: Any, resume: bool) -> None:
         raise ValueError(
             f"dataset={str(dataset)!r} is not valid: expected a Dataset (worldmodels.load_dataset reads "
             "one); the config takes a name: replace(config, dataset=...)"
+        )
+    valid = dataset is None or hasattr(dataset, "metadata")
+    require("dataset", dataset, valid, "a Dataset (worldmodels.load_dataset reads one)")
+    valid = run is None or isinstance(run, RunFolder)
+    require("run", run, valid, "a RunFolder: RunFolder.open(path), or start(config) for a new one")
+    if resume and run is None:
+        raise RunError("resume=True goes on with a run: give it as run=RunFolder.open(path)")
+    if run is not None and not resume and not has_none(run.checkpoints):
+        raise RunError(
+            f"{run.path} holds checkpoints, and runs never overwrite one another: give resume=True to "
+            "go on, or a new run"
         )
     for line in [] if resume else without_effect(config):
         warnings.warn(line, stacklevel=2)
