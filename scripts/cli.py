@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from typing import Any
 
 NEEDED = ("gymnasium", "numpy", "physgym", "pydantic", "rich", "tyro")
 """Packages that every command needs before it can say anything itself."""
@@ -22,6 +23,18 @@ def start(verb: str) -> None:
         what = f"{', '.join(missing)} not installed for {sys.executable}"
         print(f"error: {what}: {ACTIVATE}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
+    sys.excepthook = _tell_uncaught
     from worldmodels.commands import run
 
     run(verb)
+
+
+def _tell_uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """What Python says of an exception that nobody caught: a line where it was Ctrl-C, while packages load."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__ or cause.__context__  # Python wraps it while a class is made
+    if cause is None:
+        sys.__excepthook__(kind, error, trace)
+    else:
+        print("stopped", file=sys.stderr)
