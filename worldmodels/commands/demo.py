@@ -50,6 +50,17 @@ class DemoConfig:
     """Seed of everything."""
     out: Path | None = None
     """Folder to write to; None: outputs/demo-<time>."""
+    quick: bool = False
+    """About a minute: fewer episodes, epochs and games, where nothing else is said of them."""
+
+    def settled(self) -> DemoConfig:
+        """The config as ``quick`` says: its numbers where those are the defaults."""
+        if not self.quick:
+            return self
+        least = {"episodes": 60, "epochs": 2, "agents": 2}
+        default = DemoConfig()
+        asked = {n: v for n, v in least.items() if getattr(self, n) == getattr(default, n)}
+        return replace(self, **asked)
 
     def check(self) -> None:
         """Raises ValueError for a value that cannot be, before anything is made."""
@@ -67,7 +78,7 @@ class DemoConfig:
 
 def main() -> None:
     """Run the demo and say where everything lies."""
-    config = cli.parse(DemoConfig, description=__doc__)
+    config = cli.parse(DemoConfig, description=__doc__).settled()
     config.check()
     began = time.perf_counter()
     import torch

@@ -84,7 +84,7 @@ def with_option(config: TrainConfig, key: str, value: Any) -> TrainConfig:
 
     Raises ``ValueError`` for an option that is not there (with a close match) or a value it cannot have.
     """
-    options = option_names(config)
+    key, options = key.replace("-", "_"), option_names(config)
     if key not in options:
         raise ValueError(
             f"--set {key}: no such option of {config.model_name}{suggestion(key, options)}"
