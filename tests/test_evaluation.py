@@ -190,9 +190,9 @@ def test_reports_are_json_tables_and_plots(report: dict[str, Any], tmp_path: Pat
     assert json.loads(files[0].read_text()) == report
     assert all(path.stat().st_size > 500 for path in files)
     assert {path.suffix for path in files} == {".json", ".md", ".png"}
-    scores, lengths = comparison_of("states").tables(report)
+    scores, lengths, sizes = comparison_of("states").tables(report)
     _, head, rows, brief = scores
-    assert brief
+    assert brief and not sizes.brief and sizes.rows[0][0] == "perfect"
     assert [row[0] for row in rows][:2] == ["perfect", "lost"]
     assert all(len(row) == len(head) for row in rows)
     assert rows[1][1].startswith("inf") and rows[1][-4] == "0 %"
@@ -347,7 +347,7 @@ def test_the_learned_energy_is_held_against_the_true_one(datasets: dict[str, Dat
     rows = report["rows"]
     assert rows["knows"]["energy_r_squared"] == pytest.approx(1.0, abs=1e-9)
     assert rows["has none"]["energy_r_squared"] is None
-    (table,) = comparison_of("states").tables(report)
+    table, *_ = comparison_of("states").tables(report)
     assert table.head[-1] == "R² of H"
     assert table.rows[0][-1].startswith(("1 - ", "1.000")) and table.rows[1][-1] == "n/a"
     assert share(1.0 - 2e-13) == "1 - 2.0e-13" and share(0.5) == "0.500"

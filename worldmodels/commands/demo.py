@@ -59,7 +59,11 @@ class DemoConfig:
             return self
         least = {"episodes": 60, "epochs": 2, "agents": 2}
         default = DemoConfig()
-        asked = {n: v for n, v in least.items() if getattr(self, n) == getattr(default, n)}
+        asked: dict[str, Any] = {
+            name: value
+            for name, value in least.items()
+            if getattr(self, name) == getattr(default, name)
+        }
         return replace(self, **asked)
 
     def check(self) -> None:
