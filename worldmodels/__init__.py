@@ -27,15 +27,20 @@ _HOME = {
     "dataset_for": "worldmodels.data.cache",
     "default_config": "worldmodels.configs.training",
     "evaluate": "worldmodels.evaluation.comparison",
+    "experiment": "worldmodels.training",
     "imagine": "worldmodels.imagination",
     "load": "worldmodels.storage.checkpoint",
     "load_dataset": "worldmodels.data.dataset",
     "load_plugin": "worldmodels.plugins",
     "make_env": "worldmodels.envs.single",
     "register_structure": "worldmodels.registration",
+    "runs": "worldmodels.storage",
     "to_sb3_vecenv": "worldmodels.agents.stable_baselines",
     "train": "worldmodels.training.experiment",
+    "write_report": "worldmodels.evaluation.comparison",
 }
+"""Public names and where they live; `experiment` and `runs` are modules: a training from its config to its
+folder, and the folders."""
 
 __all__ = sorted(_HOME)
 
@@ -46,7 +51,8 @@ def __getattr__(name: str) -> Any:
     """Import the module that holds `name`; AttributeError where no module does."""
     if name not in _HOME:
         raise AttributeError(f"module 'worldmodels' has no attribute {name!r}; it has {__all__}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
+    home = importlib.import_module(_HOME[name])
+    value = getattr(home, name, None) or importlib.import_module(f"{_HOME[name]}.{name}")
     globals()[name] = value
     return value
 
