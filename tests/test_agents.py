@@ -18,6 +18,7 @@ from model_doubles import Perfect, build_model, make_spec
 
 import physgym
 import worldmodels
+from worldmodels.agents import returns
 from worldmodels.agents import stable_baselines as agents
 from worldmodels.commands import agent as train_agent
 from worldmodels.commands import terminal as cli
@@ -75,7 +76,7 @@ def test_the_adapter_speaks_for_the_whole_batch() -> None:
 
 @pytest.mark.parametrize("mode", AutoresetMode)
 def test_evaluation_counts_the_first_episode_of_each_env(mode: AutoresetMode) -> None:
-    result = agents.evaluate_agent(lambda obs: np.zeros(len(obs), dtype=int), sync(mode))
+    result = returns.evaluate_agent(lambda obs: np.zeros(len(obs), dtype=int), sync(mode))
     lengths = []
     for seed in range(3):
         env = gym.make("CartPole-v1", max_episode_steps=12)
@@ -92,7 +93,7 @@ def test_an_agent_trains_and_acts_reproducibly(agent: str) -> None:
     outcomes = []
     for _ in range(2):
         model = agents.train_agent(sync(), agent, steps=96, seed=1, batch_size=16, **small)
-        outcomes.append(agents.evaluate_agent(agents.greedy(model), sync(), seed=9).returns)
+        outcomes.append(returns.evaluate_agent(returns.greedy(model), sync(), seed=9).returns)
     np.testing.assert_array_equal(*outcomes)
 
 
@@ -107,7 +108,7 @@ def test_ppo_learns_from_batches_of_equal_size(num_envs: int) -> None:
 
 def test_one_episode_has_no_standard_error() -> None:
     envs = SyncVectorEnv(MAKERS[:1], autoreset_mode=AutoresetMode.SAME_STEP)
-    result = agents.evaluate_agent(lambda obs: np.zeros(len(obs), dtype=int), envs)
+    result = returns.evaluate_agent(lambda obs: np.zeros(len(obs), dtype=int), envs)
     assert str(result).endswith("+- n/a (1 episode)")
 
 
@@ -162,7 +163,7 @@ def test_an_env_on_torch_serves_too() -> None:
             **kwargs,
         )
         model = agents.train_agent(env, "ppo", steps=48, n_steps=8, batch_size=24)
-        result = agents.evaluate_agent(agents.greedy(model), env)
+        result = returns.evaluate_agent(returns.greedy(model), env)
         assert result.returns.shape == (3,)
         assert isinstance(result.returns, np.ndarray)
 
@@ -171,10 +172,10 @@ def test_continuous_agents_act_in_a_learned_env() -> None:
     model = Perfect(make_spec("pendulum", action_mode="continuous"))
     env = worldmodels.make_env(model, num_envs=4, max_episode_steps=10)
     agent = agents.train_agent(env, "sac", steps=80, learning_starts=20, batch_size=16)
-    learned = agents.evaluate_agent(agents.greedy(agent), env)
+    learned = returns.evaluate_agent(returns.greedy(agent), env)
     truth = make_truth(model, num_envs=4, max_episode_steps=10)
     np.testing.assert_array_equal(
-        learned.returns, agents.evaluate_agent(agents.greedy(agent), truth).returns
+        learned.returns, returns.evaluate_agent(returns.greedy(agent), truth).returns
     )
     with pytest.raises(ValueError, match="discrete"):
         agents.train_agent(env, "dqn")

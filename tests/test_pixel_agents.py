@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from model_doubles import make_pixel_spec, visual_model
 
+from worldmodels.agents import returns
 from worldmodels.agents import stable_baselines as agents
 from worldmodels.configs.training import to_dict
 from worldmodels.envs.single import make_env, make_truth
@@ -35,7 +36,7 @@ def test_an_agent_learns_from_pictures_and_plays_in_the_truth(agent: str) -> Non
         trained = agents.train_agent(env, agent, steps=24, batch_size=8, **FEW[agent])
         assert type(trained.policy).__name__ in ("ActorCriticCnnPolicy", "CnnPolicy")
         for place in envs:
-            result = agents.evaluate_agent(agents.greedy(trained), place)
+            result = returns.evaluate_agent(returns.greedy(trained), place)
             assert result.returns.shape == (2,) and np.isfinite(result.returns).all()
 
 

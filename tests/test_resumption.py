@@ -32,6 +32,7 @@ from worldmodels.storage.checkpoint import (
 )
 from worldmodels.training import experiment, resumption
 from worldmodels.training import fit as training
+from worldmodels.training import trainer as trainers
 from worldmodels.training.pretrained import load_fitting
 from worldmodels.training.resumption import MAY_CHANGE, saved_config
 
@@ -171,7 +172,7 @@ def test_a_tensor_that_is_not_finite_is_named_wherever_it_is_read(run: Any, bad:
         reads: tuple[Callable[[], Any], ...] = (
             lambda: go_on(run),
             lambda: load(last),
-            lambda: load_fitting(training.seeded_model(run.config, DATA), last),
+            lambda: load_fitting(trainers.seeded_model(run.config, DATA), last),
         )
         for read in reads:
             with pytest.raises(CheckpointError, match=rf"{name} holds NaN or infinite"):

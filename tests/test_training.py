@@ -25,6 +25,7 @@ from worldmodels.data import batches
 from worldmodels.storage.checkpoint import load, resume_checkpoint
 from worldmodels.training import fit as training
 from worldmodels.training import loaders, optimisers
+from worldmodels.training import trainer as trainers
 from worldmodels.training.soap import SOAP
 
 
@@ -111,7 +112,7 @@ def test_every_structure_learns_by_either_objective(
     result = training.fit(config, DATA, folder(tmp_path), Log())
     assert (result["epochs"], result["steps"]) == (2, 100)
     batch = batches.Windows(DATA.subset("train"), 4, 256, 0, "cpu").batch(0)
-    before = training.seeded_model(config, DATA).loss(batch)[0]
+    before = trainers.seeded_model(config, DATA).loss(batch)[0]
     assert load(tmp_path).loss(batch)[0] < 0.5 * before
 
 

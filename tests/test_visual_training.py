@@ -33,6 +33,7 @@ from worldmodels.imagination import imagine
 from worldmodels.interface import Latent
 from worldmodels.storage.checkpoint import CheckpointError, load
 from worldmodels.training import fit as training
+from worldmodels.training import trainer as trainers
 from worldmodels.training.validation import FrameValidation
 
 ROOT = Path(__file__).parent.parent
@@ -147,7 +148,7 @@ def test_two_seeds_differ_and_one_repeats(buffer, tmp_path):
 def test_a_frozen_part_stays_as_it_was(mode, frozen, buffer, tmp_path):
     options = {"training_mode": mode, f"train_{frozen}": False}
     config = tiny_training("spatial_newtonian", **options)
-    before = tensors(training.seeded_model(config, buffer))
+    before = tensors(trainers.seeded_model(config, buffer))
     after = tensors(fitted(config, buffer, tmp_path)[1])
     parts = {"encoder": ("encoder", "transform"), "decoder": ("decoder",)}
     kept = parts.get(frozen, ("dynamics",))
@@ -159,7 +160,7 @@ def test_a_frozen_part_stays_as_it_was(mode, frozen, buffer, tmp_path):
 
 def test_nothing_left_to_train_is_an_error(buffer, tmp_path):
     config = tiny_training(train_encoder=False, train_decoder=False, train_predictor=False)
-    model = training.seeded_model(config, buffer)
+    model = trainers.seeded_model(config, buffer)
     model.freeze()
     model.heads.requires_grad_(False)
     with pytest.raises(TrainingError, match="every part of the model is frozen"):
@@ -291,7 +292,7 @@ def test_an_odd_image_size_is_refused(tmp_path):
 def test_losses_that_are_not_finite_end_the_training(buffer, tmp_path, monkeypatch):
     config = tiny_training()
     config = replace(config, optim=replace(config.optim, max_bad_steps=2))
-    model = training.seeded_model(config, buffer)
+    model = trainers.seeded_model(config, buffer)
     monkeypatch.setattr(
         type(model), "draw", lambda self, z: z.sum() * torch.nan + self.decoder(z.chunk(2, 1)[0])
     )

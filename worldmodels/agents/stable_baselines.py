@@ -11,12 +11,14 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.error import DependencyNotInstalled
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
+
+from worldmodels.agents.returns import _Restarter, numpy_of
 
 _COMMON = {"policy_kwargs": {"net_arch": [64, 64]}, "learning_rate": 1e-3, "gamma": 0.98}
 _REPLAY = {"batch_size": 256, "buffer_size": 200_000, "train_freq": 1}
@@ -51,25 +53,6 @@ PIXEL_SETTINGS: dict[str, dict[str, Any]] = {
 
 SMALLEST_PICTURE = 36
 """Width and height [px] below which the network that Stable-Baselines3 sees pictures with has no output."""
-
-
-class Returns(NamedTuple):
-    """Returns of whole episodes, one for each env."""
-
-    mean: float
-    """Mean return."""
-    standard_error: float
-    """Standard error of the mean; NaN for one episode, which has none."""
-    returns: np.ndarray
-    """(episodes,) float64."""
-    diverged: int
-    """Episodes that a learned model ended because it diverged."""
-
-    def __str__(self) -> str:
-        count = len(self.returns)
-        spread = f"{self.standard_error:.1f}" if count > 1 else "n/a"
-        text = f"{self.mean:.1f} +- {spread} ({count} episode{'s' if count > 1 else ''}"
-        return text + (f", {self.diverged} diverged)" if self.diverged else ")")
 
 
 def to_sb3_vecenv(vector_env: VectorEnv) -> Any:
@@ -169,66 +152,6 @@ def _even_share(total: int, most: int) -> int:
     return share if 16 * share >= min(total, most) else total
 
 
-def evaluate_agent(
-    act: Callable[[Any], Any], vector_env: VectorEnv, seed: int | None = 0
-) -> Returns:
-    """Play one whole episode in every env of `vector_env`, in any autoreset mode.
-
-    Args:
-        act: batched observations to batched actions; see `greedy`.
-        vector_env: as many envs as episodes are wanted.
-        seed: env i starts from seed + i.
-    """
-    playing = np.ones(vector_env.num_envs, dtype=np.bool_)
-    returns, diverged = np.zeros(vector_env.num_envs), 0
-    restarter = _Restarter(vector_env)
-    observations = _numpy(vector_env.reset(seed=seed)[0])
-    while playing.any():
-        observations, rewards, terminated, truncated, final = restarter.step(act(observations))
-        returns[playing] += rewards[playing]
-        ended = playing & (terminated | truncated)
-        if ended.any():
-            flags = final.infos.get("diverged", np.zeros(vector_env.num_envs, dtype=np.bool_))
-            diverged += int((flags & ended).sum())
-        playing &= ~ended
-    spread = returns.std(ddof=1) if len(returns) > 1 else np.nan
-    return Returns(float(returns.mean()), float(spread / np.sqrt(len(returns))), returns, diverged)
-
-
-def greedy(model: Any) -> Callable[[Any], Any]:
-    """The deterministic policy of a trained agent, for `evaluate_agent`."""
-    return lambda observations: model.predict(observations, deterministic=True)[0]
-
-
-class _Final(NamedTuple):
-    """What finished rows ended with."""
-
-    observations: Any
-    infos: Mapping[str, Any]
-
-
-class _Restarter:
-    """Steps a vector env so that finished rows restart at once, whatever its autoreset mode."""
-
-    def __init__(self, env: VectorEnv) -> None:
-        self.env = env
-        self.same_step = env.metadata.get("autoreset_mode") is AutoresetMode.SAME_STEP
-
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, _Final]:
-        """Observations after any restart, rewards, terminated, truncated, and the ends."""
-        observations, rewards, terminated, truncated, info = self.env.step(actions)
-        done = terminated | truncated
-        if self.same_step:
-            final = _Final(info.get("final_obs"), info.get("final_info", {}))
-        else:
-            final = _Final(observations, info)
-            if done.any():
-                observations, _ = self.env.reset(options={"reset_mask": done})
-        if done.any():
-            final = _Final(*map(_numpy, final))
-        return (*map(_numpy, (observations, rewards, terminated, truncated)), final)
-
-
 class _Adapter:
     """The methods of a `VecEnv` over a Gymnasium vector env; `_adapter` gives it its base class."""
 
@@ -249,11 +172,11 @@ class _Adapter:
         if any(options != self._options[0] for options in self._options):
             raise ValueError("set_options: all envs of a Gymnasium vector env share their options.")
         observations, info = self.env.reset(seed=seeds, options=self._options[0] or None)  # type: ignore[arg-type]
-        info = _numpy(info)
+        info = numpy_of(info)
         self.reset_infos = [_row(info, row) for row in range(self.env.num_envs)]
         self._reset_seeds()
         self._reset_options()
-        return _numpy(observations)
+        return numpy_of(observations)
 
     def step_async(self, actions: np.ndarray) -> None:
         self._actions = actions
@@ -295,18 +218,6 @@ class _Adapter:
 
     def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
         return [False for _ in self._get_indices(indices)]
-
-
-def _numpy(values: Any) -> Any:
-    """Tensors (of envs on torch) as NumPy arrays, through dicts and object arrays."""
-    if isinstance(values, Mapping):
-        return {key: _numpy(value) for key, value in values.items()}
-    if isinstance(values, np.ndarray) and values.dtype == object:
-        converted = np.full(len(values), None, dtype=object)
-        for row, value in enumerate(values):
-            converted[row] = _numpy(value)
-        return converted
-    return values.cpu().numpy() if hasattr(values, "cpu") else values
 
 
 def _row(info: Mapping[str, Any], row: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from worldmodels.commands import terminal as cli
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
 
-    from worldmodels.agents.stable_baselines import Returns
+    from worldmodels.agents.returns import Returns
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _save(agent: Any, path: Path) -> Path:
 
 
 def _evaluate(args: Arguments, agent: Any, make: Any) -> Returns:
-    from worldmodels.agents.stable_baselines import evaluate_agent, greedy
+    from worldmodels.agents.returns import evaluate_agent, greedy
 
     env = make(args.episodes)
     result = evaluate_agent(greedy(agent), env, seed=args.seed + 1_000_000)

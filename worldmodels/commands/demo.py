@@ -160,7 +160,7 @@ def compare_models(models: dict[str, Any], dataset: Dataset, out: Path) -> None:
 def run_agents(config: DemoConfig, model: Any) -> None:
     """The same agents in the learned env and in the true one."""
     import worldmodels
-    from worldmodels.agents.stable_baselines import evaluate_agent
+    from worldmodels.agents.returns import evaluate_agent
     from worldmodels.envs.single import make_truth
 
     makers = {

@@ -9,26 +9,38 @@ models come from the closed registry. torch is imported when a function needs it
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import platform
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import physgym
 from worldmodels import plugins
 from worldmodels.configs.keywords import known_keywords
-from worldmodels.configs.schema import record, require, require_name, shown
+from worldmodels.configs.schema import require, require_name, shown
 from worldmodels.configs.training import KINDS, PREDICTORS
 from worldmodels.storage import files as storage
 from worldmodels.storage import tensors as tensor_files
 from worldmodels.storage.files import LockedError, RunLock, StorageError, atomic_write
+from worldmodels.storage.locating import find_checkpoint, warn_of_another
 from worldmodels.storage.reading import MAX_STATE_BYTES, MAX_WEIGHTS_BYTES, AccessError
-from worldmodels.storage.runs import folder_of
+from worldmodels.storage.verification import (
+    _CONFIG_KEYS,
+    _OWN_KEYS,
+    CONFIG,
+    FORMAT_VERSION,
+    STATE,
+    WEIGHTS,
+    CheckpointError,
+    _check_version,
+    _Outdated,
+    check_finite,
+    check_tensors,
+    not_finite,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -53,40 +65,7 @@ __all__ = [
     "save_checkpoint",
 ]
 
-FORMAT_VERSION = 1
-CONFIG, WEIGHTS, STATE = "config.json", "model.safetensors", "train_state.pt"
 _LIMITS = {WEIGHTS: MAX_WEIGHTS_BYTES, STATE: MAX_STATE_BYTES}
-_CONFIG_KEYS = ("spec", "model_name", "model")
-_OWN_KEYS = ("format_version", *_CONFIG_KEYS, "sha256", "versions", "seal")
-
-
-class CheckpointError(StorageError):
-    """A checkpoint cannot be written, read or trusted; the message names the file and the fix."""
-
-
-class _Outdated(CheckpointError):
-    """The checkpoint is sound, but of a format this version cannot read: no falling back."""
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """A file of a checkpoint, as `config.json` records it."""
-
-    sha256: str
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Document:
-    """`config.json`; `meta` stands beside these fields."""
-
-    format_version: int
-    spec: dict[str, Any]
-    model_name: str
-    model: dict[str, Any]
-    sha256: dict[str, Fingerprint]
-    versions: dict[str, str | None]
-    seal: str
 
 
 class Checkpoint(NamedTuple):
@@ -228,57 +207,6 @@ def _float_type(tensors: Mapping[str, Tensor]) -> torch.dtype:
     return torch.float64 if kinds == {torch.float64} else torch.float32
 
 
-def find_checkpoint(run: str | os.PathLike[str], which: str = "best") -> Path:
-    """The checkpoint folder meant by `run`: itself, or `checkpoints/<which>` inside it; a file of either
-    stands for its folder.
-
-    Where a run has no such checkpoint, the other one (`load` says so).
-    """
-    path = folder_of(run)
-    path = path.parent if path.name == "checkpoints" else path
-    folders = [path]
-    if (path / "checkpoints").is_dir() or (path / "run.json").is_file():
-        names = [which, *(name for name in ("best", "last") if name != which)]
-        folders = [path / "checkpoints" / name for name in names]
-    for folder in folders:
-        if any((kept / CONFIG).is_file() for kept in (folder, storage.previous_of(folder))):
-            return folder
-    raise CheckpointError(f"no checkpoint in {path}; {_what_is_there(path)}")
-
-
-def warn_of_another(folder: Path, run: str | os.PathLike[str], which: str = "best") -> None:
-    """Warn where `find_checkpoint` had to take another checkpoint of `run` than `which`."""
-    if folder.name != which and folder != folder_of(run):
-        warnings.warn(
-            f"{run} has no checkpoint {which!r} (none was good enough yet, or it was removed): using "
-            f"{folder.name!r}",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-
-
-def _what_is_there(path: Path) -> str:
-    if (path / "run.json").is_file():
-        return f"its training ended before the first one: physgym train --resume {path} goes on"
-    if path.is_dir():
-        if runs := _runs_in(path):
-            return f"it holds the runs {', '.join(runs)}: name one of them"
-        return "expected checkpoints/best or checkpoints/last there: was the run ended before one?"
-    if path.exists():
-        return "it is a file, and a run is a folder"
-    names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, names, n=3)
-    return f"did you mean {', '.join(close)}?" if close else "there is no such folder"
-
-
-def _runs_in(path: Path, most: int = 5) -> list[str]:
-    """Runs below `path`, down to `<date>/<time>/<model>`: the last of them by name."""
-    for depth in ("*", "*/*", "*/*/*"):
-        if found := sorted(path.glob(f"{depth}/checkpoints")):
-            return [folder.parent.relative_to(path).as_posix() for folder in found[-most:]]
-    return []
-
-
 def _document(config: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
     if set(config) != set(_CONFIG_KEYS):
         raise CheckpointError(
@@ -355,60 +283,3 @@ def _read(folder: Path, with_state: bool) -> Checkpoint:
 def _verified(folder: Path, name: str, files: Mapping[str, Any]) -> tuple[bytes, str]:
     content = storage.read_verified(folder / name, files[name], _LIMITS[name])
     return content, str(folder / name)
-
-
-def _check_version(folder: Path, document: Mapping[str, Any]) -> None:
-    version = document.get("format_version")
-    if type(version) is int and version > FORMAT_VERSION:
-        raise _Outdated(
-            f"{folder} has format_version {version}, this package reads up to {FORMAT_VERSION}: "
-            "upgrade it"
-        )
-    if type(version) is not int or version != FORMAT_VERSION:
-        raise CheckpointError(f"{folder} has format_version {version!r}, not {FORMAT_VERSION}")
-    try:
-        record(Document, document, str(folder / CONFIG), others=True)
-    except ValueError as error:
-        raise CheckpointError(str(error)) from error
-
-
-def check_tensors(
-    folder: Path,
-    expected: Mapping[str, Tensor],
-    found: Mapping[str, Tensor],
-) -> None:
-    """Raise CheckpointError unless `found` has the names, shapes and types of `expected`."""
-    missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
-    if missing or extra:
-        raise CheckpointError(
-            f"{folder / WEIGHTS} does not fit its config: missing {missing[:5]}, extra {extra[:5]}"
-        )
-    for name, tensor in found.items():
-        wanted = expected[name]
-        if tensor.shape != wanted.shape or tensor.dtype != wanted.dtype:
-            raise CheckpointError(
-                f"{folder / WEIGHTS}: {name} is {tensor.dtype} {tuple(tensor.shape)}, "
-                f"but the model needs {wanted.dtype} {tuple(wanted.shape)}"
-            )
-
-
-def check_finite(folder: Path, found: Mapping[str, Tensor]) -> None:
-    """Raise CheckpointError naming the first weight or buffer of a checkpoint that is not finite."""
-    if name := not_finite(found):
-        raise CheckpointError(
-            f"{folder / WEIGHTS}: {name} holds NaN or infinite values (did the training diverge?): "
-            "take another checkpoint or a new run with a lower --optim.lr; load(..., "
-            "allow_nonfinite=True) takes them to look at"
-        )
-
-
-def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """Name of the first tensor with a value that is not finite, or None.
-
-    How far the data reached (`reach`) is infinite in a model that saw none, and never NaN.
-    """
-    for name, tensor in tensors.items():
-        unbounded = name.rpartition(".")[2] == "reach"
-        if not bool((~tensor.isnan() if unbounded else tensor.isfinite()).all()):
-            return name
-    return None

@@ -6,265 +6,30 @@ that a step depends on is saved: a run that was killed and resumed ends bit-equa
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from worldmodels.configs.training import TrainConfig, VisualConfig, to_dict
+from worldmodels.configs.training import TrainConfig, VisualConfig
 from worldmodels.data.batches import TrainingError
-from worldmodels.data.frames import check_pictures
-from worldmodels.interface import DivergenceError, Spec, WorldModel
-from worldmodels.models.building import build
 from worldmodels.storage.checkpoint import (
-    check_finite,
-    check_tensors,
     load_checkpoint,
-    not_finite,
-    resume_checkpoint,
-    save_checkpoint,
 )
-from worldmodels.training.devices import mixed_dtype, quick_matrices, resolve_device
+from worldmodels.training.devices import quick_matrices, resolve_device
 from worldmodels.training.interruption import Interruption
-from worldmodels.training.loaders import loader_of, noise
-from worldmodels.training.optimisers import Optimisers, learning_rate, optimiser
 from worldmodels.training.pretrained import load_fitting
 from worldmodels.training.resumption import (
-    Progress,
-    check_config,
-    check_spec,
     has_none,
-    progress_of,
-    restore_optimiser,
-    saved_config,
 )
-
-
-class RunFolderLike(Protocol):
-    """What ``fit`` needs of a run: where its checkpoints go."""
-
-    @property
-    def checkpoints(self) -> Path: ...
-
-
-class LoggerLike(Protocol):
-    """What ``fit`` needs of a logger."""
-
-    def log(self, values: Mapping[str, Any], step: int) -> None: ...
-
-    def rewind(self, step: int) -> None: ...
-
-
-def spec_of(dataset: Any, visual: bool = False) -> Spec:
-    """What a model must know of the env that ``dataset`` came from; its pictures if ``visual``."""
-    import physgym
-
-    system = physgym.get_system(dataset.env_name)
-    discrete = dataset.actions.ndim == 2
-    return Spec(
-        env_name=system.name,
-        env_kwargs=dict(dataset.env_kwargs),
-        dt=float(dataset.dt),
-        state_size=system.state_size,
-        angles=tuple(system.angles),
-        action_kind="discrete" if discrete else "continuous",
-        action_size=len(system.discrete_actions) if discrete else system.action_size,
-        param_names=tuple(dataset.params),
-        max_episode_steps=int(system.max_episode_steps),
-        image_size=check_pictures(dataset) if visual else 0,
-    )
-
-
-def seeded_model(config: TrainConfig, dataset: Any) -> WorldModel:
-    """Model of ``config`` with weights drawn from its seed, normalised to ``dataset``'s train split."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        spec = spec_of(dataset, isinstance(config.model, VisualConfig))
-        model = build(spec, config.model_name, config.model)
-    model.fit_normaliser(dataset.subset("train"))
-    return model
-
-
-def accelerate(model: Any, config: TrainConfig, device: str) -> None:
-    """Make a visual model quick on ``device``: memory layout, mixed precision, compilation."""
-    if not isinstance(config.model, VisualConfig):
-        return
-    model.freeze()
-    compiled = config.compile == "on" or (config.compile == "auto" and device.startswith("cuda"))
-    model.accelerate(mixed_dtype(config.precision, device), compiled)
-
-
-class Trainer:
-    """One run in progress; ``fit`` is its only user."""
-
-    def __init__(
-        self, config: TrainConfig, dataset: Any, run: RunFolderLike, logger: LoggerLike
-    ) -> None:
-        self.config = config
-        self.run = run
-        self.logger = logger
-        self.device = resolve_device(config.device)
-        self.model = seeded_model(config, dataset).to(self.device)
-        self.loader = loader_of(config, dataset, self.device, self.model.spec)
-        self.copying = self.loader.validation.of_copying()
-        self.validated: float | None = None
-        accelerate(self.model, config, self.device)
-        self.optimiser = optimiser(config.optim, self.model)
-        per_epoch = config.optim.steps_per_epoch or self.loader.windows.batches_per_pass
-        self.steps_per_epoch = per_epoch
-        self.total = per_epoch * config.epochs
-        self.progress = Progress()
-        self.saved_at = time.monotonic()
-        self.frames, self.began = 0, time.monotonic()
-
-    def resume(self) -> None:
-        """Continue from the last checkpoint, bit for bit.
-
-        Raises CheckpointError where it is damaged, or of another configuration than this run's.
-        """
-        folder = self.run.checkpoints / "last"
-        checkpoint = resume_checkpoint(folder)
-        check_config({**checkpoint.meta, **checkpoint.config}, self.config, folder)
-        check_spec(checkpoint.config, self.model.spec, folder)
-        check_tensors(folder, self.model.state_dict(), checkpoint.tensors)
-        check_finite(folder, checkpoint.tensors)
-        progress = progress_of(checkpoint, self.config, folder)
-        restore_optimiser(
-            self.optimiser, checkpoint.train_state["optimiser"], progress.step, folder
-        )
-        self.model.load_state_dict(checkpoint.tensors)
-        self.progress = progress
-        self.logger.rewind(progress.step // self.steps_per_epoch)
-
-    def descend(self) -> None:
-        """One step of the optimiser; a loss or gradient that is not finite changes nothing."""
-        progress, optim = self.progress, self.config.optim
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(optim, progress.step, self.total)
-        self.optimiser.zero_grad(set_to_none=True)
-        try:
-            logs, finite = self._gradients(progress.step)
-        except DivergenceError:
-            finite = False
-        if finite:
-            finite = self._clip(optim.grad_clip or math.inf)
-        progress.step += 1
-        if not finite:
-            self._skip()
-            return
-        self.optimiser.step()
-        progress.bad_in_a_row = 0
-        progress.loss_count += 1
-        for name, value in logs.items():
-            progress.sums[name] = progress.sums.get(name, 0.0) + value
-
-    def _gradients(self, step: int) -> tuple[dict[str, float], bool]:
-        """Gradients of one step, a share from each of its batches; logs, and whether all is finite."""
-        parts = self.config.optim.accumulate
-        sums: dict[str, float] = {}
-        for part in range(parts):
-            number = step * parts + part
-            batch = self.loader.batch(number, step, self.total)
-            with noise(self.config.seed, number, self.device):
-                loss, logs = self.model.loss(batch)
-            if not bool(torch.isfinite(loss)):
-                return sums, False
-            (loss / parts).backward()
-            self.frames += batch.mask.numel()
-            for name, value in logs.items():
-                sums[name] = sums.get(name, 0.0) + float(value) / parts
-        return sums, True
-
-    def _clip(self, most: float) -> bool:
-        """Limit the norm of the gradients of each optimiser's parameters; False: not finite."""
-        finite = True
-        separate = self.optimiser.parts.values() if isinstance(self.optimiser, Optimisers) else ()
-        for part in separate or (self.optimiser,):
-            parameters = [p for group in part.param_groups for p in group["params"]]
-            finite &= bool(torch.isfinite(nn.utils.clip_grad_norm_(parameters, most)))
-        return finite
-
-    def pace(self) -> str:
-        """Frames (or steps of states) a second, since the first step."""
-        seconds = max(time.monotonic() - self.began, 1e-9)
-        unit = "frames" if isinstance(self.config.model, VisualConfig) else "samples"
-        return f"{self.frames / seconds:,.0f} {unit}/s"
-
-    def note(self) -> str:
-        """The mean loss of this epoch so far, the last validation error, and the pace."""
-        progress, words = self.progress, []
-        if progress.loss_count and "loss" in progress.sums:
-            words.append(f"loss {progress.sums['loss'] / progress.loss_count:.2g}")
-        if self.validated is not None:
-            words.append(f"validation error {self.validated:.2g} (copying: {self.copying:.2g})")
-        return ", ".join([*words, self.pace()])
-
-    def _skip(self) -> None:
-        progress = self.progress
-        progress.skipped += 1
-        progress.bad_in_a_row += 1
-        if progress.bad_in_a_row >= self.config.optim.max_bad_steps:
-            raise TrainingError(
-                f"{progress.bad_in_a_row} losses in a row were not finite (at step {progress.step}): "
-                f"lower --optim.lr (now {self.config.optim.lr:g}), clip gradients, or check the data; "
-                "the last good checkpoints are kept"
-            )
-
-    def end_epoch(self) -> dict[str, float]:
-        """Validate, log, and publish the best so far."""
-        progress = self.progress
-        epoch = progress.step // self.steps_per_epoch
-        scores = self.loader.validation.score(self.model)
-        self.validated = scores["nmse"]
-        count = progress.loss_count
-        values = {f"train/{name}": total / count for name, total in progress.sums.items()}
-        values = {"train/loss": math.nan, **values, "train/skipped": progress.skipped}
-        values["train/lr"] = learning_rate(self.config.optim, progress.step - 1, self.total)
-        values.update({f"eval/{name}": value for name, value in scores.items()})
-        self.logger.log(values, epoch)
-        progress.sums, progress.loss_count = {}, 0
-        if math.isfinite(scores["nmse"]) and scores["nmse"] < progress.best:
-            progress.best, progress.best_epoch = scores["nmse"], epoch
-            self.save("best", scores)
-        return values
-
-    def save(self, name: str, scores: Mapping[str, float] | None = None) -> None:
-        """Publish a checkpoint: ``best`` for use, ``last`` to go on from.
-
-        Raises ``TrainingError`` where a tensor is not finite: no step could mend it any more.
-        """
-        model = self.model
-        if spoilt := not_finite(model.state_dict()):
-            raise TrainingError(
-                f"{spoilt} holds NaN or infinite values at step {self.progress.step}: lower "
-                f"--optim.lr (now {self.config.optim.lr:g}), or clip gradients; the last good "
-                "checkpoints are kept"
-            )
-        config = {
-            "spec": model.spec.to_dict(),
-            "model_name": self.config.model_name,
-            "model": to_dict(self.config.model),
-        }
-        state = None
-        if name == "last":
-            state = {
-                "optimiser": self.optimiser.state_dict(),
-                "progress": dict(vars(self.progress)),
-                "sampler": {"seed": self.config.seed, "step": self.progress.step},
-            }
-            self.saved_at = time.monotonic()
-        meta: dict[str, Any] = {
-            "step": self.progress.step,
-            "epoch": self.progress.step // self.steps_per_epoch,
-            "metrics": dict(scores or {}),
-            "training": saved_config(self.config),
-        }
-        save_checkpoint(self.run.checkpoints / name, config, model.state_dict(), state, meta)
+from worldmodels.training.trainer import (
+    LoggerLike,
+    RunFolderLike,
+    Trainer,
+)
 
 
 def fit(

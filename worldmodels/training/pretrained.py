@@ -11,13 +11,9 @@ from torch import Tensor
 from worldmodels.configs.training import TrainConfig, VisualConfig
 from worldmodels.evaluation.conditions import differences
 from worldmodels.interface import Spec, WorldModel
-from worldmodels.storage.checkpoint import (
-    CheckpointError,
-    check_finite,
-    find_checkpoint,
-    load_checkpoint,
-    warn_of_another,
-)
+from worldmodels.storage.checkpoint import CheckpointError, find_checkpoint, load_checkpoint
+from worldmodels.storage.locating import warn_of_another
+from worldmodels.storage.verification import check_finite
 
 
 class Fitting(NamedTuple):
