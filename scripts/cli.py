@@ -23,7 +23,6 @@ def start(verb: str) -> None:
         what = f"{', '.join(missing)} not installed for {sys.executable}"
         print(f"error: {what}: {ACTIVATE}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
-    sys.excepthook = _tell_uncaught
     from worldmodels.commands import run
 
     run(verb)
@@ -38,3 +37,6 @@ def _tell_uncaught(kind: type[BaseException], error: BaseException, trace: Any) 
         sys.__excepthook__(kind, error, trace)
     else:
         print("stopped", file=sys.stderr)
+
+
+sys.excepthook = _tell_uncaught  # while packages load, nothing else listens

@@ -140,7 +140,8 @@ class PerfectPixels(Perfect):
     def judge(self, latent: Latent, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         params = self.system.Params(*latent.condition.numpy().T)
         control = controls_of(self.task, action.numpy(), params)
-        outcome = judge(self.task, latent.z.numpy(), control, params)
+        states = latent.z.numpy()
+        outcome = judge(self.task, states, states, control, params)
         ended = torch.from_numpy(outcome.terminated)
         return torch.from_numpy(outcome.rewards), torch.where(ended, 9.0, -9.0)
 

@@ -236,10 +236,10 @@ def test_another_dataset_in_its_place_is_not_taken_for_it(project: Path) -> None
     folder = project / "datasets" / "spaceship" / "small"
     run = recorded(folder)
     shutil.rmtree(folder)
-    with pytest.raises(DatasetError, match=r"is not there any more.*--dataset"):
+    with pytest.raises(DatasetError, match=r"no longer there.*--dataset"):
         dataset_of(run, project / "datasets")
     collect(replace(SMALL, episodes=4), project / "datasets", progress=False)
-    with pytest.raises(DatasetError, match=r"has changed since.*--dataset"):
+    with pytest.raises(DatasetError, match=r"holds another one now.*--dataset"):
         dataset_of(run, project / "datasets")
     silent = RunFolder.create({"model_name": "jump"}, project / "silent")
     with pytest.raises(DatasetError, match="does not say what it learned from"):

@@ -273,7 +273,7 @@ def test_the_command_collects_goes_on_and_refuses(
         ({"randomize": False}, "randomize=True, not False"),
         ({"seed": 3}, "seed=0, not 3"),
         ({"env": "PhysGym/Pendulom-v0"}, "unknown system"),
-        ({"name": "n", "params": {"mass": -1.0}}, "mass=-1.0.* more than 0"),
+        ({"name": "n", "randomize": False, "params": {"mass": -1.0}}, "mass=-1.0.* more than 0"),
         ({"name": "n", "integrator": "rk5"}, "'rk5'.*rk4"),
         ({"name": "n", "start": "up"}, "'up'"),
     ],

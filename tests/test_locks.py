@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldmodels.evaluation.states.report import write_texts
+from worldmodels.evaluation.comparison import write_report
 from worldmodels.films.mosaics import figure_at
 from worldmodels.films.video import write_video
 from worldmodels.storage import files as storage
@@ -164,7 +164,7 @@ def test_what_belongs_to_a_run_stays_in_it(tmp_path: Path) -> None:
     (run / "metrics.jsonl").symlink_to(elsewhere / "f")
     (elsewhere / "f").write_text('{"epoch": 1}\n')
     with pytest.raises(storage.StorageError, match="evaluation is a symbolic link"):
-        write_texts({}, [], run / "evaluation")
+        write_report({"kind": "states"}, run / "evaluation")
     with pytest.raises(storage.StorageError, match="pictures is a symbolic link"):
         write_video([np.zeros((8, 8, 3), np.uint8)], run / "pictures" / "a.gif", 5)
     with figure_at(elsewhere / "new.png"):

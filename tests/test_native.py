@@ -167,7 +167,7 @@ def _refuse(error: Exception) -> Any:
 def test_python_takes_over_with_one_warning(break_it: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [_steps(PhysicsEnv("spaceship")), _rows(PhysicsVectorEnv("spaceship", 3))]
     monkeypatch.setattr(native, "_warned", False)
-    monkeypatch.setattr("physgym.system._program", lambda *spec: fresh_program())
+    monkeypatch.setattr("physgym.stepping._program", lambda *spec: fresh_program())
     break_it(monkeypatch)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

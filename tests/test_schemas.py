@@ -16,7 +16,7 @@ from data_cases import SMALL
 from worldmodels.configs.training import NewtonianConfig, to_dict
 from worldmodels.data import DatasetError, collect, load_dataset
 from worldmodels.interface import Spec
-from worldmodels.models.states import build
+from worldmodels.models.building import build
 from worldmodels.storage import files as storage
 from worldmodels.storage.checkpoint import CheckpointError, load, save_checkpoint
 
@@ -70,7 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A buffer with everything in it."""
     config = replace(
         SMALL, env="pendulum", episodes=3, steps=3, action_mode="continuous", pixels=True, image_size=8,
-        params={"mass": 2.0}, dt=0.1,
+        params={"mass": 2.0}, randomize=False, dt=0.1,
     )  # fmt: skip
     return collect(config, tmp_path_factory.mktemp("datasets"), progress=False)
 

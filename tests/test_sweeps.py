@@ -87,11 +87,13 @@ def test_cells_are_done_once_go_on_and_fail_alone(tmp_path: Path) -> None:
     assert (
         failed["status"] == "failed" and "gone" in failed["error"] and "\n" not in failed["error"]
     )
-    assert sweeps.run_cell(to_dict(second.config))["status"] == "done", "what failed is tried again"
+    tried = sweeps.run_cell(to_dict(second.config))
+    assert tried["status"] == "done", f"what failed is tried again: {tried}"
     run = RunFolder.open(first.config.out or "")
     run.update(status="interrupted")
     again = sweeps.run_cell(to_dict(first.config))
-    assert again["status"] == "done" and again["best_nmse"] == pytest.approx(done["best_nmse"])
+    assert again["status"] == "done", again
+    assert again["best_nmse"] == pytest.approx(done["best_nmse"])
 
 
 def kill_or_answer(index: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from visual_cases import (
     SIDE,
     fitted,
     pictures,
+    tiny_spec,
     tiny_training,
     trained_on_oscillator,
 )
@@ -77,14 +78,22 @@ def test_frames_read_from_disk_are_those_kept_in_memory(buffer, monkeypatch):
     assert torch.equal(read.take(episode, times), kept.take(episode, times))
 
 
+class Fake(SimpleNamespace):
+    """A model made of functions; unlike its base it can be known weakly."""
+
+    __hash__ = object.__hash__
+
+
 def test_validation_scores_copies_and_the_truth(buffer):
     """A model that repeats the last frame scores 1 against copying it; a perfect one scores 0."""
     validation = FrameValidation(buffer.subset("train"), 2, 10, "cpu")
     truth, last = validation.truth.float() / 255.0, validation.seen[:, -1].float() / 255.0
 
     def scores(sequence: torch.Tensor) -> dict[str, float]:
-        model = SimpleNamespace(
+        model = Fake(
             training=False,
+            spec=tiny_spec(),
+            parameters=lambda: iter(()),
             eval=lambda: None,
             train=lambda mode: None,
             encode=lambda frames, params, actions: Latent(torch.zeros(len(frames), 1)),

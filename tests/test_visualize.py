@@ -231,7 +231,7 @@ def test_evaluation_wants_the_dataset_the_run_learned_from(
     record = json.loads((other / "run.json").read_text())
     record["dataset"]["sha256"] = "0" * 64
     (other / "run.json").write_text(json.dumps(record))
-    with pytest.raises(DatasetError, match="has changed"):
+    with pytest.raises(DatasetError, match="holds another one now"):
         evaluate.find_test_data(evaluate.EvaluateConfig((other,)))
 
 
@@ -321,7 +321,7 @@ def test_pictures_name_bad_input(pixel_run: Path, runs: dict[str, Path], tmp_pat
     for change, message in (
         ({"run": None}, "name its --run"),
         ({"pictures": None, "dataset": "x"}, "name a folder for --pictures"),
-        ({"pictures": taken}, "taken is a file"),
+        ({"pictures": taken}, "taken: it is a file"),
         ({"run": alone}, "is a checkpoint without its run"),
         ({"dataset": "gone"}, "no dataset 'gone'"),
         ({"env": "oscillator"}, "not the env of the run"),

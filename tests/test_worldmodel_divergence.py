@@ -167,7 +167,7 @@ def test_arguments_that_contradict_the_model_are_refused() -> None:
         (one_dt, {"divergence_factor": 0.0}, "divergence_factor"),
         (one_dt, {"render_mode": "ascii"}, "render_mode"),
         (None, {}, "run folder"),
-        (one_dt, {"checkpoint": "runs/x"}, "run folder"),
+        (one_dt, {"checkpoint": "runs/x"}, "give one of them"),
         (3, {}, "WorldModel"),
     ]
     for model, arguments, word in cases:

@@ -18,7 +18,7 @@ from worldmodels.interface import Spec, WorldModel
 FREE = ("dt", "image_size", "obs_mode", "observe_params", "params", "randomize", "reward", "start")
 """Arguments of the true env that a learned one may choose anew."""
 OWN = (
-    "checkpoint", "num_envs", "max_episode_steps", "autoreset_mode", "starts", "dataset",
+    "checkpoint", "num_envs", "max_episode_steps", "autoreset_mode", "flat_info", "starts", "dataset",
     "uncertainty_penalty", "uncertainty_limit", "divergence_factor", "device", "render_mode",
 )  # fmt: skip
 """Arguments of a learned env itself, which a misspelt one may mean."""

@@ -193,7 +193,10 @@ def _trained(config: TrainConfig, folder: Path, threads: int) -> dict[str, Any]:
     run = RunFolder.open(folder)
     if run.record.get("status") == "done":
         return {"status": "skipped", "best_nmse": _best_of(run)}
-    config = experiment.reopen(run, replace(config, out=None))
+    kept = from_dict(
+        run.config
+    )  # as it is true of the buffer; the plan says that it is the same cell
+    config = experiment.reopen(run, replace(kept, device=config.device, log=config.log))
     result = experiment.train(config, run=run, resume=True, progress=False)
     return {"status": "done", "best_nmse": result["best_nmse"]}
 
