@@ -172,7 +172,13 @@ def workplace(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", [name for name in DOCUMENTS if examples(name)])
+RUN_ELSEWHERE = ("CONTRIBUTING.md",)
+"""Documents whose examples are files of a user's own: they have a test of their own."""
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in DOCUMENTS if examples(name) and name not in RUN_ELSEWHERE]
+)
 def test_the_examples_run(name, workplace, monkeypatch):
     """One after the other, as they stand but for the length of the training."""
     if "stable_baselines3" in text_of(name):
