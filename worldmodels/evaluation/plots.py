@@ -141,7 +141,10 @@ def error_over_horizon(
         axes.set_xlim(0, time[-1])
         axes.set_xlabel(f"time since the last true {seen} [s]")
         axes.set_ylabel(label)
-        axes.set_title(f"{report['env']}: open-loop error, median and quartiles")
+        what = (
+            "mean over runs and its interval" if "confidence" in report else "median and quartiles"
+        )
+        axes.set_title(f"{report['env']}: open-loop error, {what}")
         _legend(axes)
     return Path(path)
 
