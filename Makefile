@@ -18,7 +18,7 @@ else
   MAKE_VENV = "$(PYTHON)" -m venv $(VENV)
 endif
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test slow lint format bench clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -26,8 +26,11 @@ help: ## Say what can be made
 demo: $(READY) ## Collect, train, compare, film: the whole tool on a pendulum, in under 5 minutes
 	$(BIN)/python scripts/demo.py
 
-test: $(READY) ## Run the test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+test: $(READY) ## Run the test suite, but for what takes minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+slow: $(READY) ## Run the tests that take minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 lint: $(READY) ## Check style, formatting and types
 	$(BIN)/ruff check .

@@ -35,6 +35,7 @@ from worldmodels.interface import Latent
 from worldmodels.storage.checkpoint import CheckpointError, load
 from worldmodels.training import fit as training
 from worldmodels.training import trainer as trainers
+from worldmodels.training.optimisers import optimiser
 from worldmodels.training.validation import FrameValidation
 
 ROOT = Path(__file__).parent.parent
@@ -173,7 +174,7 @@ def test_nothing_left_to_train_is_an_error(buffer, tmp_path):
     model.freeze()
     model.heads.requires_grad_(False)
     with pytest.raises(TrainingError, match="every part of the model is frozen"):
-        training.optimiser(config.optim, model)
+        optimiser(config.optim, model)
 
 
 def test_detached_mode_has_an_optimiser_for_each_part(buffer, tmp_path):
