@@ -190,7 +190,7 @@ def test_stopped_after_the_last_step_it_is_done(
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiment, "_record_best", stop)
+    monkeypatch.setattr(experiment, "record_best", stop)
     with pytest.raises(KeyboardInterrupt):
         experiment.train(tiny(tmp_path / "run"), dataset, progress=False)
     assert RunFolder.open(tmp_path / "run").record["status"] == "done"

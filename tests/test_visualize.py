@@ -195,12 +195,11 @@ def test_runs_of_other_physics_are_compared_only_on_a_named_buffer(
         return SimpleNamespace(spec=make_spec("pendulum", **kwargs))
 
     models = {"a": model(), "b": model(params={"length": 0.9})}
-    config = evaluate.EvaluateConfig((runs["jump"],))
-    dataset = evaluate.find_test_data(config)
+    dataset = evaluate.find_test_data(None, runs["jump"])
     with pytest.raises(ValueError, match=r"length is 1.0 for a, and 0.9 for b.*--dataset"):
-        evaluate.check_physics(config, models, dataset)
+        evaluate.check_physics(None, models, dataset)
     with pytest.warns(UserWarning, match=r"b with env.params.length 0.9 \(the dataset: 1.0\)"):
-        evaluate.check_physics(replace(config, dataset="it"), models, dataset)
+        evaluate.check_physics("it", models, dataset)
 
 
 def test_evaluation_of_one_run_lies_inside_it(runs: dict[str, Path]) -> None:
@@ -225,14 +224,14 @@ def test_evaluation_wants_the_dataset_the_run_learned_from(
     runs: dict[str, Path], tmp_path: Path
 ) -> None:
     with pytest.raises(DatasetError, match="nowhere"):
-        evaluate.find_test_data(evaluate.EvaluateConfig((runs["jump"],), dataset="nowhere"))
+        evaluate.find_test_data("nowhere", runs["jump"])
     other = tmp_path / "other"
     shutil.copytree(runs["jump"], other)
     record = json.loads((other / "run.json").read_text())
     record["dataset"]["sha256"] = "0" * 64
     (other / "run.json").write_text(json.dumps(record))
     with pytest.raises(DatasetError, match="holds another one now"):
-        evaluate.find_test_data(evaluate.EvaluateConfig((other,)))
+        evaluate.find_test_data(None, other)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def evaluate_agent(
     """
     playing = np.ones(vector_env.num_envs, dtype=np.bool_)
     returns, diverged = np.zeros(vector_env.num_envs), 0
-    restarter = _Restarter(vector_env)
+    restarter = Restarter(vector_env)
     observations = numpy_of(vector_env.reset(seed=seed)[0])
     while playing.any():
         observations, rewards, terminated, truncated, final = restarter.step(act(observations))
@@ -66,7 +66,7 @@ class _Final(NamedTuple):
     infos: Mapping[str, Any]
 
 
-class _Restarter:
+class Restarter:
     """Steps a vector env so that finished rows restart at once, whatever its autoreset mode."""
 
     def __init__(self, env: VectorEnv) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.vector import VectorEnv
 
-from worldmodels.agents.returns import _Restarter, numpy_of
+from worldmodels.agents.returns import Restarter, numpy_of
 
 _COMMON = {"policy_kwargs": {"net_arch": [64, 64]}, "learning_rate": 1e-3, "gamma": 0.98}
 _REPLAY = {"batch_size": 256, "buffer_size": 200_000, "train_freq": 1}
@@ -163,7 +163,7 @@ class _Adapter:
 
     def __init__(self, env: VectorEnv) -> None:
         self.env = env
-        self._restarter = _Restarter(env)
+        self._restarter = Restarter(env)
         self._actions: Any = None
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)  # type: ignore[call-arg]
 

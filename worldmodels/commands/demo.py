@@ -94,7 +94,7 @@ def main() -> None:
     dataset = collect_buffer(config, out)
     say("2/5", f"training {' and '.join(MODELS)} on them")
     models = {name: train_model(config, name, dataset, out) for name in MODELS}
-    say("3/5", "open-loop rollouts against the truth, the floors and the oracle")
+    say("3/5", "open-loop rollouts against the truth, the baselines and the oracle")
     compare_models(models, dataset, out)
     say("4/5", f"an agent that plans in the {PLANNED_IN} model, there and in the truth")
     run_agents(config, models[PLANNED_IN])
@@ -149,10 +149,8 @@ def compare_models(models: dict[str, Any], dataset: Dataset, out: Path) -> None:
     from worldmodels.evaluation.comparison import write_report
 
     dt_values = [0.5 * dataset.dt, dataset.dt, 2 * dataset.dt]
-    with cli.progress("comparing: % done", 100) as advance:
-        report = worldmodels.evaluate(
-            models, dataset, 100, dt_values=dt_values, advance=lambda share: advance(100 * share)
-        )
+    with cli.progress_in_shares("comparing") as advance:
+        report = worldmodels.evaluate(models, dataset, 100, dt_values=dt_values, advance=advance)
     write_report(report, out / "evaluation")
     show(report)
 

@@ -1,4 +1,4 @@
-"""Compare world models with the truth, with floors and with the oracle, in one table.
+"""Compare world models with the truth, with baselines and with the oracle, in one table.
 
     physgym evaluate outputs/2026-01-01/12-00-00/jump [RUN ...] --dt-values 0.025 0.05 0.1
 
@@ -90,10 +90,12 @@ def main() -> None:
     models = load_models(config)
     folder = config.out or default_folder(config)
     cli.check_writable(folder, folder=True)
-    dataset = find_test_data(config, next(iter(models.values())).spec.env_name)
-    check_physics(config, models, dataset)
+    dataset = find_test_data(
+        config.dataset, config.runs[0], next(iter(models.values())).spec.env_name
+    )
+    check_physics(config.dataset, models, dataset)
     origin = f"--dataset {config.dataset}" if config.dataset else f"that of {config.runs[0]}"
-    with cli.progress("evaluating: % done", 100) as advance:
+    with cli.progress_in_shares("evaluating") as advance:
         report = evaluate(
             models,
             dataset,
@@ -101,7 +103,7 @@ def main() -> None:
             config.problems,
             config.dt_values,
             origin=origin,
-            advance=lambda share: advance(100 * share),
+            advance=advance,
         )
     files = write_report(report, folder)
     if config.video or config.log.wandb != "disabled":
@@ -134,12 +136,12 @@ def load_models(config: EvaluateConfig) -> dict[str, Any]:
     return dict(zip(names, loaded, strict=True))
 
 
-def check_physics(config: EvaluateConfig, models: Mapping[str, Any], dataset: Dataset) -> None:
-    """Refuse runs that learned other physics than the first, or warn where a dataset is named."""
+def check_physics(named: str | None, models: Mapping[str, Any], dataset: Dataset) -> None:
+    """Refuse runs that learned other physics than the first, or warn where a dataset is ``named``."""
     from worldmodels.evaluation.conditions import check_shared, mismatch
 
     specs = {name: model.spec for name, model in models.items()}
-    if config.dataset is None:
+    if named is None:
         check_shared(specs)
     elif line := mismatch(specs, dataset):
         warnings.warn(line, stacklevel=1)
@@ -155,21 +157,21 @@ def seed_of(run: Path) -> str:
         return ""
 
 
-def find_test_data(config: EvaluateConfig, env_name: str | None = None) -> Dataset:
-    """The dataset named (one of ``env_name``, if its name leaves that open), or the first run's own."""
+def find_test_data(named: str | None, run: Path, env_name: str | None = None) -> Dataset:
+    """The dataset ``named`` (one of ``env_name``, if its name leaves that open), or the run's own."""
     from worldmodels.data import load_dataset, resolve_dataset
     from worldmodels.data.cache import dataset_of
     from worldmodels.storage.runs import RunFolder
 
-    if config.dataset is not None:
-        dataset = load_dataset(resolve_dataset(config.dataset, env_name))
+    if named is not None:
+        dataset = load_dataset(resolve_dataset(named, env_name))
         if env_name not in (None, dataset.env_name):
             raise cli.UsageError(
-                f"--dataset {config.dataset} is of the env {dataset.env_name!r}, and the runs learned "
+                f"--dataset {named} is of the env {dataset.env_name!r}, and the runs learned "
                 f"{env_name!r}: name one of theirs"
             )
         return dataset
-    return dataset_of(RunFolder.open(config.runs[0]))
+    return dataset_of(RunFolder.open(run))
 
 
 def default_folder(config: EvaluateConfig) -> Path:

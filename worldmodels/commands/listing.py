@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import tyro
 
@@ -15,7 +15,7 @@ from worldmodels.configs.training import KINDS, PREDICTORS
 from worldmodels.storage.runs import OUTPUTS, RunError, RunFolder
 
 Kind = Literal["systems", "structures", "predictors", "buffers", "runs"]
-KINDS_OF_THINGS: tuple[Kind, ...] = ("systems", "structures", "predictors", "buffers", "runs")
+KINDS_OF_THINGS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from worldmodels.commands import terminal as cli
+from worldmodels.commands.evaluate import check_physics, find_test_data
 from worldmodels.storage.runs import OUTPUTS, RunFolder, run_of
 
 
@@ -52,22 +53,28 @@ def main() -> None:
 
 def write(config: ReportConfig) -> None:
     """Compare the runs and write the report, then show its first table and where it lies."""
+    import worldmodels
     from worldmodels.evaluation.comparison import comparison_of, evaluate
     from worldmodels.evaluation.pages import write_pages
     from worldmodels.evaluation.summary import grouped
+    from worldmodels.training.sweeps import group_of
 
     runs, unfinished = runs_of(config.paths)
     folder = config.out or _folder(config.paths, runs)
     cli.check_writable(folder, folder=True)
-    models = {name: _model(run, config.checkpoint) for name, run in runs.items()}
-    dataset = _dataset(config, runs, models)
-    with cli.progress("evaluating: % done", 100) as advance:
+    models = {name: worldmodels.load(str(run), config.checkpoint) for name, run in runs.items()}
+    spec = next(iter(models.values())).spec
+    dataset = find_test_data(config.dataset, next(iter(runs.values())), spec.env_name)
+    check_physics(config.dataset, models, dataset)
+    if config.dataset is None:
+        _check_one_buffer(runs)
+    with cli.progress_in_shares("evaluating") as advance:
         report = evaluate(
             models, dataset, config.horizon, config.problems, config.dt_values,
-            origin=str(dataset.path), advance=lambda share: advance(100 * share),
+            origin=str(dataset.path), advance=advance,
         )  # fmt: skip
     if not config.per_run:
-        report = grouped(report, {name: _group(name) for name in runs})
+        report = grouped(report, {name: group_of(name) for name in runs})
     files = write_pages(report, folder, f"{report['env']}: {len(runs)} runs", unfinished)
     comparison = comparison_of(report["kind"])
     table = comparison.tables(report)[0]
@@ -143,11 +150,6 @@ def _names(runs: Sequence[Path]) -> list[str]:
     return names
 
 
-def _group(name: str) -> str:
-    """The name of a run without its seed."""
-    return re.sub(r"-s\d+$", "", name)
-
-
 def _folder(paths: Sequence[str], runs: dict[str, Path]) -> Path:
     parents = {run.parent for run in runs.values()}
     if len(runs) > 1 and len(parents) == 1:
@@ -157,23 +159,8 @@ def _folder(paths: Sequence[str], runs: dict[str, Path]) -> Path:
     return OUTPUTS / time.strftime("report-%Y-%m-%d-%H-%M-%S")
 
 
-def _model(run: Path, which: Literal["best", "last"]) -> Any:
-    from worldmodels.storage.checkpoint import load
-
-    return load(str(run), which)
-
-
-def _dataset(config: ReportConfig, runs: dict[str, Path], models: dict[str, Any]) -> Any:
-    """The buffer that all runs learned from, or the one that is named."""
-    from worldmodels.data import load_dataset, resolve_dataset
-    from worldmodels.data.cache import dataset_of
-    from worldmodels.evaluation.conditions import check_shared
-
-    if config.dataset is not None:
-        return load_dataset(
-            resolve_dataset(config.dataset, next(iter(models.values())).spec.env_name)
-        )
-    check_shared({name: model.spec for name, model in models.items()})
+def _check_one_buffer(runs: Mapping[str, Path]) -> None:
+    """Raise UsageError unless all runs learned from one buffer."""
     hashes = {
         str((RunFolder.open(run).record.get("dataset") or {}).get("sha256")): name
         for name, run in runs.items()
@@ -183,4 +170,3 @@ def _dataset(config: ReportConfig, runs: dict[str, Path], models: dict[str, Any]
         raise cli.UsageError(
             f"the runs learned from different data ({told}): say on which to compare them with --dataset"
         )
-    return dataset_of(RunFolder.open(next(iter(runs.values()))))

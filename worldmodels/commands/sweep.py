@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 from worldmodels.commands import terminal as cli
 from worldmodels.configs.training import KINDS, PREDICTORS, TrainConfig, default_config, to_dict
-from worldmodels.training.sweeps import Cell, new_folder, plan, with_option, write_plan
+from worldmodels.storage.runs import dated
+from worldmodels.training.sweeps import Cell, plan, with_option, write_plan
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,13 @@ def prepare(config: SweepConfig) -> tuple[list[Cell], Path]:
     """The cells, planned or gone on with, with the buffer that they all learn from."""
     from worldmodels.data import dataset_for
 
-    folder = config.out or new_folder()
+    folder = config.out or dated()
     settings = _settings(config.set)
     fixed = {name: values[0] for name, values in settings.items() if len(values) == 1}
     varied = {name: values for name, values in settings.items() if len(values) > 1}
     bases = {name: _base(config, name, fixed) for name in _names(config)}
-    plan(
-        bases, config.seeds, varied, folder.absolute()
-    )  # says what cannot be before anything is collected
+    # Once before anything is collected: it says what cannot be.
+    plan(bases, config.seeds, varied, folder.absolute())
     for name, base in bases.items():
         dataset = dataset_for(base)
         bases[name] = replace(base, dataset=str(dataset.path.absolute()))

@@ -183,15 +183,22 @@ def progress(title: str, total: int) -> Iterator[Callable[..., None]]:
     """
     from worldmodels.data.progress import Progress
 
-    done = 0
+    done: float = 0
 
-    def advance(count: int = 1) -> None:
+    def advance(count: float = 1) -> None:
         nonlocal done
         done += count
         bar.reach(done)
 
     with Progress(title, total) as bar:
         yield advance
+
+
+@contextmanager
+def progress_in_shares(title: str) -> Iterator[Callable[[float], None]]:
+    """``progress`` of work that tells shares of itself, which add up to 1."""
+    with progress(f"{title}: % done", 100) as advance:
+        yield lambda share: advance(100 * share)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -12,6 +12,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,6 +32,8 @@ class Comparison(ABC):
     """Name in ``interface.MEDIA``."""
     horizon: ClassVar[int]
     """Steps of the rollouts where nobody says."""
+    reports: ClassVar[ModuleType]
+    """How a report reads and looks: a module with ``tables, definitions, legend`` and ``plots_of``."""
 
     def check(self, name: str, model: Any, dataset: Any) -> None:
         """Raise ``ValueError`` where ``dataset`` is not what the model ``name`` can be asked about."""
@@ -63,23 +66,23 @@ class Comparison(ABC):
     ) -> dict[str, Any]:
         """A report of every entry; ``advance`` is told shares of the work as they are done."""
 
-    @abstractmethod
     def tables(
         self, report: Mapping[str, Any], quartiles: bool = True, join: str = " "
     ) -> list[Table]:
         """Every table of a report, the most telling first; ``join`` stands before quartiles."""
+        return self.reports.tables(report, quartiles, join)
 
-    @abstractmethod
     def definitions(self, report: Mapping[str, Any]) -> str:
         """What columns and rows mean, for a reader who has nothing else."""
+        return self.reports.definitions(report)
 
     def legend(self, report: Mapping[str, Any]) -> str:
         """What a terminal prints below the brief tables."""
-        return self.definitions(report)
+        return self.reports.legend(report)
 
-    @abstractmethod
     def plots(self, report: Mapping[str, Any], folder: Path, suffix: str = ".png") -> list[Path]:
         """Draw the report's plots into ``folder``, in the format of ``suffix``, and return their paths."""
+        return self.reports.plots_of(report, folder, suffix)
 
 
 def comparison_of(medium: str) -> Comparison:
@@ -192,17 +195,21 @@ def header(report: Mapping[str, Any]) -> str:
 
 def write_report(report: Mapping[str, Any], folder: str | os.PathLike[str]) -> list[Path]:
     """Write report.json, report.md and the plots into ``folder``; returns their paths."""
-    folder = Path(folder)
-    make_parent(folder / "report.json")
-    comparison = comparison_of(report["kind"])
+    folder, comparison = Path(folder), comparison_of(report["kind"])
     texts = {
         "report.json": json.dumps(report, allow_nan=False),
         "report.md": "\n".join(markdown(report, comparison)) + "\n",
     }
+    return [*write_texts(texts, folder), *comparison.plots(report, folder)]
+
+
+def write_texts(texts: Mapping[str, str], folder: Path) -> list[Path]:
+    """Write texts by file name into ``folder``, which is made; returns their paths."""
+    make_parent(folder / "file")
     for name, text in texts.items():
         # A path that the locale could not read is surrogates; they are the bytes of its name again.
         atomic_write(folder / name, text.encode("utf-8", "surrogateescape"))
-    return [*(folder / name for name in texts), *comparison.plots(report, folder)]
+    return [folder / name for name in texts]
 
 
 def markdown(report: Mapping[str, Any], comparison: Comparison) -> Iterable[str]:

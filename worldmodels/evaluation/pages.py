@@ -12,9 +12,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from worldmodels.evaluation.comparison import comparison_of, header, markdown
+from worldmodels.evaluation.comparison import comparison_of, header, markdown, write_texts
 from worldmodels.evaluation.tables import Table
-from worldmodels.storage.files import atomic_write, make_parent
 
 TEMPLATE = "page.html.j2"
 
@@ -26,7 +25,6 @@ def write_pages(
 
     ``title``: what is compared; ``notes``: lines for the reader, such as which runs failed.
     """
-    make_parent(folder / "report.json")
     comparison = comparison_of(report["kind"])
     plots = comparison.plots(report, folder)
     tables, notes = comparison.tables(report), notes or []
@@ -37,10 +35,8 @@ def write_pages(
         "report.tex": "\n\n".join(latex(table) for table in tables) + "\n",
         "report.json": json.dumps(report, allow_nan=False),
     }
-    for name, text in texts.items():
-        atomic_write(folder / name, text.encode("utf-8", "surrogateescape"))
-    printed = comparison.plots(report, folder, ".pdf")
-    return [*(folder / name for name in texts), *plots, *printed]
+    written = write_texts(texts, folder)
+    return [*written, *plots, *comparison.plots(report, folder, ".pdf")]
 
 
 def html(

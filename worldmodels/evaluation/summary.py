@@ -7,7 +7,7 @@ group has the ends of the interval.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -115,9 +115,3 @@ def _curve(curves: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _plain(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def by_structure(report: Mapping[str, Any], label: Callable[[str], str]) -> dict[str, str]:
-    """Groups of the models of a report: rows whose ``label`` is the same are runs of one model."""
-    models = [name for name, row in report["rows"].items() if row["kind"] == "model"]
-    return {name: label(name) for name in models}

@@ -24,26 +24,33 @@ def check_tensor(
 
     ``kind``: "floats", "integers", "numbers" (either, or uint8) or "pixels" (uint8 or floats).
     """
-    layout = f"{what}({', '.join(map(str, sizes))}{',' if len(sizes) == 1 else ''}) of {kind}"
-    layout += " (int64 or int32)" if kind == "integers" else ""
     if not isinstance(value, Tensor):
         raise ValueError(
             f"{name} is a {type(value).__module__}.{type(value).__name__}, not a torch.Tensor: "
-            f"expected {layout}; torch.as_tensor makes one"
+            f"expected {_layout(sizes, kind, what)}; torch.as_tensor makes one"
         )
     shape = value.shape
     fits = len(shape) == len(sizes) and all(
         type(size) is str or size == own for size, own in zip(sizes, shape, strict=True)
     )
     if not fits:
-        raise ValueError(f"{name} of shape {tuple(shape)} is not valid: expected {layout}")
+        raise ValueError(
+            f"{name} of shape {tuple(shape)} is not valid: expected {_layout(sizes, kind, what)}"
+        )
     floats = value.dtype.is_floating_point
     if not (
         (floats and kind != "integers")
         or (kind in ("integers", "numbers") and value.dtype in INTEGERS)
         or (kind == "pixels" and value.dtype == torch.uint8)
     ):
-        raise ValueError(f"{name} of {value.dtype} is not valid: expected {layout}")
+        raise ValueError(
+            f"{name} of {value.dtype} is not valid: expected {_layout(sizes, kind, what)}"
+        )
+
+
+def _layout(sizes: Sequence[int | str], kind: str, what: str) -> str:
+    layout = f"{what}({', '.join(map(str, sizes))}{',' if len(sizes) == 1 else ''}) of {kind}"
+    return layout + (" (int64 or int32)" if kind == "integers" else "")
 
 
 def check_context(context: Any, sizes: Sequence[int], kind: str, least: int, what: str) -> None:

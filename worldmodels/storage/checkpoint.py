@@ -28,15 +28,15 @@ from worldmodels.storage.files import LockedError, RunLock, StorageError, atomic
 from worldmodels.storage.locating import find_checkpoint, warn_of_another
 from worldmodels.storage.reading import MAX_STATE_BYTES, MAX_WEIGHTS_BYTES, AccessError
 from worldmodels.storage.verification import (
-    _CONFIG_KEYS,
-    _OWN_KEYS,
     CONFIG,
+    CONFIG_KEYS,
     FORMAT_VERSION,
+    OWN_KEYS,
     STATE,
     WEIGHTS,
     CheckpointError,
-    _check_version,
-    _Outdated,
+    OutdatedError,
+    check_document,
     check_finite,
     check_tensors,
     not_finite,
@@ -208,19 +208,19 @@ def _float_type(tensors: Mapping[str, Tensor]) -> torch.dtype:
 
 
 def _document(config: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
-    if set(config) != set(_CONFIG_KEYS):
+    if set(config) != set(CONFIG_KEYS):
         raise CheckpointError(
-            f"config has the keys {sorted(config)}, but a checkpoint needs {list(_CONFIG_KEYS)}; "
+            f"config has the keys {sorted(config)}, but a checkpoint needs {list(CONFIG_KEYS)}; "
             "put anything else into meta"
         )
-    if taken := sorted(set(meta) & set(_OWN_KEYS)):
+    if taken := sorted(set(meta) & set(OWN_KEYS)):
         raise CheckpointError(f"meta may not use the keys {taken}: the checkpoint writes them")
     import torch
 
     versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
     return {
         "format_version": FORMAT_VERSION,
-        **{key: config[key] for key in _CONFIG_KEYS},
+        **{key: config[key] for key in CONFIG_KEYS},
         **_plain(dict(meta)),
         "versions": versions,
     }
@@ -242,7 +242,7 @@ def _plain(value: Any) -> Any:
 def _load(folder: Path, with_state: bool) -> Checkpoint:
     try:
         return _read(folder, with_state)
-    except _Outdated:
+    except OutdatedError:
         raise
     except AccessError as error:  # it may be sound, so the one before it is no stand-in
         raise CheckpointError(str(error)) from error
@@ -265,7 +265,7 @@ def _load(folder: Path, with_state: bool) -> Checkpoint:
 
 def _read(folder: Path, with_state: bool) -> Checkpoint:
     document = storage.read_sealed(folder / CONFIG)
-    _check_version(folder, document)
+    check_document(folder, document)
     files = document["sha256"]
     if WEIGHTS not in files:
         raise CheckpointError(f"{folder / CONFIG} records no hash of {WEIGHTS}")
@@ -275,8 +275,8 @@ def _read(folder: Path, with_state: bool) -> Checkpoint:
         if STATE not in files:
             raise CheckpointError(f"{folder} has no {STATE}: it can be used, not trained on")
         state = tensor_files.state_from_bytes(*_verified(folder, STATE, files))
-    config = {key: document[key] for key in _CONFIG_KEYS}
-    meta = {key: value for key, value in document.items() if key not in _OWN_KEYS}
+    config = {key: document[key] for key in CONFIG_KEYS}
+    meta = {key: value for key, value in document.items() if key not in OWN_KEYS}
     return Checkpoint(config, tensors, meta, state)
 
 

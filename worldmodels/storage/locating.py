@@ -6,17 +6,10 @@ import difflib
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from worldmodels.storage import files as storage
 from worldmodels.storage.runs import folder_of
-from worldmodels.storage.verification import (
-    CONFIG,
-    CheckpointError,
-)
-
-if TYPE_CHECKING:
-    pass
+from worldmodels.storage.verification import CONFIG, CheckpointError
 
 
 def find_checkpoint(run: str | os.PathLike[str], which: str = "best") -> Path:

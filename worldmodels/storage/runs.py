@@ -229,10 +229,14 @@ def check_free(path: str | Path) -> None:
         )
 
 
+def dated(root: Path = OUTPUTS) -> Path:
+    """`<root>/<date>/<time>` of this second; makes nothing."""
+    return root / datetime.now().strftime("%Y-%m-%d/%H-%M-%S")
+
+
 def _dated_folder(root: Path, name: str) -> Path:
     """Make `<root>/<date>/<time>/<name>`; of two runs in one second the later gets `<name>-2`."""
-    now = datetime.now()
-    parent = root / now.strftime("%Y-%m-%d") / now.strftime("%H-%M-%S")
+    parent = dated(root)
     for count in range(1, 1000):
         path = parent / (name if count == 1 else f"{name}-{count}")
         try:

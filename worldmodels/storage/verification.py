@@ -13,24 +13,17 @@ from worldmodels.storage.files import StorageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-
 FORMAT_VERSION = 1
-
-
 CONFIG, WEIGHTS, STATE = "config.json", "model.safetensors", "train_state.pt"
-
-
-_CONFIG_KEYS = ("spec", "model_name", "model")
-
-
-_OWN_KEYS = ("format_version", *_CONFIG_KEYS, "sha256", "versions", "seal")
+CONFIG_KEYS = ("spec", "model_name", "model")
+OWN_KEYS = ("format_version", *CONFIG_KEYS, "sha256", "versions", "seal")
 
 
 class CheckpointError(StorageError):
     """A checkpoint cannot be written, read or trusted; the message names the file and the fix."""
 
 
-class _Outdated(CheckpointError):
+class OutdatedError(CheckpointError):
     """The checkpoint is sound, but of a format this version cannot read: no falling back."""
 
 
@@ -55,10 +48,11 @@ class Document:
     seal: str
 
 
-def _check_version(folder: Path, document: Mapping[str, Any]) -> None:
+def check_document(folder: Path, document: Mapping[str, Any]) -> None:
+    """Raise OutdatedError for a newer format, CheckpointError for a document of another shape."""
     version = document.get("format_version")
     if type(version) is int and version > FORMAT_VERSION:
-        raise _Outdated(
+        raise OutdatedError(
             f"{folder} has format_version {version}, this package reads up to {FORMAT_VERSION}: "
             "upgrade it"
         )

@@ -22,7 +22,7 @@ from worldmodels.configs.training import TrainConfig, from_dict, to_dict
 from worldmodels.data.progress import Progress
 from worldmodels.storage.runs import OUTPUTS, RunError, RunFolder
 from worldmodels.training.interruption import Interruption
-from worldmodels.training.results import _record_best
+from worldmodels.training.results import record_best
 from worldmodels.training.tracking import Logger
 
 if TYPE_CHECKING:
@@ -56,21 +56,20 @@ def reopen(run: RunFolder, changed: TrainConfig | None = None) -> TrainConfig:
         MAY_CHANGE,
         check_config,
         difference,
+        first_change,
         newest_document,
-        saved_config,
     )
 
     old = _config_of(run)
     changed = changed or old
     check_device(changed.device)
-    for name in saved_config(old):
-        before, after = getattr(old, name), getattr(changed, name)
-        if before != after:
-            raise RunError(
-                f"a resumed run keeps its configuration, but {name} differs: "
-                f"{difference(before, after, 'asked')}. Only {', '.join(MAY_CHANGE)} may change; "
-                "start a new run with --config for the rest"
-            )
+    if change := first_change(old, changed):
+        name, before, after = change
+        raise RunError(
+            f"a resumed run keeps its configuration, but {name} differs: "
+            f"{difference(before, after, 'asked')}. Only {', '.join(MAY_CHANGE)} may change; "
+            "start a new run with --config for the rest"
+        )
     if document := newest_document(run.checkpoints):
         check_config(document, old, run.checkpoints / "last")
     return replace(changed, out=None)
@@ -161,7 +160,7 @@ def train(
                 result = _fit(config, dataset, run, logger, resume, bar.reach, announce)
                 ended = "done"
                 done()
-                _record_best(config, dataset, run, logger, result, announce)
+                record_best(config, dataset, run, logger, result, announce)
             finally:
                 logger.finish(ended)
     return {**result, "run": str(run.path)}

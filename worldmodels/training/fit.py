@@ -16,20 +16,12 @@ from torch import Tensor
 
 from worldmodels.configs.training import TrainConfig, VisualConfig
 from worldmodels.data.batches import TrainingError
-from worldmodels.storage.checkpoint import (
-    load_checkpoint,
-)
+from worldmodels.storage.checkpoint import load_checkpoint
 from worldmodels.training.devices import quick_matrices, resolve_device
 from worldmodels.training.interruption import Interruption
 from worldmodels.training.pretrained import load_fitting
-from worldmodels.training.resumption import (
-    has_none,
-)
-from worldmodels.training.trainer import (
-    LoggerLike,
-    RunFolderLike,
-    Trainer,
-)
+from worldmodels.training.resumption import has_none
+from worldmodels.training.trainer import LoggerLike, RunFolderLike, Trainer
 
 
 def fit(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from worldmodels.data import Dataset
 
 
-def _record_best(
+def record_best(
     config: TrainConfig,
     dataset: Dataset,
     run: RunFolder,

@@ -80,14 +80,22 @@ def check_config(document: Mapping[str, Any], config: TrainConfig, where: Path) 
         before = from_dict({**to_dict(config), **trained, **model})
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{where / CONFIG} describes no training: {error}") from error
-    for name in saved_config(config):
-        then, now = getattr(before, name), getattr(config, name)
+    if changed := first_change(before, config):
+        name, then, now = changed
+        raise CheckpointError(
+            f"the run's config.json is not the one that {where} was trained with: {name} "
+            f"{difference(then, now, 'is now')}. Put it back to go on, or begin a new run with "
+            "--config"
+        )
+
+
+def first_change(before: TrainConfig, after: TrainConfig) -> tuple[str, Any, Any] | None:
+    """Name and both values of the first field that differs and that a resumed run may not change."""
+    for name in saved_config(before):
+        then, now = getattr(before, name), getattr(after, name)
         if then != now:
-            raise CheckpointError(
-                f"the run's config.json is not the one that {where} was trained with: {name} "
-                f"{difference(then, now, 'is now')}. Put it back to go on, or begin a new run with "
-                "--config"
-            )
+            return name, then, now
+    return None
 
 
 def difference(before: Any, after: Any, verb: str) -> str:

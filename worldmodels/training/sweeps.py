@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from worldmodels import plugins
 from worldmodels.configs.schema import merge, suggestion
 from worldmodels.configs.training import TrainConfig, from_dict, to_dict
 from worldmodels.storage.files import atomic_write, read_json
-from worldmodels.storage.runs import OUTPUTS, RunError, RunFolder
+from worldmodels.storage.runs import RunError, RunFolder
 
 PLAN = "sweep.json"
 MOST_CELLS = 10_000
@@ -38,7 +38,12 @@ class Cell:
     @property
     def group(self) -> str:
         """The name without the seed: cells that differ in nothing else are runs of one model."""
-        return self.name.rpartition("-s")[0]
+        return group_of(self.name)
+
+
+def group_of(name: str) -> str:
+    """The name of a run, without the seed at its end."""
+    return re.sub(r"-s\d+$", "", name)
 
 
 def plan(
@@ -122,12 +127,6 @@ def _short(value: Any) -> str:
     return "".join(sign if sign.isalnum() or sign in "._+" else "_" for sign in str(value))
 
 
-def new_folder(root: Path = OUTPUTS) -> Path:
-    """`<root>/<date>/<time>`, not there yet; it is made with its plan."""
-    now = datetime.now()
-    return root / now.strftime("%Y-%m-%d") / now.strftime("%H-%M-%S")
-
-
 def write_plan(folder: Path, cells: Sequence[Cell]) -> None:
     """Record what the sweep in ``folder`` is. Raises ``RunError`` where another sweep stands there."""
     known = read_plan(folder)
@@ -193,9 +192,8 @@ def _trained(config: TrainConfig, folder: Path, threads: int) -> dict[str, Any]:
     run = RunFolder.open(folder)
     if run.record.get("status") == "done":
         return {"status": "skipped", "best_nmse": _best_of(run)}
-    kept = from_dict(
-        run.config
-    )  # as it is true of the buffer; the plan says that it is the same cell
+    # The run's own, as it is true of the buffer; the plan says that it is the same cell.
+    kept = from_dict(run.config)
     config = experiment.reopen(run, replace(kept, device=config.device, log=config.log))
     result = experiment.train(config, run=run, resume=True, progress=False)
     return {"status": "done", "best_nmse": result["best_nmse"]}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 from worldmodels.evaluation.comparison import Comparison
 from worldmodels.evaluation.pixels import problems as pixel_problems
-from worldmodels.evaluation.pixels import report as reports
+from worldmodels.evaluation.pixels import report
 from worldmodels.evaluation.pixels.baselines import PixelEntry
 from worldmodels.evaluation.pixels.probing import FRAMES, Reading, read_latents
 from worldmodels.evaluation.pixels.scoring import (
@@ -21,7 +21,6 @@ from worldmodels.evaluation.pixels.scoring import (
     score,
 )
 from worldmodels.evaluation.states.scoring import scale_of
-from worldmodels.evaluation.tables import Table
 from worldmodels.imagination import check_sees_pixels
 
 PROBE_SHARE = 0.3
@@ -34,6 +33,7 @@ class PixelComparison(Comparison):
 
     medium: ClassVar[str] = "pixels"
     horizon: ClassVar[int] = 60
+    reports: ClassVar[ModuleType] = report
     horizons: tuple[int, ...] = HORIZONS
     """Steps at which errors are reported, beside the last."""
     probe_frames: int = FRAMES
@@ -91,24 +91,6 @@ class PixelComparison(Comparison):
         return score(
             models, entries, problems, readings, dt_values, lambda share: advance(rest * share)
         )
-
-    def tables(
-        self, report: Mapping[str, Any], quartiles: bool = True, join: str = " "
-    ) -> list[Table]:
-        """Errors, ratios, similarities, places of bodies, probes, energies."""
-        return reports.tables(report, quartiles, join)
-
-    def definitions(self, report: Mapping[str, Any]) -> str:
-        """What the columns and rows mean."""
-        return reports.definitions(report)
-
-    def legend(self, report: Mapping[str, Any]) -> str:
-        """What the first table means, and where the others are."""
-        return reports.legend(report)
-
-    def plots(self, report: Mapping[str, Any], folder: Path, suffix: str = ".png") -> list[Path]:
-        """Error over horizon, places of bodies and energy over time, and error over step length."""
-        return reports.plots_of(report, folder, suffix)
 
 
 COMPARISON = PixelComparison()

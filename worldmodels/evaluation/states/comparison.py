@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any, ClassVar, NamedTuple
 
 from worldmodels.evaluation import problems as open_loop
 from worldmodels.evaluation.comparison import Comparison
 from worldmodels.evaluation.problems import Problems
-from worldmodels.evaluation.states import report as reports
+from worldmodels.evaluation.states import report
 from worldmodels.evaluation.states.baselines import baseline_entries, model_entry, oracles_of
 from worldmodels.evaluation.states.energy import energy_r_squared
 from worldmodels.evaluation.states.scoring import Entry, Scale, over_step_lengths, scale_of, score
-from worldmodels.evaluation.tables import Table
 
 
 class StateProblems(NamedTuple):
@@ -28,6 +27,7 @@ class StateComparison(Comparison):
 
     medium = "states"
     horizon = 100
+    reports: ClassVar[ModuleType] = report
 
     def problems(
         self, models: Mapping[str, Any], dataset: Any, horizon: int, count: int
@@ -58,32 +58,14 @@ class StateComparison(Comparison):
         def done() -> None:
             advance(share)
 
-        report = score(entries, problems.tasks, problems.scale, advance=done)
+        scores = score(entries, problems.tasks, problems.scale, advance=done)
         for name, model in models.items():
-            report["rows"][name]["energy_r_squared"] = energy_r_squared(model, problems.tasks)
+            scores["rows"][name]["energy_r_squared"] = energy_r_squared(model, problems.tasks)
         if dt_values:
-            report["step_lengths"] = over_step_lengths(
+            scores["step_lengths"] = over_step_lengths(
                 entries, problems.tasks, problems.scale, dt_values, done
             )
-        return report
-
-    def tables(
-        self, report: Mapping[str, Any], quartiles: bool = True, join: str = " "
-    ) -> list[Table]:
-        """The scores, and the errors at other step lengths where they were asked for."""
-        return reports.tables(report, quartiles, join)
-
-    def definitions(self, report: Mapping[str, Any]) -> str:
-        """What the columns of the scores are."""
-        return reports.definitions(report)
-
-    def legend(self, report: Mapping[str, Any]) -> str:
-        """The same in a few lines."""
-        return reports.legend(report)
-
-    def plots(self, report: Mapping[str, Any], folder: Path, suffix: str = ".png") -> list[Path]:
-        """Error over horizon, energy over time, and error over step length where it was asked for."""
-        return reports.plots_of(report, folder, suffix)
+        return scores
 
 
 COMPARISON = StateComparison()
