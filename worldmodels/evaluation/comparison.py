@@ -196,6 +196,7 @@ def header(report: Mapping[str, Any]) -> str:
 def write_report(report: Mapping[str, Any], folder: str | os.PathLike[str]) -> list[Path]:
     """Write report.json, report.md and the plots into ``folder``; returns their paths."""
     folder, comparison = Path(folder), comparison_of(report["kind"])
+    make_parent(folder / "file")  # a folder that nobody may write to costs no work
     texts = {
         "report.json": json.dumps(report, allow_nan=False),
         "report.md": "\n".join(markdown(report, comparison)) + "\n",
