@@ -113,13 +113,15 @@ class Batch(NamedTuple):
     """(B, T) float32, with the frames."""
     terminated: Tensor | None = None
     """(B, T) bool, with the frames."""
+    observed: int = 0
+    """Moments that are seen before a rollout begins, where a loss asks for that."""
 
 
 def shortened(batch: Batch, steps: int) -> Batch:
     """The first ``steps`` transitions of every window."""
     cut: dict[str, Tensor] = {}
     for name, value in batch._asdict().items():
-        if value is not None and name != "params":
+        if isinstance(value, Tensor) and name != "params":
             cut[name] = value[:, : steps + (name in ("states", "frames"))]
     return batch._replace(**cut)
 

@@ -16,6 +16,8 @@ from worldmodels.configs.training import (
     PREDICTORS,
     DataConfig,
     EnvConfig,
+    KeypointConfig,
+    PixelConfig,
     TrainConfig,
     VisualConfig,
     default_config,
@@ -46,6 +48,24 @@ class VisualArguments(VisualConfig):
         Literal["tiny", "small", "base"], tyro.conf.arg(name="size", prefix_name=False)
     ] = "small"
     """tiny for tests, small for 2 CPU cores, base for a GPU: decides the defaults of the others."""
+
+
+@dataclass(frozen=True)
+class KeypointArguments(KeypointConfig):
+    """The options of a model of keypoints, the most used without a prefix."""
+
+    predictor: Annotated[PredictorName, tyro.conf.arg(name="predictor", prefix_name=False)] = (
+        "keypoint_hamiltonian"
+    )
+    """Medium of the latent and structure that steps it; both decide the defaults of the others."""
+    size: Annotated[
+        Literal["tiny", "small", "base"], tyro.conf.arg(name="size", prefix_name=False)
+    ] = "small"
+    """tiny for tests, small for most systems, base for wider networks: decides the defaults of the others."""
+
+
+ARGUMENTS: dict[type, type] = {VisualConfig: VisualArguments, KeypointConfig: KeypointArguments}
+"""The command line's form of each config of a model of pixels."""
 
 
 @dataclass(frozen=True)
@@ -105,19 +125,19 @@ def parse(argv: list[str]) -> Arguments:
         argv = ["--env", env_name, *_without(argv, "--env")]
         if env_name != base.env_name:
             model = base.model
-            if not isinstance(model, VisualConfig):
+            if not isinstance(model, PixelConfig):
                 model = default_config(env_name, base.model_name).model
             if base.dataset is not None and named.dataset is None:  # it is of the other env
                 base = replace(base, dataset=None, data=DataConfig())
             base = replace(base, env_name=env_name, env=EnvConfig(), model=model)
     if named.model and named.model != base.model_name:
         base = _with_model(base, _default(base.env_name, named.model, named))
-    elif isinstance(base.model, VisualConfig) and _other_visual(base.model, named):
+    elif isinstance(base.model, PixelConfig) and _other_visual(base.model, named):
         predictor, size = named.predictor or base.model.predictor, named.size or base.model.size
         base = _with_model(base, default_config(base.env_name, "visual", predictor, size))
-    if isinstance(base.model, VisualConfig):
+    if isinstance(base.model, PixelConfig):
         options = {f.name: getattr(base.model, f.name) for f in fields(base.model)}
-        base = replace(base, model=VisualArguments(**options))
+        base = replace(base, model=ARGUMENTS[type(base.model)](**options))
     elif named.predictor or named.size:
         given = f"--predictor {named.predictor}" if named.predictor else f"--size {named.size}"
         raise cli.UsageError(
@@ -165,7 +185,7 @@ def _with_model(base: TrainConfig, other: TrainConfig) -> TrainConfig:
     )
 
 
-def _other_visual(model: VisualConfig, named: argparse.Namespace) -> bool:
+def _other_visual(model: PixelConfig, named: argparse.Namespace) -> bool:
     """Whether another predictor or size is named than that of ``model``."""
     return named.predictor not in (None, model.predictor) or named.size not in (None, model.size)
 
@@ -204,7 +224,8 @@ def _describe(env_name: str) -> str:
 def to_config(arguments: Arguments) -> TrainConfig:
     """The training configuration in the arguments."""
     values = {f.name: getattr(arguments, f.name) for f in fields(TrainConfig)}
-    if isinstance(arguments.model, VisualConfig):
-        model = {f.name: getattr(arguments.model, f.name) for f in fields(VisualConfig)}
-        values["model"] = VisualConfig(**model)
+    for kind, form in ARGUMENTS.items():
+        if isinstance(arguments.model, form):
+            model = {f.name: getattr(arguments.model, f.name) for f in fields(kind)}
+            values["model"] = kind(**model)
     return TrainConfig(**values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from worldmodels.configs.keypoints import KeypointConfig
 from worldmodels.configs.structures import ADAPTIVE
 from worldmodels.configs.training import TrainConfig
 from worldmodels.configs.visual import VisualConfig, visual_config
@@ -17,7 +18,9 @@ def without_effect(config: TrainConfig) -> list[str]:
     """A line for every option of ``config`` that is not at its default and that the run does not use."""
     model = config.model
     rules = list(_of_run(config))
-    if isinstance(model, VisualConfig):
+    if isinstance(model, KeypointConfig):
+        rules += _of_structure(model.dynamics, "model.dynamics.")
+    elif isinstance(model, VisualConfig):
         rules += [*_of_visual(model), *_of_structure(model.dynamics, "model.dynamics.")]
     else:
         rules += [*_of_states(model), *_of_structure(model, "model.")]

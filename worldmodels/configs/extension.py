@@ -8,9 +8,9 @@ import re
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
+from worldmodels.configs.pixels import MEDIA, PREDICTORS, predictor_name
 from worldmodels.configs.structures import MODELS, FlowConfig, ModelConfig
 from worldmodels.configs.training import KINDS
-from worldmodels.configs.visual import MEDIA, PREDICTORS, predictor_name
 
 
 def check_structure(name: str, config: Any, registered: Any, kind: Any) -> Any:

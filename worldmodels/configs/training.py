@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from worldmodels.configs.environment import check_env, find_system
+from worldmodels.configs.keypoints import KeypointConfig
 from worldmodels.configs.keywords import known_keywords
 from worldmodels.configs.parts import DataConfig, EnvConfig, LogConfig, OptimConfig
+from worldmodels.configs.pixels import PREDICTORS, PixelConfig, Size
 from worldmodels.configs.schema import (
     config_hash,
     conform,
@@ -38,8 +40,6 @@ from worldmodels.configs.structures import (
     VelocityConfig,
 )
 from worldmodels.configs.visual import (
-    PREDICTORS,
-    Size,
     VisualConfig,
     halvings,
     visual_config,
@@ -59,11 +59,13 @@ __all__ = [
     "FirstOrderConfig",
     "FlowConfig",
     "JumpConfig",
+    "KeypointConfig",
     "LSTMConfig",
     "LogConfig",
     "ModelConfig",
     "NewtonianConfig",
     "OptimConfig",
+    "PixelConfig",
     "PortHamiltonianConfig",
     "TrainConfig",
     "VelocityConfig",
@@ -75,7 +77,7 @@ __all__ = [
     "to_dict",
 ]
 
-KINDS: dict[str, type[ModelConfig] | type[VisualConfig]] = {**MODELS, "visual": VisualConfig}
+KINDS: dict[str, type[ModelConfig] | type[PixelConfig]] = {**MODELS, "visual": PixelConfig}
 """Models by the name on the command line: a structure over states, or the visual model."""
 
 
@@ -90,7 +92,7 @@ class TrainConfig:
     """Structure over states, or visual: a name of ``worldmodels.configs.training.KINDS``."""
     env: EnvConfig = field(default_factory=EnvConfig)
     """Arguments of the true env."""
-    model: ModelConfig | VisualConfig = field(default_factory=JumpConfig)
+    model: ModelConfig | VisualConfig | KeypointConfig = field(default_factory=JumpConfig)
     """The model's own options."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimiser."""
@@ -125,7 +127,7 @@ class TrainConfig:
         name = check_env(self.env_name, self.env.arguments(), "env_name", "env.")
         object.__setattr__(self, "env_name", name)  # one name a system, whatever it was called
         expected = KINDS[self.model_name]
-        visual = isinstance(self.model, VisualConfig) and expected is VisualConfig
+        visual = isinstance(self.model, PixelConfig) and expected is PixelConfig
         valid = visual or type(self.model) is expected
         require(
             "model",
@@ -133,8 +135,8 @@ class TrainConfig:
             valid,
             f"{expected.__name__} as model_name={self.model_name!r} says",
         )
-        if visual and self.dataset is None:
-            halvings(self.data.image_size, self.model.spatial_size)  # type: ignore[union-attr]
+        if isinstance(self.model, VisualConfig) and self.dataset is None:
+            halvings(self.data.image_size, self.model.spatial_size)
         require_count("epochs", self.epochs, 1, 10_000_000)
         require_count("seed", self.seed, 0, 2**63 - 1)
         require_count("validation_steps", self.validation_steps, 1, 1_000_000)
@@ -159,6 +161,8 @@ def default_config(
     system = find_system(env_name)
     if model_name == "visual":
         visual = visual_config(predictor, size)
+        if isinstance(visual, KeypointConfig):
+            return _of_keypoints(env_name, visual)
         return TrainConfig(
             env_name=env_name,
             model_name=model_name,
@@ -177,6 +181,22 @@ def default_config(
     return TrainConfig(env_name=env_name, model_name=model_name, model=model, epochs=epochs)
 
 
+def _of_keypoints(env_name: str, model: KeypointConfig) -> TrainConfig:
+    """What a model of keypoints starts from: the options by system are those of models over states."""
+    options = SYSTEM_OPTIONS.get(find_system(env_name).name, {}).get(model.structure, {})
+    dynamics = replace(model.dynamics, **options) if model.size == "small" else model.dynamics
+    tiny = model.size == "tiny"
+    return TrainConfig(
+        env_name=env_name,
+        model_name="visual",
+        model=replace(model, dynamics=dynamics),
+        optim=OptimConfig(batch_size=16 if tiny else 128, steps_per_epoch=10 if tiny else 100),
+        epochs=2 if tiny else KEYPOINT_EPOCHS,
+    )
+
+
+KEYPOINT_EPOCHS = 10
+"""Epochs of models of keypoints."""
 VISUAL_OPTIM: dict[Size, OptimConfig] = {
     "tiny": OptimConfig(lr=4e-3, batch_size=8, steps_per_epoch=5, grad_clip=10.0),
     "small": OptimConfig(lr=4e-3, batch_size=32, steps_per_epoch=200, grad_clip=10.0),

@@ -1,4 +1,4 @@
-"""Config of the visual world model: what stands between pixels and one of the structures."""
+"""Configs of models of pixels: what stands between pictures and one of the structures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from worldmodels.configs.keypoints import KeypointConfig, keypoint_config
 from worldmodels.configs.keywords import known_keywords
+from worldmodels.configs.pixels import PREDICTORS, SIZES, PixelConfig, Size
 from worldmodels.configs.schema import (
     ConfigError,
     conform,
@@ -19,33 +21,15 @@ from worldmodels.configs.schema import (
 from worldmodels.configs.structures import MODELS as STRUCTURES
 from worldmodels.configs.structures import JumpConfig, ModelConfig
 
-Size = Literal["tiny", "small", "base"]
-SIZES: tuple[Size, ...] = ("tiny", "small", "base")
-SHORT_NAMES = {"first_order": "ode", "port_hamiltonian": "hamiltonian"}
-"""Structures whose name after the medium is shorter than their own."""
-MEDIA = ("spatial", "flat")
-
-
-def predictor_name(medium: str, structure: str) -> str:
-    """Name on the command line of a structure that steps latents of ``medium``."""
-    return f"{medium}_{SHORT_NAMES.get(structure, structure)}"
-
-
-PREDICTORS = {predictor_name(m, name): (m, name) for m in MEDIA for name in STRUCTURES}
-"""Names on the command line: the medium of the latent, and the structure that steps it."""
 _OF_STATES = ("objective", "rollout_steps", "rollout_growth", "relative_loss", "ensemble")
 _HIDDEN = {"tiny": 8, "small": 32, "base": 64}
 
 
 @known_keywords
 @dataclass(frozen=True)
-class VisualConfig:
+class VisualConfig(PixelConfig):
     """A beta-VAE around a structure: pixels in, pixels out, physics in between."""
 
-    predictor: str = "spatial_jump"
-    """Medium and structure: spatial_ or flat_ and jump, lstm, ode, newtonian, velocity or hamiltonian."""
-    size: Size = "small"
-    """Dial that the defaults below follow: tiny for tests, small for 2 CPU cores, base for a GPU."""
     encoder_frames: int = 2
     """Frames stacked into the encoder; at least 2, so that motion is visible."""
     encoder_actions: bool = True
@@ -98,14 +82,7 @@ class VisualConfig:
 
     def __post_init__(self) -> None:
         conform(self, "model.")
-        require_name("model.predictor", self.predictor, PREDICTORS)
-        structure = STRUCTURES[self.structure]
-        require(
-            "model.dynamics",
-            type(self.dynamics).__name__,
-            type(self.dynamics) is structure,
-            f"{structure.__name__} as predictor={self.predictor!r} says",
-        )
+        self.check_predictor(self.dynamics, ("spatial", "flat"))
         require_count("model.encoder_frames", self.encoder_frames, 2, 64)
         require_count("model.context_frames", self.context_frames, self.encoder_frames, 1000)
         for name, low, high in (("latent_channels", 2, 1024), ("flat_size", 2, 65536)):
@@ -122,39 +99,12 @@ class VisualConfig:
         require_count("model.pushforward_steps", self.pushforward_steps, 0, 1000)
         require_count("model.decoded_frames", self.decoded_frames, 0, 1000)
         require_number("model.time_step", self.time_step, 1e-6, 1e3)
-        self._check_dynamics()
-
-    def _check_dynamics(self) -> None:
-        """Options of a model over states that mean nothing to one over pixels stay as they are."""
-        default = type(self.dynamics)()
-        for name in _OF_STATES:
-            value = getattr(self.dynamics, name)
-            if value != getattr(default, name):
-                raise ConfigError(
-                    f"model.dynamics.{name}={value!r} is an option of models over states; leave it "
-                    f"at {getattr(default, name)!r}"
-                    + (f" and use model.{name}" if hasattr(self, name) else "")
-                )
-
-    @property
-    def medium(self) -> str:
-        """What such a model sees of the env."""
-        return "pixels"
-
-    @property
-    def name(self) -> str:
-        """Name in ``MODELS``."""
-        return "visual"
+        self.check_dynamics(self.dynamics, _OF_STATES)
 
     @property
     def spatial(self) -> bool:
         """Whether the latent is a map."""
-        return PREDICTORS[self.predictor][0] == "spatial"
-
-    @property
-    def structure(self) -> str:
-        """Name of the predictor's structure."""
-        return PREDICTORS[self.predictor][1]
+        return self.latent == "spatial"
 
 
 _SIZED: dict[Size, dict[str, Any]] = {
@@ -190,11 +140,15 @@ def halvings(image_size: int, spatial_size: int) -> int:
     return count
 
 
-def visual_config(predictor: str = "spatial_jump", size: Size = "small") -> VisualConfig:
+def visual_config(
+    predictor: str = "spatial_jump", size: Size = "small"
+) -> VisualConfig | KeypointConfig:
     """Defaults of a predictor at a size. Raises ``ValueError`` for an unknown one of either."""
     require_name("predictor", predictor, PREDICTORS)
     require_name("size", size, SIZES)
-    _, name = PREDICTORS[predictor]
+    latent, name = PREDICTORS[predictor]
+    if latent == "keypoint":
+        return keypoint_config(predictor, size)
     options: dict[str, Any] = {"hidden": _HIDDEN[size]}
     if name == "port_hamiltonian":  # in a learned latent, what a control does depends on the place
         options |= {"integrator": "leapfrog", "activation": "softplus", "input_map": "state"}
@@ -202,7 +156,7 @@ def visual_config(predictor: str = "spatial_jump", size: Size = "small") -> Visu
     return VisualConfig(predictor=predictor, size=size, dynamics=dynamics, **_SIZED[size])
 
 
-def visual_from_dict(values: dict[str, Any]) -> VisualConfig:
-    """VisualConfig of plain values. Raises ``ValueError`` naming an unknown key or a bad value."""
+def visual_from_dict(values: dict[str, Any]) -> VisualConfig | KeypointConfig:
+    """Config of plain values. Raises ``ValueError`` naming an unknown key or a bad value."""
     predictor, size = values.get("predictor", "spatial_jump"), values.get("size", "small")
     return merge(visual_config(predictor, size), values, "model")

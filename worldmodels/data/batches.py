@@ -70,3 +70,19 @@ class Windows:
         times = times.clamp(max=self.actions.shape[1])
         actions = self.actions[row, times[:, :-1].clamp(max=self.actions.shape[1] - 1)]
         return Batch(self.states[row, times], actions, self.params[episode], mask)
+
+
+class OutcomeWindows(Windows):
+    """Windows with rewards and ends."""
+
+    def __init__(self, dataset: Any, length: int, batch_size: int, seed: int, device: str) -> None:
+        super().__init__(dataset, length, batch_size, seed, device)
+        self.rewards = torch.as_tensor(dataset.rewards, dtype=torch.float32, device=device)
+        self.terminated = torch.as_tensor(dataset.terminated, device=device)
+
+    def at(self, episode: Tensor, start: Tensor) -> Batch:
+        """The windows of episodes (B,) from the steps ``start`` (B,) on."""
+        times = start[:, None] + torch.arange(self.length, device=start.device)
+        times, row = times.clamp(max=self.actions.shape[1] - 1), episode[:, None]
+        rewards, terminated = self.rewards[row, times], self.terminated[row, times]
+        return super().at(episode, start)._replace(rewards=rewards, terminated=terminated)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodels.data.batches import TrainingError, Windows
+from worldmodels.data.batches import OutcomeWindows, TrainingError
 from worldmodels.interface import Batch
 
 HOST_SHARE, DEVICE_SHARE = 0.5, 0.4
@@ -74,7 +74,7 @@ class Frames:
         return torch.from_numpy(read).to(self.device)
 
 
-class FrameWindows(Windows):
+class FrameWindows(OutcomeWindows):
     """Shuffled windows with frames, rewards and ends; batch ``step`` is a function of seed and step."""
 
     def __init__(self, dataset: Any, length: int, batch_size: int, seed: int, device: str) -> None:
@@ -87,24 +87,12 @@ class FrameWindows(Windows):
             )
         super().__init__(dataset, length, batch_size, seed, device)
         self.frames = Frames(dataset, device)
-        self.rewards = torch.as_tensor(dataset.rewards, dtype=torch.float32, device=device)
-        self.terminated = torch.as_tensor(dataset.terminated, device=device)
 
     def at(self, episode: Tensor, start: Tensor) -> Batch:
         """The windows of episodes (B,) from the steps ``start`` (B,) on."""
         times = start[:, None] + torch.arange(self.length + 1, device=start.device)
         times = times.clamp(max=self.actions.shape[1])
-        before = times[:, :-1].clamp(max=self.actions.shape[1] - 1)
-        row = episode[:, None]
-        return (
-            super()
-            .at(episode, start)
-            ._replace(
-                frames=self.frames.take(episode, times),
-                rewards=self.rewards[row, before],
-                terminated=self.terminated[row, before],
-            )
-        )
+        return super().at(episode, start)._replace(frames=self.frames.take(episode, times))
 
 
 def _free_host_memory() -> float:

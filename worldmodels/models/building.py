@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from worldmodels.configs.training import VisualConfig, model_from_dict
+from worldmodels.configs.training import KeypointConfig, VisualConfig, model_from_dict
 from worldmodels.interface import Spec
 from worldmodels.models.ensemble import EnsembleWorldModel
+from worldmodels.models.keypoints import KeypointWorldModel
 from worldmodels.models.pixels import VisualWorldModel
 from worldmodels.models.states import StateWorldModel
 
@@ -28,4 +29,6 @@ def build(spec: Spec | Mapping[str, Any], name: str, config: Any) -> Any:
 def _kind(config: Any) -> Any:
     if isinstance(config, VisualConfig):
         return VisualWorldModel
+    if isinstance(config, KeypointConfig):
+        return KeypointWorldModel
     return EnsembleWorldModel if config.ensemble > 1 else StateWorldModel

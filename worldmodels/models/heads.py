@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodels.configs.keypoints import KeypointConfig
 from worldmodels.configs.visual import VisualConfig
-from worldmodels.dynamics.fields import ActionEmbedding
+from worldmodels.dynamics.fields import ActionEmbedding, embedded_size
 from worldmodels.interface import Medium
 
 
@@ -29,6 +30,9 @@ class OutcomeHeads(nn.Module):
         width = 4 * config.width
         self.hidden = nn.Linear(size + config.dynamics.action_embedding, width)
         self.out = nn.Linear(width, 2)
+        self._scales()
+
+    def _scales(self) -> None:
         self.reward_shift: Tensor
         self.reward_scale: Tensor
         self.register_buffer("reward_shift", torch.zeros(()))
@@ -63,3 +67,21 @@ class OutcomeHeads(nn.Module):
         reward_loss = (weight * (guess - wanted) ** 2).sum() / count
         entropy = F.binary_cross_entropy_with_logits(logit, ended.to(logit.dtype), reduction="none")
         return reward_loss, (weight * entropy).sum() / count
+
+
+class PointHeads(OutcomeHeads):
+    """Coordinates and velocities after a step, angles as (cos, sin), to the same: by two hidden layers."""
+
+    def __init__(self, config: KeypointConfig, medium: Medium) -> None:
+        nn.Module.__init__(self)
+        embedding, width = config.dynamics.action_embedding, config.head_width
+        self.action = ActionEmbedding(medium, embedding)
+        self.first = nn.Linear(embedded_size(medium.features, medium.angles) + embedding, width)
+        self.hidden = nn.Linear(width, width)
+        self.out = nn.Linear(width, 2)
+        self._scales()
+
+    def _raw(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = F.silu(self.first(torch.cat((z, self.action(action)), 1)))
+        reward, logit = self.out(F.silu(self.hidden(hidden))).unbind(1)
+        return reward, logit

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+import physgym
 from worldmodels.interface import Latent, Spec
 
 INTEGERS = (torch.int64, torch.int32)
@@ -86,3 +88,12 @@ def check_latent(latent: Any, sizes: Sequence[int | str]) -> None:
             f"latent is a {type(latent).__name__}: expected the Latent that encode or step returns"
         )
     check_tensor("latent.z", latent.z, ("B", *sizes), "floats")
+
+
+def idle_action(spec: Spec) -> int | None:
+    """The discrete action without any control, 0 for continuous ones; None where there is none."""
+    if spec.action_kind != "discrete":
+        return 0
+    levels = np.abs(physgym.get_system(spec.env_name).discrete_actions).sum(1)
+    idle = np.flatnonzero(levels == 0)
+    return int(idle[0]) if len(idle) else None

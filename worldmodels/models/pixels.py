@@ -8,13 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import physgym
 from worldmodels.configs.visual import VisualConfig
 from worldmodels.dynamics import build_dynamics
 from worldmodels.dynamics.port_hamiltonian import PortHamiltonian
 from worldmodels.interface import Batch, Latent, Medium, Spec, WorldModel
 from worldmodels.models.heads import OutcomeHeads
-from worldmodels.models.inputs import check_actions, check_context, check_latent, check_params
+from worldmodels.models.inputs import (
+    check_actions,
+    check_context,
+    check_latent,
+    check_params,
+    idle_action,
+)
 from worldmodels.models.objectives import detached, elbo, sample
 from worldmodels.models.vae import Decoder, Encoder, Transform
 
@@ -64,6 +69,11 @@ class VisualWorldModel(WorldModel):
     def context_frames(self) -> int:
         """Frames that ``encode`` is meant to see."""
         return self.config.context_frames
+
+    @property
+    def encoder_frames(self) -> int:
+        """Frames that one latent is read from."""
+        return self.config.encoder_frames
 
     @property
     def told_params(self) -> tuple[str, ...]:
@@ -183,6 +193,10 @@ class VisualWorldModel(WorldModel):
         """Reward (B,) and logit of termination (B,) of having come to ``latent`` by ``action``."""
         return self.heads(latent.z, action)
 
+    def largest(self, latent: Latent) -> Tensor:
+        """(B,) largest magnitude in a latent; ``reach`` is about that of training."""
+        return latent.z.abs().flatten(1).amax(1)
+
     # Training
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -254,15 +268,6 @@ class VisualWorldModel(WorldModel):
             return None
         told = check_params(params, self.spec, rows).to(self.param_shift.dtype)
         return (told - self.param_shift) / self.param_scale
-
-
-def idle_action(spec: Spec) -> int | None:
-    """The discrete action without any control, 0 for continuous ones; None where there is none."""
-    if spec.action_kind != "discrete":
-        return 0
-    levels = np.abs(physgym.get_system(spec.env_name).discrete_actions).sum(1)
-    idle = np.flatnonzero(levels == 0)
-    return int(idle[0]) if len(idle) else None
 
 
 def stacked(frames: Tensor) -> Tensor:

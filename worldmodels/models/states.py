@@ -20,10 +20,11 @@ class StateWorldModel(WorldModel):
     Latents are dimensionless: positions are centred and divided by one length (angles stay in radians),
     velocities by the same length over one time tau, and dt by tau. So a velocity stays the rate of its
     position, directions stay comparable, and everything is of order one. ``fit_normaliser`` sets the
-    numbers, which are saved with the weights.
+    numbers, which are saved with the weights. ``idle`` is the action that does nothing, where the
+    structure may rely on it.
     """
 
-    def __init__(self, spec: Spec, config: ModelConfig) -> None:
+    def __init__(self, spec: Spec, config: ModelConfig, idle: int | None = None) -> None:
         super().__init__()
         self.spec = spec
         self.config = config
@@ -31,7 +32,7 @@ class StateWorldModel(WorldModel):
         if config.condition == "params" and not told:
             raise ValueError("condition='params' needs a buffer whose spec names parameters")
         medium = Medium(
-            spec.state_size, False, spec.angles, spec.action_kind, spec.action_size, told
+            spec.state_size, False, spec.angles, spec.action_kind, spec.action_size, told, idle
         )
         self.dynamics = build_dynamics(config, medium)
         self.any_dt = self.dynamics.any_dt

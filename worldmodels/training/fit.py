@@ -47,7 +47,9 @@ def fit(
     then the last good ones. Raises ``CheckpointError`` where a resumed run cannot go on.
     """
     with _settings(config), Interruption().watched() as interruption:
-        trainer = Trainer(config, dataset, run, logger)
+        trainer = Trainer(config, dataset, run, logger, on_step)
+        if trainer.seen is not None:
+            announce("\n".join(trainer.seen.lines))
         if resume and not has_none(run.checkpoints):
             trainer.resume()
         else:

@@ -9,12 +9,13 @@ from typing import Any, Protocol
 
 import torch
 
-from worldmodels.configs.training import TrainConfig, VisualConfig
-from worldmodels.data.batches import Windows
+from worldmodels.configs.training import PixelConfig, TrainConfig
+from worldmodels.data.batches import OutcomeWindows, TrainingError, Windows
 from worldmodels.data.frames import FrameWindows
 from worldmodels.evaluation.states import metrics
 from worldmodels.interface import Batch, Spec, shortened
-from worldmodels.training.validation import FrameValidation, Validation
+from worldmodels.training.sight import Sighted, readings_of
+from worldmodels.training.validation import FrameValidation, PointValidation, Validation
 
 
 class Loader(Protocol):
@@ -77,6 +78,41 @@ class PixelLoader:
         return batch if grown == self.steps else shortened(batch, self.before + grown)
 
 
+class PointLoader:
+    """Windows and rollouts of coordinates that were read from pictures.
+
+    The first ``short_share`` of a training draws rollouts from smoothed states, which grow from one step over
+    two thirds of it; the rest, windows whose first frames are filtered.
+    """
+
+    def __init__(self, config: TrainConfig, dataset: Any, device: str, made: Sighted) -> None:
+        model = made.config
+        self.readings = readings_of(made, dataset)
+        train, size = self.readings.subset("train"), config.optim.batch_size
+        self.observed, self.share = model.context_frames, model.short_share
+        self.short = OutcomeWindows(train, model.short_steps, size, config.seed, device)
+        length = model.context_frames - 1 + model.rollout_steps
+        self.windows: Windows = OutcomeWindows(train, length, size, config.seed, device)
+        if self.windows.length <= model.context_frames - 1:
+            longest = self.windows.length
+            raise TrainingError(
+                f"no train episode is read without a gap for longer than {longest} steps, and a rollout "
+                f"behind context_frames={model.context_frames} needs {model.context_frames}: lower it, or "
+                "collect longer episodes"
+            )
+        self.validation = PointValidation(
+            dataset, _validation_split(dataset), made, config.validation_steps, device
+        )
+
+    def batch(self, number: int, step: int, total: int) -> Batch:
+        """Short rollouts first, then long ones behind filtered frames."""
+        first = self.share * total
+        if step >= first:
+            return self.windows.batch(number)._replace(observed=self.observed)
+        grown = math.ceil(self.short.length * min(1.0, 1.5 * (step + 1) / first))
+        return shortened(self.short.batch(number), max(1, grown))
+
+
 def _validation_split(dataset: Any) -> str:
     return "val" if len(dataset.splits.get("val", ())) else "train"
 
@@ -91,8 +127,12 @@ def noise(seed: int, number: int, device: str) -> Iterator[None]:
         yield
 
 
-def loader_of(config: TrainConfig, dataset: Any, device: str, spec: Spec) -> Loader:
-    """The loader of ``config``'s model."""
-    if isinstance(config.model, VisualConfig):
+def loader_of(
+    config: TrainConfig, dataset: Any, device: str, spec: Spec, made: Sighted | None = None
+) -> Loader:
+    """The loader of ``config``'s model; ``made`` is what one of keypoints has read."""
+    if made is not None:
+        return PointLoader(config, dataset, device, made)
+    if isinstance(config.model, PixelConfig):
         return PixelLoader(config, dataset, device)
     return StateLoader(config, dataset, device, spec)

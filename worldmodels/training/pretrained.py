@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from worldmodels.configs.training import TrainConfig, VisualConfig
+from worldmodels.configs.training import PixelConfig, TrainConfig
 from worldmodels.evaluation.conditions import differences
 from worldmodels.interface import Spec, WorldModel
 from worldmodels.storage.checkpoint import CheckpointError, find_checkpoint, load_checkpoint
@@ -60,7 +60,7 @@ def check_source(run: str | Path, config: TrainConfig) -> None:
     To be called before anything is collected or made.
     """
     folder, spec, _ = _sound(run)
-    visual = isinstance(config.model, VisualConfig)
+    visual = isinstance(config.model, PixelConfig)
     wanted = {"env": config.env_name, "actions": config.env.action_mode, "medium": _medium(visual)}
     _check_same(folder, _described(spec), wanted)
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from worldmodels.configs.training import TrainConfig, VisualConfig, to_dict
+from worldmodels.configs.training import (
+    KeypointConfig,
+    PixelConfig,
+    TrainConfig,
+    VisualConfig,
+    to_dict,
+)
 from worldmodels.data.batches import TrainingError
 from worldmodels.data.frames import check_pictures
 from worldmodels.interface import DivergenceError, Spec, WorldModel
@@ -34,6 +40,7 @@ from worldmodels.training.resumption import (
     restore_optimiser,
     saved_config,
 )
+from worldmodels.training.sight import Sighted, readings_of, sighted
 
 
 class RunFolderLike(Protocol):
@@ -71,14 +78,37 @@ def spec_of(dataset: Any, visual: bool = False) -> Spec:
     )
 
 
-def seeded_model(config: TrainConfig, dataset: Any) -> WorldModel:
-    """Model of ``config`` with weights drawn from its seed, normalised to ``dataset``'s train split."""
+def seeded_model(config: TrainConfig, dataset: Any, made: Sighted | None = None) -> WorldModel:
+    """Model of ``config`` with weights drawn from its seed, normalised to ``dataset``'s train split.
+
+    ``made``: what one of keypoints has seen of the pictures; its scales are those of its readings.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        spec = spec_of(dataset, isinstance(config.model, VisualConfig))
-        model = build(spec, config.model_name, config.model)
-    model.fit_normaliser(dataset.subset("train"))
+        spec = spec_of(dataset, isinstance(config.model, PixelConfig))
+        model = build(spec, config.model_name, config.model if made is None else made.config)
+    if made is not None:
+        model.sight.load_state_dict(made.sight.state_dict())
+        model.fit_normaliser(readings_of(made, dataset).subset("train"))
+    else:
+        model.fit_normaliser(dataset.subset("train"))
     return model
+
+
+def seen_first(
+    config: TrainConfig, dataset: Any, on_step: Callable[[float, str], None] | None
+) -> Sighted | None:
+    """What a model of keypoints reads before it is trained; None for every other model."""
+    if not isinstance(config.model, KeypointConfig):
+        return None
+    done: dict[str, float] = {}
+
+    def advance(share: float, stage: str) -> None:
+        done[stage] = min(done.get(stage, 0.0) + share, 1.0)
+        if on_step is not None:
+            on_step(0.0, f"{stage} {100 * done[stage]:.0f} %")
+
+    return sighted(config, dataset, advance)
 
 
 def accelerate(model: Any, config: TrainConfig, device: str) -> None:
@@ -94,14 +124,20 @@ class Trainer:
     """One run in progress; ``fit`` is its only user."""
 
     def __init__(
-        self, config: TrainConfig, dataset: Any, run: RunFolderLike, logger: LoggerLike
+        self,
+        config: TrainConfig,
+        dataset: Any,
+        run: RunFolderLike,
+        logger: LoggerLike,
+        on_step: Callable[[float, str], None] | None = None,
     ) -> None:
         self.config = config
         self.run = run
         self.logger = logger
         self.device = resolve_device(config.device)
-        self.model = seeded_model(config, dataset).to(self.device)
-        self.loader = loader_of(config, dataset, self.device, self.model.spec)
+        self.seen = seen_first(config, dataset, on_step)
+        self.model = seeded_model(config, dataset, self.seen).to(self.device)
+        self.loader = loader_of(config, dataset, self.device, self.model.spec, self.seen)
         self.copying = self.loader.validation.of_copying()
         self.validated: float | None = None
         accelerate(self.model, config, self.device)
@@ -183,7 +219,7 @@ class Trainer:
     def pace(self) -> str:
         """Frames (or steps of states) a second, since the first step."""
         seconds = max(time.monotonic() - self.began, 1e-9)
-        unit = "frames" if isinstance(self.config.model, VisualConfig) else "samples"
+        unit = "frames" if isinstance(self.config.model, PixelConfig) else "samples"
         return f"{self.frames / seconds:,.0f} {unit}/s"
 
     def note(self) -> str:
@@ -239,7 +275,7 @@ class Trainer:
         config = {
             "spec": model.spec.to_dict(),
             "model_name": self.config.model_name,
-            "model": to_dict(self.config.model),
+            "model": to_dict(self.config.model if self.seen is None else self.seen.config),
         }
         state = None
         if name == "last":

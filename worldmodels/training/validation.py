@@ -11,8 +11,9 @@ from torch import Tensor
 from worldmodels.data.batches import TrainingError, param_table
 from worldmodels.evaluation.states import metrics
 from worldmodels.evaluation.statistics import at_horizon
-from worldmodels.imagination import evaluating, imagine
+from worldmodels.imagination import evaluating, imagine, placed, unroll
 from worldmodels.interface import Spec, WorldModel
+from worldmodels.sight.seeing import trusted
 
 EPISODES = 32
 """Episodes that a model of pixels is validated on."""
@@ -114,3 +115,67 @@ class FrameValidation:
         """Median over rollouts of the mean of ``errors`` (B, T) over their steps."""
         count = self.valid.float().sum(1).clamp(min=1)
         return float((torch.where(self.valid, errors, 0.0).sum(1) / count).median())
+
+
+class PointValidation:
+    """Open-loop rollouts on a split, in what is read of its pictures; the median error chooses the best.
+
+    ``nmse`` is the squared distance of the points that a model imagines from those that are read, over the
+    points' own variance: 1 is no better than their mean. Where a body is hidden, nothing is compared.
+    """
+
+    def __init__(self, dataset: Any, split: str, made: Any, steps: int, device: str) -> None:
+        rows = np.asarray(dataset.splits[split])
+        lengths, first = np.asarray(dataset.lengths), made.config.context_frames
+        seen = trusted(torch.from_numpy(made.seen))
+        whole = seen[rows, :first].all(2).all(1).numpy()
+        kept = rows[(lengths[rows] >= first) & whole][:EPISODES]
+        if not len(kept):
+            raise TrainingError(
+                f"no {split} episode begins with {first} frames in which every body is seen whole: "
+                "collect more episodes"
+            )
+        self.first, self.steps = first, int(min(steps, lengths[kept].max() - first + 1))
+        stop = first + self.steps
+        chart, points = made.sight.chart, torch.from_numpy(made.points[kept, :stop])
+        self.coordinates = chart.coordinates(points[:, :first]).to(device)
+        self.seen = seen[kept, :first].to(device)
+        self.radii = chart.radii(points[:, :first]).mean(1).to(device)
+        self.truth, self.last = points[:, first:], points[:, first - 1 : first]
+        self.actions = torch.as_tensor(dataset.actions[kept, : stop - 1]).to(device)
+        self.params = param_table(dataset, kept).to(device)
+        inside = torch.arange(first, stop)[None] <= torch.as_tensor(lengths[kept])[:, None]
+        self.valid = seen[kept, first:stop] & inside.unsqueeze(2)
+        self.half = 0.5 * made.sight.reader.image_size
+        every = torch.from_numpy(made.points)[seen.all(2)]
+        self.variance = float(((every - every.mean(0)) ** 2).sum(2).mean())
+
+    def score(self, model: Any) -> dict[str, float]:
+        """``nmse``, and ``pixels_h``: the median distance of the worst body, at a few horizons."""
+        with evaluating(model):
+            warm = self.actions[:, : self.first - 1]
+            latent = model.observe(self.coordinates, self.seen, self.radii, warm, self.params)
+            places = []
+            for moved, going in unroll(model.step, latent, self.actions[:, self.first - 1 :]):
+                places.append(placed(model.places(moved), going, len(self.actions)))
+            predicted = torch.stack(places, 1).cpu()
+        distance = (predicted - self.truth).norm(dim=3)
+        values = {
+            "nmse": self._median(distance**2 / self.variance),
+            "finite": float(torch.isfinite(predicted).flatten(1).all(1).float().mean()),
+        }
+        pixels = torch.where(self.valid, self.half * distance, -1.0).amax(2)
+        for horizon in sorted({h for h in (10, 20, 40, 60) if h < self.steps} | {self.steps}):
+            own = pixels[:, horizon - 1]
+            values[f"pixels_{horizon}"] = float(own[own >= 0.0].nan_to_num(torch.inf).median())
+        return values
+
+    def of_copying(self) -> float:
+        """``nmse`` of bodies that stay where they were seen last: what a model must beat."""
+        return self._median(((self.last - self.truth) ** 2).sum(3) / self.variance)
+
+    def _median(self, errors: Tensor) -> float:
+        """Median over rollouts of the mean of ``errors`` (B, T, K) over what can be compared."""
+        errors = torch.where(self.valid, errors.nan_to_num(torch.inf), 0.0)
+        count = self.valid.sum((1, 2))
+        return float((errors.sum((1, 2)) / count.clamp(min=1))[count > 0].median())

@@ -1,0 +1,345 @@
+"""World model over pixels whose latent is what is read: points, their coordinates, and nothing else.
+
+Every frame is read by one rule, a structure steps the coordinates and their velocities as it steps states, and
+sprites are drawn at the points. Velocities are not read at all: the structure itself filters them from a few
+frames, predicting each and correcting by what is read there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from worldmodels.configs.keypoints import KeypointConfig
+from worldmodels.dynamics.fields import embed
+from worldmodels.dynamics.port_hamiltonian import PortHamiltonian
+from worldmodels.interface import Batch, Latent, Spec, WorldModel
+from worldmodels.models.ensemble import EnsembleWorldModel
+from worldmodels.models.heads import PointHeads
+from worldmodels.models.inputs import check_actions, check_context, check_latent, idle_action
+from worldmodels.models.states import StateWorldModel
+from worldmodels.sight.reader import Reading
+from worldmodels.sight.seeing import Sight, trusted
+
+LONGEST_MEMORY = 16
+"""Readings after which the filter forgets: its gains stay those of the 16th."""
+
+
+class KeypointWorldModel(WorldModel):
+    """The four verbs over pictures (B, S, S, 3), by a model of states (B, 2n) behind a reader.
+
+    A latent's z is that of ``motion``, a ``StateWorldModel`` (or an ensemble of them) over n coordinates and
+    their velocities, in half-widths of the picture and radians; its memory ends with the circles' radii (B, K).
+    Legend: K bodies, n coordinates, L frames of a context.
+    """
+
+    def __init__(self, spec: Spec, config: KeypointConfig) -> None:
+        super().__init__()
+        if not config.settled or config.kinds is None:
+            raise ValueError(
+                f"points={config.points}, coordinates={config.coordinates!r} and sprite_reach="
+                f"{config.sprite_reach} of a model of keypoints are found in pictures: worldmodels.train "
+                "finds them; to build one without, give all three"
+            )
+        self.spec, self.config = spec, config
+        self.sight = Sight(config.kinds, spec.image_size, config.sprite_reach)
+        self.sight.requires_grad_(False)
+        chart = self.sight.chart
+        self.size = chart.size
+        inner = replace(spec, state_size=2 * chart.size, angles=chart.angles, image_size=0)
+        kind = EnsembleWorldModel if config.dynamics.ensemble > 1 else StateWorldModel
+        self.motion = kind(inner, config.dynamics, idle_action(spec))
+        self.heads = PointHeads(config, self.own.dynamics.medium)
+        self.any_dt = self.motion.any_dt
+        self.reach: Tensor
+        self.grain: Tensor
+        self.register_buffer("reach", torch.zeros(()))
+        self.register_buffer("grain", torch.ones(chart.size))
+
+    @property
+    def own(self) -> StateWorldModel:
+        """The model of states, or the first of an ensemble."""
+        motion: Any = self.motion
+        return motion.models[0] if isinstance(motion, EnsembleWorldModel) else motion
+
+    @property
+    def dynamics(self) -> Any:
+        """The structure."""
+        return self.own.dynamics
+
+    @property
+    def context_frames(self) -> int:
+        """Frames that ``encode`` is meant to see."""
+        return self.config.context_frames
+
+    @property
+    def encoder_frames(self) -> int:
+        """Frames that one latent is read from."""
+        return self.config.context_frames
+
+    @property
+    def told_params(self) -> tuple[str, ...]:
+        """Physical parameters that predictions depend on: none without ``condition="params"``."""
+        return self.motion.told_params
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether ``energy`` is there."""
+        return self.motion.has_energy
+
+    def fit_normaliser(self, readings: Any) -> None:
+        """Set the scales from episodes of coordinates and velocities (a train split of ``Readings``)."""
+        self.motion.fit_normaliser(readings)
+        self.heads.fit_normaliser(readings)
+        own, half = self.own, 0.5 * self.spec.image_size
+        grain = torch.full((self.size,), self.config.precision_pixels / half)
+        owners, radii = self.sight.chart.owners, torch.as_tensor(readings.radii)
+        for index in self.sight.chart.angles:
+            grain[index] /= float(radii[:, owners[index]].median().clamp(min=1e-3))
+        self.grain.copy_(grain / own.scale[: self.size])
+        largest = ((own.reach - own.shift.abs()).abs() / own.scale).clone()
+        self.reach.copy_(self._straight(largest.unsqueeze(0)).max())
+
+    def untrained(self) -> KeypointWorldModel:
+        """The same architecture with fresh weights, drawn from torch's global generator."""
+        return KeypointWorldModel(self.spec, self.config)
+
+    # The verbs
+
+    def look(self, frames: Tensor) -> Reading:
+        """Points (B, L, K, 2) and how much is seen (B, L, K) of ``frames`` (B, L, S, S, 3)."""
+        pictures = frames.flatten(0, 1).permute(0, 3, 1, 2)
+        if not pictures.is_floating_point():
+            pictures = pictures.to(self.reach.dtype) / 255.0
+        reading = self.sight.reader(pictures.to(self.reach.dtype))
+        return Reading(*(tensor.unflatten(0, frames.shape[:2]) for tensor in reading))
+
+    def encode(
+        self, context: Tensor, params: Tensor | None = None, actions: Tensor | None = None
+    ) -> Latent:
+        """Latent at the last of ``context`` (B, L, S, S, 3) frames, L at least 2.
+
+        ``actions`` (B, L-1[, A]) between them; None: nothing acted. A body that is seen in none of the
+        frames has no place: its numbers are NaN.
+        """
+        size = self.spec.image_size
+        check_context(context, (size, size, 3), "pixels", 2, "frames")
+        if context.is_floating_point() and not bool(torch.isfinite(context).all()):
+            raise ValueError("context has frames that are not finite: NaN or infinite pixels")
+        between = (context.shape[0], context.shape[1] - 1)
+        if actions is None:
+            actions = self._idle(between, context.device)
+        check_actions(actions, self.spec, between, "actions")
+        reading = self.look(context)
+        chart, seen = self.sight.chart, trusted(reading.seen)
+        weight = seen.to(reading.points.dtype)
+        radii = (chart.radii(reading.points) * weight).sum(1) / weight.sum(1)
+        return self.observe(chart.coordinates(reading.points), seen, radii, actions, params)
+
+    def observe(
+        self, read: Tensor, seen: Tensor, radii: Tensor, actions: Tensor, params: Tensor | None
+    ) -> Latent:
+        """Filter coordinates ``read`` (B, L, n) of bodies ``seen`` (B, L, K) into a latent at the last.
+
+        The structure predicts each frame from the one before, and a growing-memory filter of a constant
+        velocity corrects it (E. Brookner 1998, Tracking and Kalman Filtering Made Easy, expanding-memory
+        g-h filter): by 2 (2k - 1) / (k (k + 1)) of what is off, and its velocity by 6 / (k (k + 1)) a step,
+        with k the readings of that body so far. Where a body is not seen, the prediction stands.
+        """
+        chart, own = self.sight.chart, self.own
+        owners = torch.tensor(chart.owners, device=read.device)
+        shown = seen[..., owners]
+        count = shown[:, 0].to(read.dtype)
+        since = torch.zeros_like(count)
+        start = torch.cat((read[:, :1], torch.zeros_like(read[:, :1])), 2)
+        latent = self.motion.encode(start, params)
+        for frame in range(1, read.shape[1]):
+            latent = self.motion.step(latent, actions[:, frame - 1])
+            now = shown[:, frame]
+            since, count = since + 1.0, count + now
+            k = count.clamp(1.0, LONGEST_MEMORY)
+            place = 2.0 * (2.0 * k - 1.0) / (k * (k + 1.0))
+            rate = torch.where(k == 1.0, 0.0, 6.0 / (k * (k + 1.0)))
+            rate = torch.where(k == 2.0, rate / since.clamp(min=1.0), rate)
+            since = torch.where(now, 0.0, since)
+            guess = latent.z * own.scale + own.shift
+            target = read[:, frame]
+            if guess.ndim == 3:  # of every member
+                target, place, rate, now = (x.unsqueeze(1) for x in (target, place, rate, now))
+            off = chart.nearest(target - guess[..., : self.size]) * now
+            change = torch.cat((place * off, rate * off / self.spec.dt), -1)
+            latent = latent._replace(z=latent.z + change / own.scale)
+        lost = torch.where(count > 0.0, 0.0, torch.nan)
+        lost = torch.cat((lost, lost), 1)
+        z = latent.z + (lost if latent.z.ndim == 2 else lost.unsqueeze(1))
+        return latent._replace(z=z, memory=(*latent.memory, radii))
+
+    def step(self, latent: Latent, action: Tensor, dt: Tensor | float | None = None) -> Latent:
+        """Latent ``dt`` seconds later. A model that knows one step length only ignores ``dt``."""
+        radii = self._check(latent)
+        moved = self.motion.step(latent._replace(memory=latent.memory[:-1]), action, dt)
+        return moved._replace(memory=(*moved.memory, radii))
+
+    def decode(self, latent: Latent) -> Tensor:
+        """(B, S, S, 3) float picture in [0, 1] of the bodies where the latent has them."""
+        return self.draw(self.places(latent)).clamp(0.0, 1.0).permute(0, 2, 3, 1)
+
+    def draw(self, places: Tensor) -> Tensor:
+        """(B, 3, S, S) picture of bodies at ``places`` (B, K, 2), NaN where one is not a number."""
+        sound = places.isfinite().flatten(1).all(1)
+        drawn = self.sight.sprites(torch.nan_to_num(places, 0.0, 0.0, 0.0))
+        return torch.where(sound[:, None, None, None], drawn, torch.nan)
+
+    def places(self, latent: Latent) -> Tensor:
+        """(B, K, 2) where the bodies are, in half-widths of the picture."""
+        radii = self._check(latent)
+        state = self.motion.decode(latent._replace(memory=latent.memory[:-1]))
+        return self.sight.chart.points(state[:, : self.size], radii)
+
+    def energy(self, latent: Latent) -> Tensor:
+        """(B,) learned energy, up to scale and offset. Raises where the structure has none."""
+        return self.motion.energy(latent._replace(memory=latent.memory[:-1]))
+
+    def conserve(self, latent: Latent, dt: Tensor | float | None = None) -> Latent:
+        """Latent ``dt`` seconds later with neither input nor dissipation: the learned H alone acts.
+
+        An ensemble, whose members have no such step, goes under the action that does nothing. Raises where
+        the structure has no energy.
+        """
+        if not isinstance(self.dynamics, PortHamiltonian):
+            raise NotImplementedError(
+                f"{self.config.structure} has no energy; port_hamiltonian has"
+            )
+        if isinstance(self.motion, EnsembleWorldModel):
+            return self.step(latent, self._idle(latent.z.shape[:1], latent.z.device), dt)
+        radii = self._check(latent)
+        seconds = self.spec.dt if dt is None else dt
+        plain = latent._replace(memory=latent.memory[:-1])
+        moved = self.dynamics.conserve(plain, seconds / self.own.time_scale)
+        return moved._replace(memory=(*moved.memory, radii))
+
+    def judge(self, latent: Latent, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Reward (B,) and logit of termination (B,) of having come to ``latent`` by ``action``."""
+        z = latent.z if latent.z.ndim == 2 else latent.z.mean(1)
+        return self.heads(self._features(z), action)
+
+    def largest(self, latent: Latent) -> Tensor:
+        """(B,) largest magnitude in a latent, angles left out: ``reach`` is that of training."""
+        return self._straight(latent.z).abs().flatten(1).amax(1)
+
+    def disagreement(self, latent: Latent) -> Tensor:
+        """(B,) standard deviation over members in latent units; raises for one model alone."""
+        if not isinstance(self.motion, EnsembleWorldModel):
+            raise AttributeError("one model alone has no disagreement: model.dynamics.ensemble=5")
+        return self.motion.disagreement(latent)
+
+    # Training
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Error of rollouts over coordinates that were read; see ``short_loss`` and ``long_loss``.
+
+        ``batch.states`` (B, T+1, 2n) are coordinates and their smoothed velocities; ``batch.observed``
+        frames of them are filtered before the rollout begins, 0: it begins at the smoothed state.
+        """
+        errors = self.long_errors(batch) if batch.observed else self.short_errors(batch)
+        mask = batch.mask[:, -errors.shape[1] :].to(errors.dtype)
+        error = (errors * mask).sum() / mask.sum().clamp(min=1.0)
+        heads, logs = self._head_loss(batch)
+        logs |= {"prediction": error.detach(), "loss": error.detach()}
+        return error + heads, logs
+
+    def short_errors(self, batch: Batch) -> Tensor:
+        """(B, T): of a rollout from the smoothed state at 0, in units of the typical change in one step.
+
+        Large ones count by their root alone, and steps in which more changes weigh less: velocities that
+        were smoothed over a collision are wrong.
+        """
+        own = self.own
+        wanted = (batch.states - own.shift) / own.scale
+        change = (((wanted[:, 1:] - wanted[:, :-1]) / own.step_scale) ** 2).mean(2)
+        latent, errors = self.motion.encode(batch.states[:, :1], batch.params), []
+        for t in range(batch.mask.shape[1]):
+            latent = self.motion.step(latent, batch.actions[:, t])
+            off = (self._mates(wanted[:, t + 1]) - latent.z) / own.step_scale
+            squared = (off**2).mean(-1)
+            scaled = squared / (1.0 + self._mates(change[:, t], 1))
+            errors.append(self._members(torch.sqrt(1.0 + scaled) - 1.0))
+        return torch.stack(errors, 1)
+
+    def long_errors(self, batch: Batch) -> Tensor:
+        """(B, T): of the positions of a rollout behind filtered frames: log(1 + (error / precision)^2)."""
+        own, size, first = self.own, self.size, batch.observed - 1
+        read = batch.states[..., :size]
+        many = len(self.config.kinds or ())
+        seen = torch.ones(*read.shape[:2], many, dtype=torch.bool, device=read.device)
+        radii = read.new_zeros(len(read), many)
+        latent = self.observe(
+            read[:, : first + 1],
+            seen[:, : first + 1],
+            radii,
+            batch.actions[:, :first],
+            batch.params,
+        )
+        latent = latent._replace(memory=latent.memory[:-1])
+        wanted, errors = (read - own.shift[:size]) / own.scale[:size], []
+        for t in range(first, batch.mask.shape[1]):
+            latent = self.motion.step(latent, batch.actions[:, t])
+            off = (latent.z[..., :size] - self._mates(wanted[:, t + 1])) / self.grain
+            errors.append(self._members(torch.log1p((off**2).mean(-1))))
+        return torch.stack(errors, 1)
+
+    def _head_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of the heads on the states that were read: it moves nothing else."""
+        if batch.rewards is None or batch.terminated is None:
+            raise ValueError("the heads need a batch with rewards and terminated")
+        z = (batch.states[:, 1:] - self.own.shift) / self.own.scale
+        reward, ended = self.heads.loss(
+            self._features(z.flatten(0, 1)),
+            batch.actions.flatten(0, 1),
+            batch.rewards.flatten(),
+            batch.terminated.flatten(),
+            batch.mask.flatten(),
+        )
+        logs = {"reward": reward.detach(), "termination": ended.detach()}
+        return self.config.head_weight * (reward + ended), logs
+
+    def _features(self, z: Tensor) -> Tensor:
+        return embed(z, self.sight.chart.angles)
+
+    def _mates(self, value: Tensor, width: int = 2) -> Tensor:
+        """``value`` (B, n) or (B,) beside every member of an ensemble."""
+        ensemble = isinstance(self.motion, EnsembleWorldModel)
+        return value.unsqueeze(1) if ensemble and value.ndim == width else value
+
+    def _members(self, errors: Tensor) -> Tensor:
+        """Errors (B,) of one model, or the sum of its members' (B, E): each descends its own."""
+        return errors if errors.ndim == 1 else errors.sum(1)
+
+    def _straight(self, z: Tensor) -> Tensor:
+        """``z`` (..., 2n) with its angles at 0."""
+        kept = torch.ones(2 * self.size, device=z.device, dtype=z.dtype)
+        kept[list(self.sight.chart.angles)] = 0.0
+        return z * kept
+
+    def _check(self, latent: Latent) -> Tensor:
+        """The radii of a latent; ``ValueError`` for what is none of this model's."""
+        many = self.config.dynamics.ensemble
+        check_latent(latent, (2 * self.size,) if many == 1 else (many, 2 * self.size))
+        if not latent.memory:
+            raise ValueError(
+                "latent has no memory: expected the Latent that encode or step returns"
+            )
+        return latent.memory[-1]
+
+    def _idle(self, sizes: Any, device: Any) -> Tensor:
+        idle = idle_action(self.spec)
+        if idle is None:
+            raise ValueError(
+                "this env has no action that does nothing: pass the actions between the frames"
+            )
+        if self.spec.action_kind == "discrete":
+            return torch.full(tuple(sizes), idle, dtype=torch.int64, device=device)
+        return torch.zeros(*sizes, self.spec.action_size, device=device)
