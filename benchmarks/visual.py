@@ -177,7 +177,8 @@ def noise_batch(config: TrainConfig, device: str) -> tuple[Any, int]:
         torch.zeros(rows, steps),
         torch.zeros(rows, steps, dtype=torch.bool),
     )
-    return Batch(*(part.to(device) for part in batch if part is not None)), rows * (steps + 1)
+    moved = {k: v.to(device) for k, v in batch._asdict().items() if hasattr(v, "to")}
+    return batch._replace(**moved), rows * (steps + 1)
 
 
 def training_step(

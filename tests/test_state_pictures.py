@@ -138,7 +138,7 @@ def test_measured_damping_is_the_one_that_a_structure_holds(
     options = {"velocity_input": False} if structure == "newtonian" else {"mass": "identity"}
     model = small_model(structure, spec_of(buffers["pendulum"]), **options)
     model.time_scale.fill_(0.5)
-    model._know_time_scale()
+    model.know_time_scale()
     dynamics = model.dynamics
     own = dynamics.damping() if structure == "newtonian" else dynamics.dissipation()
     subject = Subject(model, buffers["pendulum"])

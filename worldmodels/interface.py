@@ -119,7 +119,7 @@ class Batch(NamedTuple):
 
 def shortened(batch: Batch, steps: int) -> Batch:
     """The first ``steps`` transitions of every window."""
-    cut: dict[str, Tensor] = {}
+    cut: dict[str, Any] = {}
     for name, value in batch._asdict().items():
         if isinstance(value, Tensor) and name != "params":
             cut[name] = value[:, : steps + (name in ("states", "frames"))]

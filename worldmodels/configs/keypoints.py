@@ -108,7 +108,7 @@ def keypoint_config(predictor: str, size: Size) -> KeypointConfig:
     )
 
 
-_TINY = {
+_TINY: dict[str, Any] = {
     "sight_frames": 60,
     "sprite_steps": 20,
     "rollout_steps": 4,

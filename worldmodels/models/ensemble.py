@@ -61,7 +61,7 @@ class EnsembleWorldModel(WorldModel):
         for model in others:
             for own, first in zip(model.buffers(), self._first.buffers(), strict=True):
                 own.copy_(first)
-            model._know_time_scale()
+            model.know_time_scale()
 
     def _check(self, latent: Latent) -> None:
         check_latent(latent, (len(self.models), self.spec.state_size))

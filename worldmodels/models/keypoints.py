@@ -60,10 +60,15 @@ class KeypointWorldModel(WorldModel):
         self.register_buffer("grain", torch.ones(chart.size))
 
     @property
+    def members(self) -> tuple[StateWorldModel, ...]:
+        """The model of states, or those of an ensemble."""
+        motion: Any = self.motion
+        return tuple(motion.models) if self.config.dynamics.ensemble > 1 else (motion,)
+
+    @property
     def own(self) -> StateWorldModel:
         """The model of states, or the first of an ensemble."""
-        motion: Any = self.motion
-        return motion.models[0] if isinstance(motion, EnsembleWorldModel) else motion
+        return self.members[0]
 
     @property
     def dynamics(self) -> Any:
@@ -104,8 +109,17 @@ class KeypointWorldModel(WorldModel):
         self.reach.copy_(self._straight(largest.unsqueeze(0)).max())
 
     def untrained(self) -> KeypointWorldModel:
-        """The same architecture with fresh weights, drawn from torch's global generator."""
-        return KeypointWorldModel(self.spec, self.config)
+        """The same with a fresh motion, drawn from torch's global generator; what is found, not trained, stays.
+
+        So a comparison with it tells what is learned from what is read.
+        """
+        fresh = KeypointWorldModel(self.spec, self.config)
+        fresh.sight.load_state_dict(self.sight.state_dict())
+        for own, other in zip(self.buffers(), fresh.buffers(), strict=True):
+            other.copy_(own)
+        for model in fresh.members:
+            model.know_time_scale()
+        return fresh
 
     # The verbs
 

@@ -90,10 +90,10 @@ class StateWorldModel(WorldModel):
         for name, value in values.items():
             buffer = getattr(self, name)
             buffer.copy_(torch.as_tensor(value, dtype=buffer.dtype))
-        self._know_time_scale()
+        self.know_time_scale()
         self.dynamics.calibrate(self.spec.dt / self._tau)
 
-    def _know_time_scale(self) -> None:
+    def know_time_scale(self) -> None:
         """Keep tau as a plain number too: integrators then spend nothing on it."""
         self._tau = float(self.time_scale)
 
@@ -177,7 +177,7 @@ class StateWorldModel(WorldModel):
 
 def _after_loading(model: StateWorldModel, keys: Any) -> None:
     """Hook of ``load_state_dict`` (a function of the module, so that models can be pickled)."""
-    model._know_time_scale()
+    model.know_time_scale()
 
 
 def transitions(dataset: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -71,7 +71,7 @@ def read_latents(model: Any, dataset: Any, frames: int = FRAMES) -> Reading:
     }
     r_squared, spread = None, 1.0
     if model.has_energy:
-        learned = _energies(model, found["test"])
+        learned = energies_of(model, found["test"])
         truth = found["test"].tasks.energy(found["test"].tasks.states)[:, 0]
         r_squared = affine_r_squared(truth, learned)
         spread = max(float(learned.std()), 1e-12)
@@ -93,7 +93,7 @@ def _samples(model: Any, batch: PixelProblems) -> Samples:
     return Samples(features, probes.targets_of(batch.tasks.states[:, 0], system.angles))
 
 
-def _energies(model: Any, batch: PixelProblems) -> np.ndarray:
+def energies_of(model: Any, batch: PixelProblems) -> np.ndarray:
     """Learned energies (n,) of the frames of ``batch``."""
     with evaluating(model), torch.inference_mode():
         parts = [model.energy(encode(model, part)) for part in _batches(batch)]
