@@ -18,6 +18,7 @@ import torch
 from data_cases import Log
 from visual_cases import (
     SIDE,
+    VAES,
     fitted,
     pictures,
     tiny_spec,
@@ -25,7 +26,6 @@ from visual_cases import (
     trained_on_oscillator,
 )
 
-from worldmodels.configs.training import PREDICTORS
 from worldmodels.data import CollectConfig, collect, load_dataset
 from worldmodels.data import frames as pixel_batches
 from worldmodels.data.batches import TrainingError
@@ -115,7 +115,7 @@ def test_validation_scores_copies_and_the_truth(buffer):
 # Training
 
 
-@pytest.mark.parametrize("predictor", PREDICTORS)
+@pytest.mark.parametrize("predictor", VAES)
 def test_every_predictor_trains_and_is_saved(predictor, buffer, tmp_path):
     result, model, _ = fitted(tiny_training(predictor), buffer, tmp_path)
     assert result["steps"] == 6 and result["skipped"] == 0

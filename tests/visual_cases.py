@@ -11,7 +11,7 @@ import torch
 from data_cases import Log
 from model_doubles import build_model
 
-from worldmodels.configs.training import TrainConfig, default_config
+from worldmodels.configs.training import PREDICTORS, TrainConfig, default_config
 from worldmodels.data import CollectConfig, Dataset, collect, load_dataset
 from worldmodels.interface import Batch, Spec
 from worldmodels.storage.checkpoint import load
@@ -19,11 +19,19 @@ from worldmodels.training import fit as training
 
 SIDE = 16
 """Height and width of the smallest pictures."""
+FOUND = {"points": 1, "coordinates": "circle", "sprite_reach": 4}
+"""What a model of keypoints would find in pictures of a pendulum."""
+VAES = [name for name in PREDICTORS if not name.startswith("keypoint_")]
+"""Predictors behind the beta-VAE."""
+KEYPOINTS = [name for name in PREDICTORS if name.startswith("keypoint_")]
+"""Predictors of what is read."""
 
 
 def tiny_config(predictor: str = "spatial_jump", **options: Any) -> Any:
     """Config of the smallest visual model of pictures of `SIDE`."""
     config = default_config("pendulum", "visual", predictor, "tiny").model
+    if predictor.startswith("keypoint_"):
+        return replace(config, **{**FOUND, **options})
     return replace(config, spatial_size=4, **options)
 
 
@@ -36,7 +44,42 @@ def tiny_spec(kind: str = "discrete", size: int = 3, **values: Any) -> Spec:
 def tiny_model(predictor: str = "spatial_jump", spec: Spec | None = None, **options: Any) -> Any:
     """An untrained model, always the same one."""
     torch.manual_seed(0)
-    return build_model(spec or tiny_spec(), tiny_config(predictor, **options))
+    model = build_model(spec or tiny_spec(), tiny_config(predictor, **options))
+    if predictor.startswith("keypoint_"):
+        open_eyes(model)
+    return model
+
+
+def open_eyes(model: Any) -> None:
+    """Let a model of keypoints see orange discs of 4 pixels on black."""
+    sight, orange = model.sight, torch.tensor([[0.9, 0.6, 0.1]])
+    sight.sprites.begin(torch.zeros(3, SIDE, SIDE), orange, torch.tensor([2.0]))
+    sight.reader.colours.copy_(orange)
+    sight.reader.radius.fill_(2.0)
+    drawn = sight.sprites(torch.zeros(1, 1, 2))
+    sight.reader.mass.copy_(sight.reader(drawn).seen[0])
+    model.reach.fill_(10.0)
+
+
+def drawn_batch(model: Any, rows: int, steps: int, actions: torch.Tensor) -> Batch:
+    """Windows in which a disc goes round; coordinates and rates stand where states do."""
+    generator = torch.Generator().manual_seed(1)
+    start = 6.0 * torch.rand((rows, 1), generator=generator)
+    rate = 0.2 + 0.2 * torch.rand((rows, 1), generator=generator)
+    angle = start + rate * torch.arange(steps + 1)
+    radii = torch.full((rows, steps + 1, 1), 0.5)
+    places = model.sight.chart.points(angle.unsqueeze(2).to(model.reach.dtype), radii)
+    frames = model.sight.sprites(places.flatten(0, 1).to(model.reach.dtype))
+    frames = (255.0 * frames.clamp(0.0, 1.0)).round().to(torch.uint8).permute(0, 2, 3, 1)
+    return Batch(
+        torch.stack((angle, rate.expand_as(angle) / model.spec.dt), 2).to(model.reach.dtype),
+        actions,
+        torch.rand((rows, len(model.spec.param_names)), generator=generator),
+        torch.ones(rows, steps, dtype=torch.bool),
+        frames.unflatten(0, (rows, steps + 1)),
+        torch.rand((rows, steps), generator=generator),
+        torch.zeros(rows, steps, dtype=torch.bool),
+    )
 
 
 def random_batch(model: Any, rows: int = 3, steps: int = 4) -> Batch:
@@ -47,6 +90,8 @@ def random_batch(model: Any, rows: int = 3, steps: int = 4) -> Batch:
         actions = torch.randint(0, spec.action_size, (rows, count), generator=generator)
     else:
         actions = torch.rand((rows, count, spec.action_size), generator=generator) * 2 - 1
+    if model.config.latent == "keypoint":
+        return drawn_batch(model, rows, count, actions)
     size = spec.image_size
     shape = (rows, count + 1, size, size, 3)
     frames = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)

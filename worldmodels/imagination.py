@@ -115,6 +115,15 @@ def unroll(
         yield latent, going
 
 
+def imagine_latents(
+    model: WorldModel, latent: Latent, actions: Tensor, dt: Tensor | float | None = None
+) -> Iterator[Latent]:
+    """``latent`` itself, and the latents that ``actions`` (B, T[, A]) lead to; lost rows are NaN from then on."""
+    yield latent
+    for moved, going in unroll(model.step, latent, actions, dt):
+        yield map_tensors(lambda x, at=going: placed(x, at, len(actions)), moved)
+
+
 def placed(values: Tensor, going: np.ndarray | None, count: int) -> Tensor:
     """``values`` of the rows ``going`` among ``count`` rows, NaN in the others; None: all are there."""
     if going is None:

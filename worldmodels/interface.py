@@ -238,6 +238,10 @@ class WorldModel(nn.Module, ABC):
     def decode(self, latent: Latent) -> Tensor:
         """(B, D) physical state of a latent."""
 
+    def largest(self, latent: Latent) -> Tensor:
+        """(B,) largest magnitude in a latent, which tells one that has diverged."""
+        return latent.z.abs().flatten(1).amax(1)
+
     @abstractmethod
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Scalar to descend, and detached scalars to log."""

@@ -35,10 +35,11 @@ def _of_run(config: TrainConfig) -> Iterator[Rule]:
     states, log = config.model_name != "visual", config.log
     own = config.data.image_size
     yield "data.image_size", own, type(config.data)().image_size, states, "models of pictures"
+    small, reader = not isinstance(config.model, VisualConfig), "spatial_ and flat_ predictors"
     bfloat = config.precision if config.precision == "bfloat16" else "auto"
-    yield "precision", bfloat, "auto", states, "models of pictures"
+    yield "precision", bfloat, "auto", small, reader
     compiled = config.compile if config.compile == "on" else "auto"
-    yield "compile", compiled, "auto", states, "models of pictures"
+    yield "compile", compiled, "auto", small, reader
     silent = log.wandb == "disabled"
     for name in ("project", "group"):
         default = getattr(type(log)(), name)

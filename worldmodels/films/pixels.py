@@ -11,6 +11,7 @@ import numpy as np
 from physgym.rendering import SCREEN, render_batch
 from worldmodels.evaluation.problems import check_source
 from worldmodels.films.energy import energy_over_time
+from worldmodels.films.keypoints import model_card
 from worldmodels.films.latents import latent_channels, prior_samples, traversal
 from worldmodels.films.mosaics import (
     LEGEND,
@@ -53,7 +54,7 @@ def write_pictures(model: Any, dataset: Any, folder: str | Path, seed: int = 0) 
         energy_over_time(model, scenes, windows, folder / "learned_energy.png"),
     ]
     if model.config.latent == "keypoint":
-        return shared
+        return [model_card(model, scenes, windows, folder / "card.png"), *shared]
     return [
         *shared,
         latent_channels(model, scenes, folder / "latent_channels.png"),

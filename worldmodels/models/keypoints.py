@@ -7,11 +7,12 @@ frames, predicting each and correcting by what is read there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldmodels.configs.keypoints import KeypointConfig
 from worldmodels.dynamics.fields import embed
@@ -207,11 +208,15 @@ class KeypointWorldModel(WorldModel):
         drawn = self.sight.sprites(torch.nan_to_num(places, 0.0, 0.0, 0.0))
         return torch.where(sound[:, None, None, None], drawn, torch.nan)
 
+    def coordinates(self, latent: Latent) -> Tensor:
+        """(B, 2n) coordinates and their rates a second, in half-widths of the picture and radians."""
+        self._check(latent)
+        return self.motion.decode(latent._replace(memory=latent.memory[:-1]))
+
     def places(self, latent: Latent) -> Tensor:
         """(B, K, 2) where the bodies are, in half-widths of the picture."""
-        radii = self._check(latent)
-        state = self.motion.decode(latent._replace(memory=latent.memory[:-1]))
-        return self.sight.chart.points(state[:, : self.size], radii)
+        coordinates = self.coordinates(latent)[:, : self.size]
+        return self.sight.chart.points(coordinates, latent.memory[-1])
 
     def energy(self, latent: Latent) -> Tensor:
         """(B,) learned energy, up to scale and offset. Raises where the structure has none."""
@@ -244,11 +249,12 @@ class KeypointWorldModel(WorldModel):
         """(B,) largest magnitude in a latent, angles left out: ``reach`` is that of training."""
         return self._straight(latent.z).abs().flatten(1).amax(1)
 
-    def disagreement(self, latent: Latent) -> Tensor:
-        """(B,) standard deviation over members in latent units; raises for one model alone."""
+    @property
+    def disagreement(self) -> Callable[[Latent], Tensor]:
+        """(latent) to the (B,) standard deviation over members in latent units; an ensemble alone has it."""
         if not isinstance(self.motion, EnsembleWorldModel):
             raise AttributeError("one model alone has no disagreement: model.dynamics.ensemble=5")
-        return self.motion.disagreement(latent)
+        return self.motion.disagreement
 
     # Training
 
@@ -304,6 +310,10 @@ class KeypointWorldModel(WorldModel):
             off = (latent.z[..., :size] - self._mates(wanted[:, t + 1])) / self.grain
             errors.append(self._members(torch.log1p((off**2).mean(-1))))
         return torch.stack(errors, 1)
+
+    def separate_parts(self) -> dict[str, list[nn.Module]]:
+        """Motion and heads, each with its own optimiser: neither's gradients are cut by the other's."""
+        return {"motion": [self.motion], "heads": [self.heads]}
 
     def _head_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of the heads on the states that were read: it moves nothing else."""

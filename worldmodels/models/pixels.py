@@ -193,10 +193,6 @@ class VisualWorldModel(WorldModel):
         """Reward (B,) and logit of termination (B,) of having come to ``latent`` by ``action``."""
         return self.heads(latent.z, action)
 
-    def largest(self, latent: Latent) -> Tensor:
-        """(B,) largest magnitude in a latent; ``reach`` is about that of training."""
-        return latent.z.abs().flatten(1).amax(1)
-
     # Training
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -54,8 +54,8 @@ def find_bodies(frames: Tensor) -> Bodies:
     threshold = max(0.03, 7.0 * noise)
     size = difference.norm(dim=1)
     salient = size > threshold
-    share = float(salient.float().mean())
-    if float(salient.flatten(1).any(1).float().mean()) < LEAST_PRESENCE:
+    share = 1.0 if threshold > 1.0 else float(salient.float().mean())
+    if share < 1.0 and float(salient.flatten(1).any(1).float().mean()) < LEAST_PRESENCE:
         raise SightError(
             "nothing moves in these pictures: no pixel differs from the median picture by more than "
             f"{threshold:.2f} of full brightness in {1 - LEAST_PRESENCE:.0%} of the frames; collect a "

@@ -17,7 +17,13 @@ import torch
 from torch import Tensor
 
 from worldmodels.configs.schema import require
-from worldmodels.configs.training import TrainConfig, from_dict, model_from_dict, to_dict
+from worldmodels.configs.training import (
+    KeypointConfig,
+    TrainConfig,
+    from_dict,
+    model_from_dict,
+    to_dict,
+)
 from worldmodels.interface import Spec
 from worldmodels.storage.checkpoint import CONFIG, STATE, Checkpoint, CheckpointError
 from worldmodels.storage.files import StorageError, previous_of, read_sealed
@@ -77,6 +83,8 @@ def check_config(document: Mapping[str, Any], config: TrainConfig, where: Path) 
         name = document["model_name"]
         model = {"model_name": name, "model": to_dict(model_from_dict(name, document["model"]))}
         trained = dict(document.get("training", {}))
+        if isinstance(config.model, KeypointConfig) and "model" in trained:
+            model["model"] = trained["model"]  # as it was asked for, before anything was found
         before = from_dict({**to_dict(config), **trained, **model})
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{where / CONFIG} describes no training: {error}") from error
