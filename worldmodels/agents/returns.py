@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -54,9 +55,23 @@ def evaluate_agent(
     return Returns(float(returns.mean()), float(spread / np.sqrt(len(returns))), returns, diverged)
 
 
-def greedy(model: Any) -> Callable[[Any], Any]:
-    """The deterministic policy of a trained agent, for `evaluate_agent`."""
-    return lambda observations: model.predict(observations, deterministic=True)[0]
+def greedy(model: Any, stack: int = 1) -> Callable[[Any], Any]:
+    """The deterministic policy of a trained agent, for `evaluate_agent`.
+
+    One that was trained on `stack` pictures at a time gets the last of them, black ones before the first;
+    such a policy remembers, and serves one evaluation.
+    """
+    seen: deque[Any] = deque(maxlen=stack)
+
+    def act(observations: Any) -> Any:
+        if stack > 1:
+            while len(seen) < stack:
+                seen.append(np.zeros_like(observations))
+            seen.append(observations)
+            observations = np.concatenate(seen, axis=-1)
+        return model.predict(observations, deterministic=True)[0]
+
+    return act
 
 
 class _Final(NamedTuple):

@@ -76,6 +76,7 @@ def train_agent(
     steps: int = 200_000,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
+    stack: int = 1,
     **settings: Any,
 ) -> Any:
     """Train a Stable-Baselines3 agent on a vector env and return it; `.predict` acts.
@@ -86,11 +87,13 @@ def train_agent(
         steps: env steps, over all envs together.
         seed: of the agent's weights and draws, and of the envs.
         progress: called now and then with the number of env steps taken so far.
+        stack: pictures that the agent sees as one, the newest last, so that motion is visible; its
+            policy wants them as `greedy(agent, stack)` gives them.
         settings: override those of `AGENTS[agent]`, and `PIXEL_SETTINGS` where pictures are seen.
 
     Raises:
-        ValueError: an unknown agent, one that cannot serve the env's action space, or pictures that are
-            too small for its network.
+        ValueError: an unknown agent, one that cannot serve the env's action space, pictures that are
+            too small for its network, or a stack of anything but pictures.
         gymnasium.error.DependencyNotInstalled: Stable-Baselines3 is not installed.
     """
     check_actions(agent, isinstance(vector_env.single_action_space, gymnasium.spaces.Discrete))
@@ -99,6 +102,9 @@ def train_agent(
     both, pixels = isinstance(space, gymnasium.spaces.Dict), len(space.shape or ()) == 3
     policy = "MultiInputPolicy" if both else "CnnPolicy" if pixels else "MlpPolicy"
     venv = sb3.common.vec_env.VecMonitor(to_sb3_vecenv(vector_env))
+    if stack != 1:
+        check_stack(stack, pixels)
+        venv = sb3.common.vec_env.VecFrameStack(venv, stack, channels_order="last")
     seen = PIXEL_SETTINGS[agent] if both or pixels else {}
     chosen = copy.deepcopy({**AGENTS[agent], **seen, **settings})  # sac writes into policy_kwargs
     if agent == "ppo" and "batch_size" not in settings:
@@ -130,6 +136,13 @@ def check_actions(agent: str, discrete: bool) -> None:
         raise ValueError(
             "sac needs continuous actions, this env has discrete ones: use ppo or dqn."
         )
+
+
+def check_stack(stack: int, pixels: bool) -> None:
+    """Raise ValueError unless `stack` observations can be seen as one."""
+    if stack < 1 or (stack > 1 and not pixels):
+        expected = "a number of pictures, 1 or more" if pixels else "1, as states show motion"
+        raise ValueError(f"stack={stack} is not valid: expected {expected}")
 
 
 def check_pictures(space: gymnasium.Space) -> None:

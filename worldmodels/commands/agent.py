@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from worldmodels.agents.returns import Returns
 
 
+STACK = 3
+"""Pictures that an agent sees as one where nobody says."""
+
+
 @dataclass(frozen=True)
 class Arguments:
     """What is trained, and where."""
@@ -45,6 +49,8 @@ class Arguments:
     obs_mode: Literal["state", "embedded", "pixels"] | None = None
     """Observations: embedded shows angles as (cos, sin), pixels 64 x 64 pictures; None: embedded, or
     what a model of pixels shows."""
+    stack: int | None = None
+    """Pictures that the agent sees as one, so that motion is visible; None: 3 of pictures, else 1."""
     compare: bool = False
     """With --run: train a second agent in the truth, on the same budget."""
     out: Path | None = None
@@ -68,9 +74,13 @@ def main() -> None:
     out = args.out or _default_out(args)
     cli.check_writable(out)
     _check_agent(args)
+    from worldmodels.agents.stable_baselines import check_stack
+
     places = _places(args)
     for make in places.values():
-        make(1).close()  # an option that one of the envs refuses is said before the work
+        env = make(1)  # an option that one of the envs refuses is said before the work
+        check_stack(_stack(args, env), len(env.single_observation_space.shape or ()) == 3)
+        env.close()
     rows: list[dict[str, Any]] = []
     for place in [name for name in places if name == "model" or args.compare or not args.run]:
         agent, seconds = _train(args, place, places[place])
@@ -151,9 +161,15 @@ def _train(args: Arguments, place: str, make: Any) -> tuple[Any, float]:
             advance(steps - done)
             done = steps
 
-        agent = train_agent(env, args.agent, args.steps, args.seed, report)
+        agent = train_agent(env, args.agent, args.steps, args.seed, report, _stack(args, env))
     env.close()
     return agent, time.perf_counter() - begun
+
+
+def _stack(args: Arguments, env: VectorEnv) -> int:
+    """Observations that are seen as one."""
+    pictures = len(env.single_observation_space.shape or ()) == 3
+    return args.stack or (STACK if pictures else 1)
 
 
 def _save(agent: Any, path: Path) -> Path:
@@ -169,7 +185,8 @@ def _evaluate(args: Arguments, agent: Any, make: Any) -> Returns:
     from worldmodels.agents.returns import evaluate_agent, greedy
 
     env = make(args.episodes)
-    result = evaluate_agent(greedy(agent), env, seed=args.seed + 1_000_000)
+    policy = greedy(agent, _stack(args, env))
+    result = evaluate_agent(policy, env, seed=args.seed + 1_000_000)
     env.close()
     return result
 
@@ -191,6 +208,7 @@ def _write(args: Arguments, rows: list[dict[str, Any]], places: list[str], out: 
         "agent": args.agent,
         "steps": args.steps,
         "seed": args.seed,
+        "stack": args.stack,
         "run": None if args.run is None else str(args.run),
         "env": args.env,
         "rows": [{k: _plain(v) if k in places else v for k, v in row.items()} for row in rows],
