@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,12 +19,12 @@ ROOT = Path(__file__).parent.parent
 TINY = ("epochs=1", "optim.steps_per_epoch=3", "optim.batch_size=16", "data.episodes=12")
 
 
-def command(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+def command(folder: Path, *words: object, **variables: str) -> subprocess.CompletedProcess[str]:
     """`python -m physgym ...` as a user runs it, outside the clone."""
     return subprocess.run(
         [sys.executable, "-m", "physgym", *map(str, words)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", **variables},
         capture_output=True,
         text=True,
         timeout=300,
@@ -58,12 +59,22 @@ def test_every_verb_has_a_module_and_a_line_of_help(tmp_path: Path) -> None:
     assert wrong.returncode == 2 and "did you mean 'train'" in wrong.stderr
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_fits_eighty_columns(verb: str, tmp_path: Path) -> None:
+    shown = command(tmp_path, verb, "--help", COLUMNS="80")
+    assert shown.returncode == 0, shown.stderr
+    assert max(map(len, shown.stdout.splitlines())) <= 80, shown.stdout
+
+
 def test_what_is_there_is_listed(swept: Path) -> None:
     done = command(swept, "list", "--outputs", swept)
     assert done.returncode == 0, done.stderr
     for word in (*physgym.SYSTEMS, *KINDS, *PREDICTORS, "force_limit", "pendulum/auto-"):
         assert word in done.stdout
     assert "12 episodes" in done.stdout
+    assert "  s/jump-s0 " in done.stdout, "runs of any depth, as --out puts them"
+    titles = [line for line in done.stdout.splitlines() if "state variables" in line]
+    assert len(titles) == len(physgym.SYSTEMS) and all(" dt " in line for line in titles)
 
 
 def test_a_sweep_goes_on_where_it_was(swept: Path) -> None:
@@ -133,6 +144,45 @@ def test_a_sweep_that_cannot_be_is_refused_before_anything_is_made(
     with pytest.raises(ValueError, match=told):
         sweep.prepare(sweep.SweepConfig(**words))  # type: ignore[arg-type]
     assert not os.listdir()
+
+
+def test_the_last_run_is_found_wherever_it_was_put(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, started in (
+        ("2026-01-01/10-00-00/jump", "2026-01-01T10"),
+        ("mine/jump-s0", "2026-01-02T10"),
+        ("mine", "2026-01-01T12"),
+        ("damaged", "["),
+    ):
+        run = Path("outputs", name)
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "config.json").write_text("{}")
+        (run / "run.json").write_text(json.dumps({"started": started}) if started != "[" else "[")
+    assert report._resolved("last") == Path("outputs/mine/jump-s0")
+    Path("outputs/mine/sweep.json").write_text("{}")
+    assert report._resolved("last") == Path("outputs/mine"), "a sweep is more than its cell"
+    shutil.rmtree("outputs/mine")
+    assert report._resolved("last") == Path("outputs/2026-01-01/10-00-00")
+
+
+def test_the_same_command_goes_on_with_a_sweep_that_is_not_done(
+    tmp_path: Path,
+) -> None:
+    """Without --out: the dated folder of the last such sweep, and a new one where all of it is done."""
+    words = ("sweep", "--models", "jump", "--seeds", 0, 1, "--set", *TINY, "--no-report")
+    first = command(tmp_path, *words)
+    assert first.returncode == 0, first.stderr
+    (sweep_folder,) = (path.parent for path in tmp_path.glob("outputs/*/*/sweep.json"))
+    shutil.rmtree(sweep_folder / "jump-s1")
+    again = command(tmp_path, *words)
+    assert again.returncode == 0 and "1 of them done" in again.stdout, again.stderr
+    assert "going on with outputs/" in again.stdout and "jump-s1: done" in again.stdout
+    assert len(list(tmp_path.glob("outputs/*/*/sweep.json"))) == 1
+    new = command(tmp_path, *words)
+    assert new.returncode == 0 and "going on" not in new.stdout
+    assert len(list(tmp_path.glob("outputs/*/*/sweep.json"))) == 2
 
 
 def test_a_report_of_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
