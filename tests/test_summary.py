@@ -91,6 +91,7 @@ def test_pages_stand_alone_and_every_format_is_there(tmp_path: Path) -> None:
     assert "<script" not in page and not re.search(r'(src|href)="(?!data:)', page)
     assert page.count("data:image/png;base64,") == 2 and "prefers-color-scheme: dark" in page
     assert "0.2" in page or "2.0e-1 ± " in page
+    assert "<td>7.0e-1<small>(0.0e0, 9.0e0)</small></td>" in page, "quartiles under their median"
     lines = list(csv.DictReader((tmp_path / "report.csv").read_text().splitlines()))
     (found,) = (x for x in lines if x["row"] == "jump" and x["measure"] == "nmse.2")
     assert float(found["value"]) == pytest.approx(0.5) and found["runs"] == "2"

@@ -1,6 +1,6 @@
 """Compare world models with the truth, with baselines and with the oracle, in one table.
 
-    physgym evaluate outputs/2026-01-01/12-00-00/jump [RUN ...] --dt-values 0.025 0.05 0.1
+    physgym evaluate outputs/pendulum [RUN ...] --dt-values 0.025 0.05 0.1
 
 Open-loop rollouts on the test split of the first run's buffer: a model sees the true start and the
 actions, and nothing after. Runs of the visual model are compared in pixels, from true frames. Writes

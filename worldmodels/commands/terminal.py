@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,8 @@ def parse(kind: Callable[..., Result], **options: Any) -> Result:
 
     from worldmodels.configs.schema import ConfigError
 
+    if "description" in options:
+        options["description"] = wrapped(options["description"])
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             return tyro.cli(kind, **options)
@@ -64,6 +67,20 @@ def parse(kind: Callable[..., Result], **options: Any) -> Result:
         if not end.code:
             raise
     return tyro.cli(kind, **options)  # once more, to be heard
+
+
+def wrapped(text: str) -> str:
+    """Paragraphs as lines that fit the terminal; lines that begin with spaces (examples) stay.
+
+    All are set in by a space: of a line that begins with a letter, tyro makes one with the line before.
+    """
+    width = max(shutil.get_terminal_size().columns, 40)
+    found = []
+    for paragraph in text.strip().split("\n\n"):
+        if not paragraph.startswith(" "):
+            paragraph = textwrap.fill(" ".join(paragraph.split()), width - 1)
+        found.append(textwrap.indent(paragraph, " "))
+    return "\n\n".join(found)
 
 
 def is_user_error(error: BaseException) -> bool:
@@ -139,11 +156,11 @@ def command(verb: str) -> str:
     if found and Path(found).absolute() == Path(sys.executable).absolute():
         python = "python"
     else:
-        python = _from_here(Path(sys.executable))
-    return f"{python} {_from_here(script)}"
+        python = from_here(Path(sys.executable))
+    return f"{python} {from_here(script)}"
 
 
-def _from_here(path: Path) -> str:
+def from_here(path: Path) -> str:
     """`path` relative to the working folder where it lies inside, or absolute."""
     path, here = Path(os.path.abspath(path)), Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
@@ -215,8 +232,9 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     console = Console(width=None if sys.stdout.isatty() else 160)
     widths = [_widest(cells) for cells in zip(columns, *body, strict=True)]
     first = min(widths[0], max(console.width // 3, 8))
-    for index, shown in enumerate(_fitting(widths, first, console.width)):
-        table = Table(title=None if index else escape(title), title_justify="left")
+    console.print(escape(title), style="italic", highlight=False)
+    for shown in _fitting(widths, first, console.width):
+        table = Table()
         table.add_column(escape(columns[0]), overflow="fold", max_width=first)
         for column in shown:
             width = widths[column]

@@ -128,7 +128,7 @@ def parse(argv: list[str]) -> Arguments:
         Arguments,
         args=argv,
         default=Arguments(**values),
-        description=f"{DESCRIPTION}\n{_describe(base.env_name)}\n\nExample: {EXAMPLE}",
+        description=f"{DESCRIPTION}\n{_describe(base.env_name)}\n\n    {EXAMPLE}",
         config=(tyro.conf.AvoidSubcommands,),
     )
 

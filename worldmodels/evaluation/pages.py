@@ -51,6 +51,7 @@ def html(
 
     source = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["interval"] = _interval
     pictures = [
         (path.stem.replace("_", " "), base64.b64encode(path.read_bytes()).decode())
         for path in plots
@@ -64,6 +65,16 @@ def html(
         definitions=comparison_of(report["kind"]).definitions(report).split("\n\n"),
         confidence=report.get("confidence"),
     )
+
+
+def _interval(text: str) -> Any:
+    """Quartiles in a line of their own, under their median."""
+    import markupsafe
+
+    found = re.fullmatch(r"(\S+) (\([^()]+, [^()]+\))", text)
+    if found is None:
+        return text
+    return markupsafe.Markup("{}<small>{}</small>").format(*found.groups())
 
 
 def comma_separated(report: Mapping[str, Any]) -> str:
