@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import physgym
-from worldmodels.commands import MODULES, VERBS, report, sweep, terminal
+from worldmodels.commands import MODULES, VERBS, report, sweep, terminal, train
 from worldmodels.configs.training import KINDS, PREDICTORS
 
 ROOT = Path(__file__).parent.parent
@@ -134,6 +135,9 @@ def test_runs_and_buffers_are_inspected(swept: Path) -> None:
         ({"models": ("jmp",)}, "did you mean 'jump'"),
         ({"predictors": ("flat_jmp",)}, "did you mean 'flat_jump'"),
         ({"models": ("jump",), "set": ("epochs",)}, "expected name=value"),
+        ({"models": ("jump",), "slurm": ("timeout_min=3",)}, "no effect without --launcher slurm"),
+        ({"models": ("jump",), "ray_address": "auto"}, "no effect without --launcher ray"),
+        ({"models": ("jump",), "launcher": "slurm", "slurm": ("a",)}, "--slurm a is not valid"),
         ({"models": ("jump",), "set": ("epochs=1", "epochs=2")}, "stands there twice"),
     ],
 )
@@ -196,3 +200,40 @@ def test_a_report_of_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     Path("empty").mkdir()
     with pytest.raises(terminal.UsageError, match="holds no run"):
         report.runs_of(["empty"])
+
+
+@pytest.mark.parametrize(
+    ("best", "copying", "told"),
+    [
+        (0.5, 1.2, ""),
+        (1.1, 1.2, "no better than the mean"),
+        (1.3, 1.2, "no better than copying"),
+        (0.9, 0.8, "no better than copying"),
+    ],
+)
+def test_a_model_no_better_than_a_baseline_says_so(
+    best: float, copying: float, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = {"best_epoch": 1, "best_nmse": best, "copy_nmse": copying}
+    train._report(Path("run"), result, 1.0)
+    out, err = capsys.readouterr()
+    assert f"(copying {copying:.3g}, the mean 1)" in out
+    assert (told in err) if told else not err
+    line = sweep._line("a", {"status": "done", "best_nmse": best, "seconds": 1.0}, "the mean")
+    assert ("no better than the mean" in line) == (best >= 1.0)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "--env", "pendulum", "--epochs", 2, "--epochs", 3),
+        ("train", "--env", "pendulum", "--env", "spaceship"),
+        ("sweep", "--models", "jump", "--seeds", 0, "--seeds=1"),
+        ("list", "--outputs", "a", "--outputs", "b"),
+    ],
+)
+def test_two_values_for_one_option_are_a_line(words: tuple[object, ...], tmp_path: Path) -> None:
+    done = command(tmp_path, *words)
+    assert done.returncode == 2 and not done.stdout
+    assert re.fullmatch(r"error: --(epochs|env|seeds|outputs) stands there twice.*\n", done.stderr)
+    assert not list(tmp_path.iterdir())

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
 import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 from rich.console import Console
@@ -65,10 +69,11 @@ def test_cells_at_work_are_shown_first_where_not_all_fit(tmp_path: Path) -> None
 
 
 def run_on_a_terminal(folder: Path, *words: str) -> tuple[str, str]:
-    """stdout, and what a terminal behind stderr was sent, of a command."""
+    """stdout, and what a terminal of 80 columns behind stderr was sent, of a Python process."""
     ours, theirs = pty.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     process = subprocess.Popen(
-        [sys.executable, "-m", "physgym", *words],
+        [sys.executable, *words],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"},
         stdout=subprocess.PIPE,
@@ -95,6 +100,8 @@ def run_on_a_terminal(folder: Path, *words: str) -> tuple[str, str]:
 
 def test_a_terminal_gets_a_table_that_goes_and_a_file_gets_lines(tmp_path: Path) -> None:
     words = (
+        "-m",
+        "physgym",
         "sweep",
         "--models",
         "jump",
@@ -110,3 +117,21 @@ def test_a_terminal_gets_a_table_that_goes_and_a_file_gets_lines(tmp_path: Path)
     assert "\x1b[" not in told and "jump-s0: done, validation error" in told
     assert "0 of 1 cells done" in sent and "training" in sent
     assert "\x1b[1A" in sent and "\x1b[2K" in sent, "redrawn in place, and taken away"
+
+
+BAR = """
+import time
+from worldmodels.data.progress import Progress
+
+with Progress("training, epoch", 40) as bar:
+    for done in range(40):
+        time.sleep(0.05)
+        bar.reach(done, "loss 1.5e-08, validation error 1.6e-08 (copying 1.2, the mean 1), 9,222 samples/s")
+"""
+
+
+def test_nothing_of_a_bar_is_cut_at_eighty_columns(tmp_path: Path) -> None:
+    _, sent = run_on_a_terminal(tmp_path, "-c", BAR)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sent)
+    assert "training, epoch" in plain and "0:00:0" in plain and "\u2026" not in plain
+    assert "9,222" in plain and "samples/s" in plain

@@ -20,7 +20,14 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from worldmodels.commands import terminal as cli
-from worldmodels.configs.training import KINDS, PREDICTORS, TrainConfig, default_config, to_dict
+from worldmodels.configs.training import (
+    KINDS,
+    PREDICTORS,
+    TrainConfig,
+    default_config,
+    scores_one,
+    to_dict,
+)
 from worldmodels.storage.runs import dated
 from worldmodels.training.sweeps import (
     Cell,
@@ -36,7 +43,6 @@ from worldmodels.training.sweeps import (
 
 ENV = "pendulum"
 SEEDS = (0, 1, 2)
-TITLE = "validation error: 1 is no better than the mean"
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print(f"the same command goes on with {folder}", file=sys.stderr)
         raise
-    show(results)
+    show(results, scores_one(cells[0].config))
     failed = [name for name, result in results.items() if result["status"] == "failed"]
     buffers = {cell.config.dataset for cell in cells}
     if config.report and len(buffers) > 1:
@@ -109,6 +115,7 @@ def main() -> int:
 
 def prepare(config: SweepConfig) -> tuple[list[Cell], Path]:
     """The cells, planned or gone on with, with the buffers that they learn from."""
+    _slurm(config)
     folder = config.out or dated()
     cells = with_buffers(planned(config, folder.absolute()))
     if config.out is None and (begun := unfinished(cells)):
@@ -208,7 +215,10 @@ def _train(config: SweepConfig, cells: Sequence[Cell], folder: Path) -> dict[str
         for cell, result in launched(config, cells, folder):
             table.results[cell.name] = result
             if told or result["status"] == "failed":
-                print(f"{_line(cell.name, result)}; {table.counted()}", flush=True)
+                print(
+                    f"{_line(cell.name, result, scores_one(cell.config))}; {table.counted()}",
+                    flush=True,
+                )
     return {cell.name: table.results[cell.name] for cell in cells}
 
 
@@ -229,8 +239,6 @@ def launched(
         return
     most = 64 if config.launcher == "slurm" else max(1, (os.cpu_count() or 1) // config.threads)
     given = [(to_dict(cell.config), config.threads) for cell in left]
-    slurm: dict[str, Any] = dict(word.partition("=")[::2] for word in config.slurm)
-    slurm = {name: int(value) if value.isdigit() else value for name, value in slurm.items()}
     ended = launch(
         config.launcher,
         run_cell,
@@ -239,26 +247,48 @@ def launched(
         config.threads,
         address=config.ray_address,
         logs=folder / "slurm",
-        slurm=slurm,
+        slurm=_slurm(config),
     )
     for index, result in ended:
         yield left[index], result
 
 
-def _line(name: str, result: Mapping[str, Any]) -> str:
+def _slurm(config: SweepConfig) -> dict[str, Any]:
+    """Parameters of submitit, numbers as such. Raises UsageError for words that say nothing."""
+    for option, value, launcher in (
+        ("--slurm", config.slurm, "slurm"),
+        ("--ray-address", config.ray_address, "ray"),
+    ):
+        if value and config.launcher != launcher:
+            raise cli.UsageError(f"{option} has no effect without --launcher {launcher}")
+    found: dict[str, Any] = {}
+    for word in config.slurm:
+        name, sign, value = word.partition("=")
+        if not sign or not name or not value or name in found:
+            raise cli.UsageError(
+                f"--slurm {word} is not valid: expected name=value, each name once"
+            )
+        found[name] = int(value) if value.isdigit() else value
+    return found
+
+
+def _line(name: str, result: Mapping[str, Any], one: str) -> str:
     if result["status"] == "failed":
         return f"  {name}: failed: {result['error']}"
     best = result.get("best_nmse")
     score = "" if best is None else f", validation error {best:.2g}"
+    score += "" if best is None or best < 1.0 else f" (no better than {one})"
     return f"  {name}: {result['status']}{score}, {result['seconds']:.0f} s"
 
 
-def show(results: Mapping[str, Mapping[str, Any]]) -> None:
-    """A table of the cells."""
+def show(results: Mapping[str, Mapping[str, Any]], one: str) -> None:
+    """A table of the cells; ``one``: what has an error of 1."""
     rows = []
     for name, result in results.items():
         best = result.get("best_nmse")
         error = "n/a" if best is None else f"{best:.2e}"
         rows.append([name, result["status"], error, f"{result['seconds']:.0f} s"])
-    cli.print_table(TITLE, ["cell", "status", "error", "time"], rows)
+    cli.print_table(
+        f"validation error: 1 is no better than {one}", ["cell", "status", "error", "time"], rows
+    )
     sys.stdout.flush()

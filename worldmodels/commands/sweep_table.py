@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from worldmodels.configs.training import scores_one
 from worldmodels.storage.runs import RECORD
 from worldmodels.training.rows import METRICS, read_metrics
 from worldmodels.training.sweeps import Cell
@@ -32,6 +33,7 @@ class SweepTable:
     def __init__(self, cells: Sequence[Cell]) -> None:
         self.results: dict[str, dict[str, Any]] = {}
         self._cells = {cell.name: cell for cell in cells}
+        self._one = scores_one(cells[0].config)
         self._began = time.time()
         self._seen: dict[str, float] = {}
         self._read: dict[str, tuple[int, list[dict[str, Any]]]] = {}
@@ -96,7 +98,7 @@ class SweepTable:
         return Group(Text(self._title()), table, *([Text(left)] if left else []))
 
     def _title(self) -> str:
-        return f"{self.counted()}; error 1: no better than the mean"
+        return f"{self.counted()}; error 1: no better than {self._one}"
 
     def counted(self) -> str:
         """How many cells have ended, and about how long the others take."""

@@ -47,8 +47,10 @@ class UsageError(ValueError):
 def parse(kind: Callable[..., Result], **options: Any) -> Result:
     """`tyro.cli(kind, **options)`, where a value that a config refuses is an error of one line.
 
-    Raises UsageError for that; ends the process with status 2 for words that tyro cannot read.
+    Raises UsageError for that, and for an option that stands there twice; ends the process with status 2 for
+    words that tyro cannot read.
     """
+    check_once(options.get("args", sys.argv[1:]))
     import tyro
 
     from worldmodels.configs.schema import ConfigError
@@ -67,6 +69,14 @@ def parse(kind: Callable[..., Result], **options: Any) -> Result:
         if not end.code:
             raise
     return tyro.cli(kind, **options)  # once more, to be heard
+
+
+def check_once(words: Sequence[str]) -> None:
+    """Raise UsageError where an option stands twice: which value is meant, nobody can say."""
+    names = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
+    doubled = dict.fromkeys(name for name in names if names.count(name) > 1)
+    if doubled:
+        raise UsageError(f"{' '.join(doubled)} stands there twice: give each option once")
 
 
 def wrapped(text: str) -> str:

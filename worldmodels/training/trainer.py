@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from worldmodels.configs.training import TrainConfig, VisualConfig, to_dict
+from worldmodels.configs.training import TrainConfig, VisualConfig, scores_one, to_dict
 from worldmodels.data.batches import TrainingError
 from worldmodels.data.frames import check_pictures
 from worldmodels.interface import DivergenceError, Spec, WorldModel
@@ -192,7 +192,8 @@ class Trainer:
         if progress.loss_count and "loss" in progress.sums:
             words.append(f"loss {progress.sums['loss'] / progress.loss_count:.2g}")
         if self.validated is not None:
-            words.append(f"validation error {self.validated:.2g} (copying: {self.copying:.2g})")
+            known = f"copying {self.copying:.2g}, {scores_one(self.config)} 1"
+            words.append(f"validation error {self.validated:.2g} ({known})")
         return ", ".join([*words, self.pace()])
 
     def _skip(self) -> None:
