@@ -91,13 +91,16 @@ def test_a_sweep_goes_on_where_it_was(swept: Path) -> None:
 
 
 def test_a_report_groups_runs_by_what_they_share(swept: Path) -> None:
+    plan = json.loads((swept / "s/sweep.json").read_text())
+    plan["cells"] = dict(sorted(plan["cells"].items(), reverse=True))
+    (swept / "s/sweep.json").write_text(json.dumps(plan))
     done = command(swept, "report", "s", "--horizon", 20, "--problems", 8)
     assert done.returncode == 0, done.stderr
     found = json.loads((swept / "s/report/report.json").read_text())
     assert [name for name, row in found["rows"].items() if row["kind"] == "model"] == [
-        "jump",
         "lstm",
-    ]
+        "jump",
+    ], "in the order of the sweep"
     assert found["rows"]["jump"]["runs"] == 2
     single = command(
         swept, "report", "s/jump-s0", "s/jump-s1", "--per-run", "--horizon", 20, "--out", "r"
@@ -237,3 +240,17 @@ def test_two_values_for_one_option_are_a_line(words: tuple[object, ...], tmp_pat
     assert done.returncode == 2 and not done.stdout
     assert re.fullmatch(r"error: --(epochs|env|seeds|outputs) stands there twice.*\n", done.stderr)
     assert not list(tmp_path.iterdir())
+
+
+def test_cells_of_different_buffers_are_trained_and_not_reported_on_as_one(tmp_path: Path) -> None:
+    settings = (*TINY[:3], "data.episodes=12,14")
+    done = command(
+        tmp_path, "sweep", "--models", "jump", "--seeds", 0, "--set", *settings, "--out", "s"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no report: the cells learned from 2 buffers" in done.stdout
+    assert len(list((tmp_path / "datasets/pendulum").iterdir())) == 2
+    assert not (tmp_path / "s/report").exists()
+    (buffer, _) = sorted((tmp_path / "datasets/pendulum").iterdir())
+    asked = command(tmp_path, "report", "s", "--dataset", buffer, "--horizon", 10)
+    assert asked.returncode == 0 and "jump-episodes14" in asked.stdout, asked.stderr

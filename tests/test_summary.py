@@ -84,6 +84,15 @@ def test_runs_of_one_model_become_one_row() -> None:
     assert 0 < low < 0.1 and high > 0.3
 
 
+def test_rows_named_after_runs_are_grouped_with_them() -> None:
+    whole = report()
+    for name in ("jump s0", "jump s1"):
+        whole["rows"][f"{name}, reconstruction"] = row("reconstruction", "jump", [0.1, 0.2])
+    rows = summary.grouped(whole, GROUPS)["rows"]
+    assert list(rows) == ["jump", "lstm_x", "copy-last-state", "jump, reconstruction"]
+    assert rows["jump, reconstruction"]["runs"] == 2 and rows["jump"]["runs"] == 2
+
+
 def test_pages_stand_alone_and_every_format_is_there(tmp_path: Path) -> None:
     merged = summary.grouped(report(), GROUPS)
     files = write_pages(merged, tmp_path, "a <title>", ["cell b failed: no & such"])

@@ -22,8 +22,9 @@ import tyro
 
 from worldmodels.commands import terminal as cli
 from worldmodels.commands.evaluate import check_physics, find_test_data
+from worldmodels.storage.files import StorageError
 from worldmodels.storage.runs import OUTPUTS, RECORD, RunError, RunFolder, run_of
-from worldmodels.training.sweeps import PLAN
+from worldmodels.training.sweeps import PLAN, read_plan
 
 
 @dataclass(frozen=True)
@@ -138,8 +139,16 @@ def _below(path: Path) -> list[Path]:
         return [own]
     for pattern in ("*/run.json", "*/*/run.json", "*/*/*/run.json"):
         if runs := sorted(found.parent for found in path.glob(pattern)):
-            return runs
+            return sorted(runs, key=lambda run: _place(run, path))
     return []
+
+
+def _place(run: Path, sweep: Path) -> tuple[int, Path]:
+    """Where a run stands in its sweep, so that a report has the order that was asked for."""
+    with contextlib.suppress(RunError, StorageError):
+        names = [cell.name for cell in read_plan(sweep) or ()]
+        return names.index(run.name) if run.name in names else len(names), run
+    return 0, run
 
 
 def _status(run: Path) -> str:

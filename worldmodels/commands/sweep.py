@@ -102,7 +102,8 @@ def main() -> int:
     buffers = {cell.config.dataset for cell in cells}
     if config.report and len(buffers) > 1:
         print(
-            f"no report: the cells learned from {len(buffers)} buffers; physgym report takes the runs of one"
+            f"no report: the cells learned from {len(buffers)} buffers; to compare them on one: "
+            f"{cli.command('report')} {folder} --dataset BUFFER"
         )
     elif config.report and len(failed) < len(cells):
         from worldmodels.commands.report import ReportConfig, write

@@ -23,9 +23,16 @@ TINY = 1e-300
 def grouped(report: Mapping[str, Any], groups: Mapping[str, str]) -> dict[str, Any]:
     """``report`` with one row for each group of ``groups`` (row name to group's), other rows as they are.
 
-    The rows of a report and of everything in it that has the same names are merged.
+    The rows of a report and of everything in it that has the same names are merged, and with a model's row
+    those that are named after it ("NAME, reconstruction").
     """
     names = set(report["rows"])
+    groups = {
+        row: group + row[len(name) :]
+        for name, group in groups.items()
+        for row in report["rows"]
+        if row == name or row.startswith(f"{name}, ")
+    }
 
     def regroup(value: Any) -> Any:
         if not isinstance(value, Mapping):
