@@ -254,3 +254,16 @@ def test_cells_of_different_buffers_are_trained_and_not_reported_on_as_one(tmp_p
     (buffer, _) = sorted((tmp_path / "datasets/pendulum").iterdir())
     asked = command(tmp_path, "report", "s", "--dataset", buffer, "--horizon", 10)
     assert asked.returncode == 0 and "jump-episodes14" in asked.stdout, asked.stderr
+
+
+def test_a_narrow_terminal_gets_medians_without_quartiles(
+    swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(swept)
+    config = report.ReportConfig(paths=("s",), horizon=20, problems=4, out=tmp_path / "r")
+    for width in (80, 160):
+        monkeypatch.setattr(terminal, "width", lambda width=width: width)
+        report.write(config)
+        shown = capsys.readouterr().out
+        assert max(map(len, shown.splitlines()[:-1])) <= width
+        assert (", " in shown.partition("copy-last-state")[2].splitlines()[1]) == (width == 160)

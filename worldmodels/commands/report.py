@@ -80,7 +80,7 @@ def write(config: ReportConfig) -> None:
         report = grouped(report, {name: group_of(name) for name in runs})
     files = write_pages(report, folder, f"{report['env']}: {len(runs)} runs", unfinished)
     comparison = comparison_of(report["kind"])
-    table = comparison.tables(report)[0]
+    table = comparison.tables(report, quartiles=cli.width() >= 130, join="\n")[0]
     cli.print_table(table.title, table.head, table.rows)
     for line in unfinished:
         print(line)

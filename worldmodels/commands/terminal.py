@@ -84,11 +84,11 @@ def wrapped(text: str) -> str:
 
     All are set in by a space: of a line that begins with a letter, tyro makes one with the line before.
     """
-    width = max(shutil.get_terminal_size().columns, 40)
+    most = max(shutil.get_terminal_size().columns, 40)
     found = []
     for paragraph in text.strip().split("\n\n"):
         if not paragraph.startswith(" "):
-            paragraph = textwrap.fill(" ".join(paragraph.split()), width - 1)
+            paragraph = textwrap.fill(" ".join(paragraph.split()), most - 1)
         found.append(textwrap.indent(paragraph, " "))
     return "\n\n".join(found)
 
@@ -228,6 +228,11 @@ def progress_in_shares(title: str) -> Iterator[Callable[[float], None]]:
         yield lambda share: advance(100 * share)
 
 
+def width() -> int:
+    """Columns that tables may take: those of the terminal, or 160 in a file."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table: the first column left, the others right; floats with three figures.
 
@@ -239,7 +244,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     from rich.table import Table
 
     body = [[f"{c:.3g}" if isinstance(c, float) else str(c) for c in row] for row in rows]
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = Console(width=width())
     widths = [_widest(cells) for cells in zip(columns, *body, strict=True)]
     first = min(widths[0], max(console.width // 3, 8))
     console.print(escape(title), style="italic", highlight=False)
@@ -247,9 +252,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         table = Table()
         table.add_column(escape(columns[0]), overflow="fold", max_width=first)
         for column in shown:
-            width = widths[column]
             name = escape(columns[column])
-            table.add_column(name, justify="right", no_wrap=True, min_width=width)
+            table.add_column(name, justify="right", no_wrap=True, min_width=widths[column])
         for row in body:
             table.add_row(*(escape(row[column]) for column in (0, *shown)))
         console.print(table)
