@@ -14,6 +14,7 @@ import pytest
 import worldmodels
 from worldmodels.configs.training import TrainConfig, to_dict
 from worldmodels.data import CollectConfig, collect, load_dataset
+from worldmodels.storage.files import RunLock
 from worldmodels.storage.runs import RunError, RunFolder
 from worldmodels.training import sweeps
 from worldmodels.training.launchers import LauncherError, launch
@@ -29,11 +30,11 @@ def test_a_plan_is_the_product_in_order(tmp_path: Path) -> None:
     settings = {"optim.lr": ["1e-3", "3e-3"], "model.hidden": [8]}
     cells = sweeps.plan({"jump": tiny("jump"), "lstm": tiny("lstm")}, [0, 1], settings, tmp_path)
     assert [cell.name for cell in cells][:3] == [
-        "jump-lr1e_3-hidden8-s0", "jump-lr1e_3-hidden8-s1", "jump-lr3e_3-hidden8-s0"
+        "jump-lr1e-3-hidden8-s0", "jump-lr1e-3-hidden8-s1", "jump-lr3e-3-hidden8-s0"
     ]  # fmt: skip
     assert len(cells) == 8 and len({cell.config.out for cell in cells}) == 8
     assert cells[2].config.optim.lr == 3e-3 and cells[2].config.model.hidden == 8
-    assert cells[-1].group == "lstm-lr3e_3-hidden8"
+    assert cells[-1].group == "lstm-lr3e-3-hidden8"
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,26 @@ def test_a_folder_holds_one_sweep(tmp_path: Path) -> None:
     (tmp_path / "a" / sweeps.PLAN).write_text('{"cells": [1]}')
     with pytest.raises(RunError, match="no plan of a sweep"):
         sweeps.read_plan(tmp_path / "a")
+
+
+def test_the_last_sweep_of_the_same_cells_that_is_not_done_is_found(tmp_path: Path) -> None:
+    cells = sweeps.plan({"jump": tiny("jump")}, [0, 1], {}, tmp_path)
+    other = sweeps.plan({"jump": tiny("jump")}, [0, 2], {}, tmp_path)
+    early, late = tmp_path / "2026-01-01/10-00-00", tmp_path / "2026-01-02/09-00-00"
+    assert sweeps.unfinished(cells, tmp_path) is None
+    for folder in (early, late):
+        sweeps.write_plan(folder, sweeps.moved(cells, folder))
+    sweeps.write_plan(tmp_path / "2026-01-03/08-00-00", other)
+    assert sweeps.unfinished(cells, tmp_path) == late
+    with RunLock(late):
+        assert sweeps.unfinished(cells, tmp_path) == early, "somebody is at work there"
+    for cell in sweeps.moved(cells, late):
+        assert not sweeps.is_done(cell)
+        run = RunFolder.create(to_dict(cell.config), cell.config.out)
+        run.update(status="done")
+    assert sweeps.unfinished(cells, tmp_path) == early
+    (early / sweeps.PLAN).write_text("{")
+    assert sweeps.unfinished(cells, tmp_path) is None
 
 
 def test_cells_are_done_once_go_on_and_fail_alone(tmp_path: Path) -> None:

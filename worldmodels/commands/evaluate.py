@@ -1,6 +1,6 @@
 """Compare world models with the truth, with baselines and with the oracle, in one table.
 
-    physgym evaluate outputs/2026-01-01/12-00-00/jump [RUN ...] --dt-values 0.025 0.05 0.1
+    physgym evaluate outputs/pendulum [RUN ...] --dt-values 0.025 0.05 0.1
 
 Open-loop rollouts on the test split of the first run's buffer: a model sees the true start and the
 actions, and nothing after. Runs of the visual model are compared in pixels, from true frames. Writes
@@ -9,8 +9,6 @@ report.json, report.md and plots.
 
 from __future__ import annotations
 
-import shutil
-import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -188,9 +186,8 @@ def show(report: Mapping[str, Any]) -> None:
     from worldmodels.evaluation.comparison import comparison_of, header
 
     comparison = comparison_of(report["kind"])
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
     print(header(report))
-    for table in comparison.tables(report, quartiles=width >= 130, join="\n"):
+    for table in comparison.tables(report, quartiles=cli.width() >= 130, join="\n"):
         if table.brief:
             cli.print_table(table.title, table.head, table.rows)
     print(comparison.legend(report))

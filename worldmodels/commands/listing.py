@@ -12,7 +12,7 @@ import tyro
 import physgym
 from worldmodels.commands import terminal as cli
 from worldmodels.configs.training import KINDS, PREDICTORS
-from worldmodels.storage.runs import OUTPUTS, RunError, RunFolder
+from worldmodels.storage.runs import OUTPUTS, RECORD, RunError, RunFolder
 
 Kind = Literal["systems", "structures", "predictors", "buffers", "runs"]
 KINDS_OF_THINGS: tuple[Kind, ...] = get_args(Kind)
@@ -22,7 +22,9 @@ KINDS_OF_THINGS: tuple[Kind, ...] = get_args(Kind)
 class ListConfig:
     """What to list."""
 
-    kinds: Annotated[tuple[Kind, ...], tyro.conf.Positional] = KINDS_OF_THINGS
+    kinds: Annotated[
+        tuple[Kind, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[KIND ...]")
+    ] = KINDS_OF_THINGS
     """systems, structures, predictors, buffers, runs; none named: all."""
     root: Path = Path("datasets")
     """Folder of all datasets."""
@@ -100,7 +102,10 @@ def buffers(root: Path) -> None:
 def runs(outputs: Path) -> None:
     """Every run under the folder of outputs: model, env and how it ended."""
     rows = []
-    for path in sorted(found.parent for found in outputs.glob("*/*/*/run.json")):
+    found = {
+        path.parent for depth in ("*", "*/*", "*/*/*") for path in outputs.glob(f"{depth}/{RECORD}")
+    }
+    for path in sorted(found):
         try:
             run = RunFolder.open(path)
             config, record = run.config, run.record

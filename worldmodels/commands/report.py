@@ -1,7 +1,7 @@
 """One page of a whole sweep, or of any runs: tables, plots, means and intervals over seeds.
 
-    physgym report                                  the last sweep or run under outputs/
-    physgym report 2026-01-01/12-00-00              a sweep, or whatever runs lie there
+    physgym report                       the last sweep or run under outputs/
+    physgym report 2026-01-01/12-00-00   a sweep, or the runs that lie there
     physgym report outputs/.../jump outputs/.../lstm
 
 Writes report.html (one file, pictures inside), report.md, .csv, .tex, .json, and the plots as PNG and PDF.
@@ -10,6 +10,7 @@ Runs of one model that differ in their seed alone are one row: the mean over run
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,9 @@ import tyro
 
 from worldmodels.commands import terminal as cli
 from worldmodels.commands.evaluate import check_physics, find_test_data
-from worldmodels.storage.runs import OUTPUTS, RunFolder, run_of
+from worldmodels.storage.files import StorageError
+from worldmodels.storage.runs import OUTPUTS, RECORD, RunError, RunFolder, run_of
+from worldmodels.training.sweeps import PLAN, read_plan
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,13 @@ def write(config: ReportConfig) -> None:
     with cli.progress_in_shares("evaluating") as advance:
         report = evaluate(
             models, dataset, config.horizon, config.problems, config.dt_values,
-            origin=str(dataset.path), advance=advance,
+            origin=cli.from_here(dataset.path), advance=advance,
         )  # fmt: skip
     if not config.per_run:
         report = grouped(report, {name: group_of(name) for name in runs})
     files = write_pages(report, folder, f"{report['env']}: {len(runs)} runs", unfinished)
     comparison = comparison_of(report["kind"])
-    table = comparison.tables(report)[0]
+    table = comparison.tables(report, quartiles=cli.width() >= 130, join="\n")[0]
     cli.print_table(table.title, table.head, table.rows)
     for line in unfinished:
         print(line)
@@ -104,21 +107,29 @@ def runs_of(paths: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
 
 def _resolved(text: str) -> Path:
     if text == "last":
-        dated = sorted(
-            path for path in OUTPUTS.glob("*/*") if re.match(r"\d{4}-", path.parent.name)
-        )
-        for path in reversed(dated):
-            if path.is_dir() and _below(path):
-                return path
-        raise cli.UsageError(
-            f"last: there is no run under {OUTPUTS}/: train one first (physgym train)"
-        )
+        return _last()
     for path in (Path(text), OUTPUTS / text):
         if path.exists():
             return path
     raise cli.UsageError(
         f"no folder {text!r}, nor {OUTPUTS / text}: give <date>/<time>, a folder of runs, runs, or last"
     )
+
+
+def _last() -> Path:
+    """The run that was begun last under outputs/, or the sweep that it is a cell of."""
+    began: dict[Path, str] = {}
+    for depth in ("*", "*/*", "*/*/*"):
+        for run in (path.parent for path in OUTPUTS.glob(f"{depth}/{RECORD}")):
+            with contextlib.suppress(RunError):  # a damaged run is not the last one
+                began[run] = RunFolder.open(run).record.get("started") or ""
+    if not began:
+        raise cli.UsageError(
+            f"last: there is no run under {OUTPUTS}/: train one first (physgym train)"
+        )
+    last = max(began, key=lambda run: began[run])
+    together = (last.parent / PLAN).is_file() or re.match(r"\d{4}-", last.parent.parent.name)
+    return last.parent if together else last
 
 
 def _below(path: Path) -> list[Path]:
@@ -128,8 +139,16 @@ def _below(path: Path) -> list[Path]:
         return [own]
     for pattern in ("*/run.json", "*/*/run.json", "*/*/*/run.json"):
         if runs := sorted(found.parent for found in path.glob(pattern)):
-            return runs
+            return sorted(runs, key=lambda run: _place(run, path))
     return []
+
+
+def _place(run: Path, sweep: Path) -> tuple[int, Path]:
+    """Where a run stands in its sweep, so that a report has the order that was asked for."""
+    with contextlib.suppress(RunError, StorageError):
+        names = [cell.name for cell in read_plan(sweep) or ()]
+        return names.index(run.name) if run.name in names else len(names), run
+    return 0, run
 
 
 def _status(run: Path) -> str:

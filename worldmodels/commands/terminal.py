@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -46,12 +47,16 @@ class UsageError(ValueError):
 def parse(kind: Callable[..., Result], **options: Any) -> Result:
     """`tyro.cli(kind, **options)`, where a value that a config refuses is an error of one line.
 
-    Raises UsageError for that; ends the process with status 2 for words that tyro cannot read.
+    Raises UsageError for that, and for an option that stands there twice; ends the process with status 2 for
+    words that tyro cannot read.
     """
+    check_once(options.get("args", sys.argv[1:]))
     import tyro
 
     from worldmodels.configs.schema import ConfigError
 
+    if "description" in options:
+        options["description"] = wrapped(options["description"])
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             return tyro.cli(kind, **options)
@@ -64,6 +69,28 @@ def parse(kind: Callable[..., Result], **options: Any) -> Result:
         if not end.code:
             raise
     return tyro.cli(kind, **options)  # once more, to be heard
+
+
+def check_once(words: Sequence[str]) -> None:
+    """Raise UsageError where an option stands twice: which value is meant, nobody can say."""
+    names = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
+    doubled = dict.fromkeys(name for name in names if names.count(name) > 1)
+    if doubled:
+        raise UsageError(f"{' '.join(doubled)} stands there twice: give each option once")
+
+
+def wrapped(text: str) -> str:
+    """Paragraphs as lines that fit the terminal; lines that begin with spaces (examples) stay.
+
+    All are set in by a space: of a line that begins with a letter, tyro makes one with the line before.
+    """
+    most = max(shutil.get_terminal_size().columns, 40)
+    found = []
+    for paragraph in text.strip().split("\n\n"):
+        if not paragraph.startswith(" "):
+            paragraph = textwrap.fill(" ".join(paragraph.split()), most - 1)
+        found.append(textwrap.indent(paragraph, " "))
+    return "\n\n".join(found)
 
 
 def is_user_error(error: BaseException) -> bool:
@@ -139,11 +166,11 @@ def command(verb: str) -> str:
     if found and Path(found).absolute() == Path(sys.executable).absolute():
         python = "python"
     else:
-        python = _from_here(Path(sys.executable))
-    return f"{python} {_from_here(script)}"
+        python = from_here(Path(sys.executable))
+    return f"{python} {from_here(script)}"
 
 
-def _from_here(path: Path) -> str:
+def from_here(path: Path) -> str:
     """`path` relative to the working folder where it lies inside, or absolute."""
     path, here = Path(os.path.abspath(path)), Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
@@ -201,6 +228,11 @@ def progress_in_shares(title: str) -> Iterator[Callable[[float], None]]:
         yield lambda share: advance(100 * share)
 
 
+def width() -> int:
+    """Columns that tables may take: those of the terminal, or 160 in a file."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table: the first column left, the others right; floats with three figures.
 
@@ -212,16 +244,16 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     from rich.table import Table
 
     body = [[f"{c:.3g}" if isinstance(c, float) else str(c) for c in row] for row in rows]
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = Console(width=width())
     widths = [_widest(cells) for cells in zip(columns, *body, strict=True)]
     first = min(widths[0], max(console.width // 3, 8))
-    for index, shown in enumerate(_fitting(widths, first, console.width)):
-        table = Table(title=None if index else escape(title), title_justify="left")
+    console.print(escape(title), style="italic", highlight=False)
+    for shown in _fitting(widths, first, console.width):
+        table = Table()
         table.add_column(escape(columns[0]), overflow="fold", max_width=first)
         for column in shown:
-            width = widths[column]
             name = escape(columns[column])
-            table.add_column(name, justify="right", no_wrap=True, min_width=width)
+            table.add_column(name, justify="right", no_wrap=True, min_width=widths[column])
         for row in body:
             table.add_row(*(escape(row[column]) for column in (0, *shown)))
         console.print(table)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from worldmodels.commands import terminal as cli
 from worldmodels.commands.training_arguments import asked, parse, to_config
-from worldmodels.configs.training import TrainConfig
+from worldmodels.configs.training import TrainConfig, scores_one
 from worldmodels.storage.runs import RunFolder, check_free
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _train(
             line = f"the training is done; next: {cli.command('evaluate')} {run.path}"
         print(line, file=sys.stderr)
         raise
-    _report(run.path, result, time.perf_counter() - began)
+    _report(run.path, result, time.perf_counter() - began, scores_one(config))
 
 
 def announce(lines: str) -> None:
@@ -116,8 +116,8 @@ def announce(lines: str) -> None:
     print(lines, flush=True)
 
 
-def _report(path: Path, result: dict[str, Any], seconds: float) -> None:
-    """Say how good the model is on the validation split, and what to do with it."""
+def _report(path: Path, result: dict[str, Any], seconds: float, one: str = "the mean") -> None:
+    """Say how good the model is on the validation split, and what to do with it; ``one``: what scores 1."""
     if result["best_epoch"] < 0:
         print(
             "warning: no epoch's validation rollouts stayed finite, so there is no best checkpoint: "
@@ -127,12 +127,14 @@ def _report(path: Path, result: dict[str, Any], seconds: float) -> None:
     else:
         best, copying = result["best_nmse"], result["copy_nmse"]
         print(
-            f"best validation error {best:.3g} in epoch {result['best_epoch']} (copying: {copying:.3g})"
+            f"best validation error {best:.3g} in epoch {result['best_epoch']} "
+            f"(copying {copying:.3g}, {one} 1)"
         )
-        if best >= copying:
+        if best >= min(copying, 1.0):
+            than = "copying what it saw last" if best >= copying else one
             print(
-                "warning: the model is no better than copying what it saw last: train longer, on more "
-                "episodes, or with another structure",
+                f"warning: the model is no better than {than}: train longer, on more episodes, or with "
+                "another structure",
                 file=sys.stderr,
             )
     for name, value in result.items():

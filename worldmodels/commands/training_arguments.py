@@ -104,6 +104,7 @@ def parse(argv: list[str]) -> Arguments:
     A first pass reads the names alone, because they decide which options there are.
     Raises UsageError, or ValueError for an unknown env or model, with a suggestion.
     """
+    cli.check_once(argv)
     peek = argparse.ArgumentParser("physgym train", add_help=False, allow_abbrev=False)
     for name in ("env", "model", "predictor", "size", "config", "resume", "dataset", "out"):
         peek.add_argument(f"--{name}")
@@ -148,7 +149,7 @@ def parse(argv: list[str]) -> Arguments:
         Arguments,
         args=argv,
         default=Arguments(**values),
-        description=f"{DESCRIPTION}\n{_describe(base.env_name)}\n\nExample: {EXAMPLE}",
+        description=f"{DESCRIPTION}\n{_describe(base.env_name)}\n\n    {EXAMPLE}",
         config=(tyro.conf.AvoidSubcommands,),
     )
 

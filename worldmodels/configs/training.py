@@ -74,6 +74,7 @@ __all__ = [
     "default_config",
     "from_dict",
     "model_from_dict",
+    "scores_one",
     "to_dict",
 ]
 
@@ -205,6 +206,11 @@ VISUAL_OPTIM: dict[Size, OptimConfig] = {
 """Optimiser of visual models by size."""
 VISUAL_EPOCHS: dict[Size, int] = {"tiny": 2, "small": 30, "base": 60}
 """Epochs of visual models by size; half as many where a step of the structure costs several passes."""
+
+
+def scores_one(config: TrainConfig) -> str:
+    """What has a validation error of 1: the unit in which a model's is told."""
+    return "a black picture" if isinstance(config.model, VisualConfig) else "the mean"
 
 
 def to_dict(config: Any) -> dict[str, Any]:

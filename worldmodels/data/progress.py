@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -49,7 +49,7 @@ class Progress:
         self._first = self._first or (time.monotonic(), self._done)
         if self._bar is not None:
             with self._harmless():
-                self._bar.update(self._task, completed=self._done, description=self._described())
+                self._bar.update(self._task, completed=self._done)
         elif self._shown and time.monotonic() >= self._next and self._done < self._total:
             if self._done <= self._first[1]:  # the next report says how long it takes
                 return
@@ -73,15 +73,9 @@ class Progress:
             print(counted, file=sys.stderr, flush=True)
             self._next = time.monotonic() + LINE_SECONDS
             return
-        from rich.console import Console
-        from rich.progress import Progress as Bar
-
-        self._bar = Bar(console=Console(stderr=True), transient=True)
+        self._bar = _bar(lambda: self._note)
         self._task = self._bar.add_task(self._title, total=self._total, completed=self._done)
         self._bar.start()
-
-    def _described(self) -> str:
-        return f"{self._title} ({self._note})" if self._note else self._title
 
     def _left(self) -> str:
         """About how long it still takes, at the pace since the first report."""
@@ -103,3 +97,18 @@ class Progress:
         if self._bar is not None:
             with self._harmless():
                 self._bar.stop()
+
+
+def _bar(note: Callable[[], str]) -> Any:
+    """A bar on stderr, with what `note` says in lines below it: beside it, neither would fit."""
+    from rich.console import Console, RenderableType
+    from rich.progress import Progress as RichProgress
+    from rich.text import Text
+
+    class Bar(RichProgress):
+        def get_renderables(self) -> Iterator[RenderableType]:
+            yield from super().get_renderables()
+            if told := note():
+                yield Text(f"  {told}")
+
+    return Bar(console=Console(stderr=True), transient=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels.evaluation.comparison import comparison_of, header, markdown, write_texts
+from worldmodels.evaluation.summary import HALVES
 from worldmodels.evaluation.tables import Table
 
 TEMPLATE = "page.html.j2"
@@ -51,6 +52,7 @@ def html(
 
     source = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["interval"] = _interval
     pictures = [
         (path.stem.replace("_", " "), base64.b64encode(path.read_bytes()).decode())
         for path in plots
@@ -64,6 +66,16 @@ def html(
         definitions=comparison_of(report["kind"]).definitions(report).split("\n\n"),
         confidence=report.get("confidence"),
     )
+
+
+def _interval(text: str) -> Any:
+    """Quartiles in a line of their own, under their median."""
+    import markupsafe
+
+    found = re.fullmatch(r"(\S+) (\([^()]+, [^()]+\))", text)
+    if found is None:
+        return text
+    return markupsafe.Markup("{}<small>{}</small>").format(*found.groups())
 
 
 def comma_separated(report: Mapping[str, Any]) -> str:
@@ -80,8 +92,13 @@ def comma_separated(report: Mapping[str, Any]) -> str:
 def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, Any, Any, Any]]:
     if isinstance(value, Mapping):
         if "median" not in value:
+            halves = value.get(HALVES, {})
             for key, inner in value.items():
-                yield from _numbers(inner, f"{name}.{key}".lstrip("."))
+                label, half = f"{name}.{key}".lstrip("."), halves.get(key)
+                if half is not None and inner is not None:
+                    yield label, inner, inner - half, inner + half
+                elif key != HALVES:
+                    yield from _numbers(inner, label)
         elif not isinstance(value["median"], list):
             yield name, value["median"], value["q25"], value["q75"]
     elif isinstance(value, (int, float)) and not isinstance(value, bool) and name != "runs":
@@ -115,4 +132,5 @@ def _escaped(text: str) -> str:
     found = "".join(_SPECIAL.get(sign, sign) for sign in text.replace("\\", "/"))
     for sign, code in _SIGNS.items():
         found = found.replace(sign, code)
+    found = re.sub(r"(\d\.\d+)e0(?!\d)", r"\1", found)
     return re.sub(r"(\d(?:\.\d+)?)e(-?\d+)", r"$\1\\times10^{\2}$", found)

@@ -14,6 +14,8 @@ import numpy as np
 
 CONFIDENCE = 0.95
 """Confidence of the intervals."""
+HALVES = "halves"
+"""Under this name a group has half the widths of the intervals of its single numbers."""
 TINY = 1e-300
 """Errors count as at least this, so that they have a logarithm."""
 
@@ -21,9 +23,16 @@ TINY = 1e-300
 def grouped(report: Mapping[str, Any], groups: Mapping[str, str]) -> dict[str, Any]:
     """``report`` with one row for each group of ``groups`` (row name to group's), other rows as they are.
 
-    The rows of a report and of everything in it that has the same names are merged.
+    The rows of a report and of everything in it that has the same names are merged, and with a model's row
+    those that are named after it ("NAME, reconstruction").
     """
     names = set(report["rows"])
+    groups = {
+        row: group + row[len(name) :]
+        for name, group in groups.items()
+        for row in report["rows"]
+        if row == name or row.startswith(f"{name}, ")
+    }
 
     def regroup(value: Any) -> Any:
         if not isinstance(value, Mapping):
@@ -33,10 +42,22 @@ def grouped(report: Mapping[str, Any], groups: Mapping[str, str]) -> dict[str, A
         return {key: regroup(inner) for key, inner in value.items()}
 
     merged = {key: regroup(value) for key, value in report.items()}
-    counts = {group: sum(own == group for own in groups.values()) for group in groups.values()}
-    for group, count in counts.items():
-        merged["rows"][group]["runs"] = count
+    parts: dict[str, list[Any]] = {}
+    for name, group in groups.items():
+        parts.setdefault(group, []).append(report["rows"][name])
+    for group, rows in parts.items():
+        merged["rows"][group].update({"runs": len(rows), HALVES: _halves(rows)})
     return {**merged, "confidence": CONFIDENCE}
+
+
+def _halves(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Half the widths of the intervals of what is a single number in a run's row."""
+    found = {}
+    for key, value in rows[0].items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            half = interval([row.get(key) for row in rows])[1]
+            found.update({} if half is None else {key: half})
+    return found
 
 
 def _merged_rows(rows: Mapping[str, Any], groups: Mapping[str, str]) -> dict[str, Any]:

@@ -51,11 +51,13 @@ def between(mean: float | None, half: float | None, form: str = "{:.1e}", lost: 
     return text if mean is None or half is None else f"{text} ± {number(half, form)}"
 
 
-def share(value: float | None) -> str:
+def share(value: float | None, half: float | None = None) -> str:
     """A number up to 1 as text, what is just below it by its distance: 1 - 2e-13."""
     if value is None:
         return UNKNOWN
-    return f"1 - {number(1.0 - value)}" if 0.999 < value < 1.0 else f"{value:.3f}"
+    if 0.999 < value < 1.0:
+        return f"1 - {number(1.0 - value)}"
+    return between(value, half, "{:.3f}")
 
 
 def seconds(cell: Mapping[str, Any]) -> str:

@@ -19,8 +19,8 @@ from typing import Any
 from worldmodels import plugins
 from worldmodels.configs.schema import merge, suggestion
 from worldmodels.configs.training import TrainConfig, from_dict, to_dict
-from worldmodels.storage.files import atomic_write, read_json
-from worldmodels.storage.runs import RunError, RunFolder
+from worldmodels.storage.files import RunLock, StorageError, atomic_write, read_json
+from worldmodels.storage.runs import OUTPUTS, RunError, RunFolder
 
 PLAN = "sweep.json"
 MOST_CELLS = 10_000
@@ -73,7 +73,7 @@ def plan(
         changed, words = config, [name]
         for key, value in chosen:
             changed = with_option(changed, key, value)
-            words.append(f"{key.rpartition('.')[2]}{_short(value)}")
+            words.append(f"{key.rpartition('.')[2]}{short(value)}")
         for seed in seeds:
             own = f"{'-'.join(words)}-s{seed}"
             cells.append(Cell(own, replace(changed, seed=seed, out=str(folder / own))))
@@ -123,16 +123,81 @@ def _parsed(value: Any) -> Any:
         return value
 
 
-def _short(value: Any) -> str:
-    return "".join(sign if sign.isalnum() or sign in "._+" else "_" for sign in str(value))
+def short(value: Any) -> str:
+    """A value as part of a folder's name."""
+    return "".join(sign if sign.isalnum() or sign in "._+-" else "_" for sign in str(value))
+
+
+def with_buffers(cells: Sequence[Cell]) -> list[Cell]:
+    """Cells that name the buffer they learn from; what is not there yet is collected, once for all that share it.
+
+    Raises DatasetError as ``worldmodels.data.dataset_for``.
+    """
+    from worldmodels.data import dataset_for
+
+    found: dict[str, str] = {}
+    named = []
+    for cell in cells:
+        own = cell.config
+        key = repr((own.dataset, own.env_name, own.env, own.data, own.model_name == "visual"))
+        if key not in found:
+            found[key] = str(dataset_for(own).path.absolute())
+        named.append(replace(cell, config=replace(own, dataset=found[key])))
+    return named
+
+
+def moved(cells: Sequence[Cell], folder: Path) -> list[Cell]:
+    """The same cells as runs in ``folder``."""
+    return [
+        replace(cell, config=replace(cell.config, out=str(folder / cell.name))) for cell in cells
+    ]
+
+
+def unfinished(cells: Sequence[Cell], root: Path = OUTPUTS) -> Path | None:
+    """Folder of the last sweep under ``root`` of the same cells that is not done; None: there is none.
+
+    One that another process works on at this moment is none.
+    """
+    for path in sorted(root.glob(f"*/*/{PLAN}"), reverse=True):
+        try:
+            known = read_plan(path.parent)
+        except (RunError, StorageError):
+            continue
+        if known is None or not _same(known, cells) or all(map(is_done, moved(known, path.parent))):
+            continue
+        try:
+            with RunLock(path.parent):
+                return path.parent
+        except StorageError:
+            continue
+    return None
+
+
+def is_done(cell: Cell) -> bool:
+    """Whether a cell's run is there and has ended as it should."""
+    return skipped(Path(cell.config.out or "")) is not None
+
+
+def skipped(folder: Path) -> dict[str, Any] | None:
+    """What ``run_cell`` answers of a run that is done; None: there is none."""
+    try:
+        run = RunFolder.open(folder)
+        done = run.record.get("status") == "done"
+    except RunError:
+        return None
+    if not done:
+        return None
+    return {"run": str(folder), "seconds": 0.0, "status": "skipped", "best_nmse": _best_of(run)}
+
+
+def _same(some: Sequence[Cell], others: Sequence[Cell]) -> bool:
+    return {c.name: _numbers(c) for c in some} == {c.name: _numbers(c) for c in others}
 
 
 def write_plan(folder: Path, cells: Sequence[Cell]) -> None:
     """Record what the sweep in ``folder`` is. Raises ``RunError`` where another sweep stands there."""
     known = read_plan(folder)
-    if known is not None and {c.name: _numbers(c) for c in known} != {
-        c.name: _numbers(c) for c in cells
-    }:
+    if known is not None and not _same(known, cells):
         raise RunError(
             f"{folder} holds another sweep ({', '.join(cell.name for cell in known[:4])}, ...): name "
             "another --out, or give the command that began it"
@@ -177,7 +242,7 @@ def run_cell(config: Mapping[str, Any], threads: int = 1) -> dict[str, Any]:
     except Exception as error:  # a cell that fails stops no other: the sweep says why
         first = next(iter(str(error).splitlines()), "") or type(error).__name__
         found = {"status": "failed", "error": first}
-    return {"run": folder, "seconds": time.perf_counter() - began, **found}
+    return {**found, "run": folder, "seconds": time.perf_counter() - began}
 
 
 def _trained(config: TrainConfig, folder: Path, threads: int) -> dict[str, Any]:
@@ -189,9 +254,9 @@ def _trained(config: TrainConfig, folder: Path, threads: int) -> dict[str, Any]:
     if not (folder / "config.json").is_file():
         result = experiment.train(config, progress=False)
         return {"status": "done", "best_nmse": result["best_nmse"]}
+    if (known := skipped(folder)) is not None:
+        return known
     run = RunFolder.open(folder)
-    if run.record.get("status") == "done":
-        return {"status": "skipped", "best_nmse": _best_of(run)}
     # The run's own, as it is true of the buffer; the plan says that it is the same cell.
     kept = from_dict(run.config)
     config = experiment.reopen(run, replace(kept, device=config.device, log=config.log))
@@ -201,7 +266,7 @@ def _trained(config: TrainConfig, folder: Path, threads: int) -> dict[str, Any]:
 
 def _best_of(run: RunFolder) -> float | None:
     """The validation error of a run's best checkpoint, where its metrics know it."""
-    from worldmodels.training.tracking import read_metrics
+    from worldmodels.training.rows import read_metrics
 
     errors = [row.get("eval/nmse") for row in read_metrics(run.path)]
     return min((error for error in errors if isinstance(error, float)), default=None)

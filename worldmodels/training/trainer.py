@@ -16,6 +16,7 @@ from worldmodels.configs.training import (
     PixelConfig,
     TrainConfig,
     VisualConfig,
+    scores_one,
     to_dict,
 )
 from worldmodels.data.batches import TrainingError
@@ -228,7 +229,8 @@ class Trainer:
         if progress.loss_count and "loss" in progress.sums:
             words.append(f"loss {progress.sums['loss'] / progress.loss_count:.2g}")
         if self.validated is not None:
-            words.append(f"validation error {self.validated:.2g} (copying: {self.copying:.2g})")
+            known = f"copying {self.copying:.2g}, {scores_one(self.config)} 1"
+            words.append(f"validation error {self.validated:.2g} ({known})")
         return ", ".join([*words, self.pace()])
 
     def _skip(self) -> None:

@@ -11,6 +11,7 @@ from worldmodels.evaluation.tables import (
     UNKNOWN,
     Table,
     averaged,
+    between,
     costs,
     number,
     seconds,
@@ -62,7 +63,7 @@ def _scores(report: Mapping[str, Any], quartiles: bool, join: str) -> Table:
     lines = []
     for name, row in report["rows"].items():
         last = str(horizons[-1])
-        finite = row["nmse"][last]["finite"]
+        finite, halves = row["nmse"][last]["finite"], row.get("halves", {})
         lines.append(
             [
                 name,
@@ -70,8 +71,14 @@ def _scores(report: Mapping[str, Any], quartiles: bool, join: str) -> Table:
                 UNKNOWN if finite is None else f"{100 * finite:.0f} %",
                 seconds(row["valid_time"]),
                 spread(row["energy_error"][last], False, join),
-                UNKNOWN if row["kind"] == "baseline" else number(row["power_residual"]),
-                *([share(row.get("energy_r_squared"))] if learned else []),
+                UNKNOWN
+                if row["kind"] == "baseline"
+                else between(row["power_residual"], halves.get("power_residual")),
+                *(
+                    [share(row.get("energy_r_squared"), halves.get("energy_r_squared"))]
+                    if learned
+                    else []
+                ),
             ]
         )
     title = (
