@@ -435,3 +435,26 @@ def test_a_batch_without_frames_is_refused():
     model = tiny_model()
     with pytest.raises(ValueError, match="no frames: train on a buffer collected with --pixels"):
         model.loss(random_batch(model)._replace(frames=None))
+
+
+@pytest.mark.parametrize("predictor", ["spatial_jump", "flat_hamiltonian", "spatial_lstm"])
+def test_a_rollout_reads_its_own_pictures_again_when_it_is_due(predictor):
+    plain = tiny_model(predictor).eval()
+    model = tiny_model(predictor, refresh_steps=3).eval()
+    model.load_state_dict(plain.state_dict())
+    batch = random_batch(model, steps=6)
+    actions = batch.actions[:, model.context_frames - 1 :]
+    mine, other = read(model, batch), read(plain, batch)
+    for t in range(3):
+        before, mine = mine, model.step(mine, actions[:, t])
+        other = plain.step(other, actions[:, t])
+        assert torch.equal(mine.z, other.z) == (t < 2)
+    pair = torch.stack([model.decode(before), model.decode(other)], 1)
+    read_anew = model.encode(pair, batch.params, actions[:, 2:3])
+    torch.testing.assert_close(mine.z, read_anew.z)
+    assert mine.memory[-1].tolist() == [0.0] * 3
+    reset = select(mine, torch.tensor([True, False, True]), before)
+    after = model.step(reset, actions[:, 3])  # row 1 is due now, the others are not
+    assert after.memory[-1].tolist() == [1.0, 0.0, 1.0]
+    with pytest.raises(ValueError, match="encoder_frames=2 only"):
+        tiny_config(predictor, refresh_steps=3, encoder_frames=3, context_frames=3)

@@ -69,6 +69,9 @@ class VisualConfig(PixelConfig):
     sound (arXiv:2202.03376; hgn mode, in half of the batches, once rollouts have grown); 0: none."""
     decoded_frames: int = 4
     """Random frames of a rollout that are decoded in a step of training; 0: all of them."""
+    refresh_steps: int = 0
+    """Steps after which a rollout reads its own last two pictures again, and goes on from what it reads:
+    the latent then cannot leave those that the encoder makes; 0: never."""
     train_encoder: bool = True
     """Train encoder and state transform; otherwise they stay as loaded."""
     train_decoder: bool = True
@@ -99,6 +102,10 @@ class VisualConfig(PixelConfig):
         require_count("model.pushforward_steps", self.pushforward_steps, 0, 1000)
         require_count("model.decoded_frames", self.decoded_frames, 0, 1000)
         require_number("model.time_step", self.time_step, 1e-6, 1e3)
+        require_count("model.refresh_steps", self.refresh_steps, 0, 1000)
+        expected = "0: pictures are read again by an encoder of encoder_frames=2 only"
+        pairs = self.encoder_frames == 2 or not self.refresh_steps
+        require("model.refresh_steps", self.refresh_steps, pairs, expected)
         self.check_dynamics(self.dynamics, _OF_STATES)
 
     @property
