@@ -133,6 +133,56 @@ def _run_names(runs: Iterable[dict[str, Any]]) -> list[str]:
     return ["", *(f"{run['env']}, `{run['predictor']}`" for run in runs)]
 
 
+def keypoints(result: dict[str, Any]) -> Table:
+    """How long `keypoint_hamiltonian` stays right: a row a system, the worst of its seeds."""
+    header = ["", "valid steps (median), of", "beyond 84", "px at 20 / 60 / 100 steps"]
+    table = [[*header, "R² of H", "R² of the reward", "CPU s", "seeds"]]
+    for task, name in SYSTEMS.items():
+        runs = [
+            run
+            for run in result["rows"]
+            if (run["env"], run["predictor"]) == (task, "keypoint_hamiltonian")
+        ]
+        if not runs:
+            continue
+        beyond = [run["valid_beyond_84"] for run in runs if run["valid_beyond_84"] is not None]
+        off = [
+            max((run[f"px_{h}"] for run in runs if run.get(f"px_{h}") is not None), default=None)
+            for h in (20, 60, 100)
+        ]
+        table.append(
+            [
+                name,
+                f"{min(run['valid_median'] for run in runs):.0f}, {runs[0]['steps']}",
+                f"{100 * min(beyond):.0f} %" if beyond else "n/a",
+                " / ".join(_pixels(value) for value in off),
+                f"{min(run['energy_r_squared'] for run in runs):.5f}",
+                f"{min(run['reward_r_squared_100'] for run in runs):.3f}",
+                "-".join(sorted({f"{f(r['cpu_seconds'] for r in runs):.0f}" for f in (min, max)})),
+                str(len(runs)),
+            ]
+        )
+    return table
+
+
+def structures(result: dict[str, Any]) -> Table:
+    """Every structure of the keypoint medium, one seed: pixels at 20, 60 and 100 steps."""
+    runs = [run for run in result["rows"] if run["seed"] == 0]
+    names = [name for name in SYSTEMS if any(r["env"] == name for r in runs)]
+    found = {(run["env"], run["predictor"]): run for run in runs}
+    predictors = sorted({run["predictor"] for run in runs})
+    full = [p for p in predictors if sum((n, p) in found for n in names) > 1]
+    names = [n for n in names if all((n, p) in found for p in full)]
+    table = [
+        ["", *(f"{SYSTEMS[n]}: px at 20 / 60 / 100" for n in names), *("CPU s" for _ in names)]
+    ]
+    for predictor in full:
+        rows = [found[name, predictor] for name in names]
+        cells = [" / ".join(_pixels(row.get(f"px_{h}")) for h in (20, 60, 100)) for row in rows]
+        table.append([f"`{predictor}`", *cells, *(f"{row['cpu_seconds']:.0f}" for row in rows)])
+    return table
+
+
 def accuracy(result: dict[str, Any]) -> Table:
     """Worst error of the default integrator, and of the reference, against DOP853."""
     rows = result["against_dop853"]
@@ -186,6 +236,8 @@ def tasks(result: dict[str, Any]) -> Table:
 
 
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Table]]] = {
+    "keypoints": ("keypoints.json", keypoints),
+    "structures": ("keypoints.json", structures),
     "learning": ("learning.json", learning),
     "energy": ("learning.json", energy),
     "pictures": ("visual_small.json", pictures),

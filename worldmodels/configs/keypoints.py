@@ -41,7 +41,7 @@ class KeypointConfig(PixelConfig):
     """Steps of the rollouts behind filtered frames."""
     short_steps: int = 16
     """Longest rollouts from smoothed states, with which the training begins."""
-    short_share: float = 0.5
+    short_share: float = 0.3
     """Share of the training that descends on short rollouts from smoothed states, which grow from 1 step;
     the rest, on rollouts behind filtered frames."""
     smoothing_frames: int = 9
@@ -99,7 +99,7 @@ def keypoint_config(predictor: str, size: Size) -> KeypointConfig:
     elif size == "base":
         options["hidden"] = 128
     if name == "port_hamiltonian":
-        options["integrator"] = "leapfrog"
+        options["integrator"] = "yoshida4"  # leapfrog's own error is what limits fast motion
     return KeypointConfig(
         predictor=predictor,
         size=size,

@@ -191,13 +191,13 @@ def _of_keypoints(env_name: str, model: KeypointConfig) -> TrainConfig:
         env_name=env_name,
         model_name="visual",
         model=replace(model, dynamics=dynamics),
-        optim=OptimConfig(batch_size=16 if tiny else 128, steps_per_epoch=10 if tiny else 100),
-        epochs=2 if tiny else KEYPOINT_EPOCHS.get(find_system(env_name).name, 10),
+        optim=OptimConfig(batch_size=16 if tiny else 256, steps_per_epoch=10 if tiny else 100),
+        epochs=2 if tiny else KEYPOINT_EPOCHS.get(find_system(env_name).name, 6),
     )
 
 
-KEYPOINT_EPOCHS = {"spaceship": 16, "three_body": 16}
-"""Epochs of models of keypoints where they are not 10: gravity takes longer."""
+KEYPOINT_EPOCHS = {"spaceship": 12, "three_body": 12}
+"""Epochs of models of keypoints where they are not 6: gravity takes longer."""
 VISUAL_OPTIM: dict[Size, OptimConfig] = {
     "tiny": OptimConfig(lr=4e-3, batch_size=8, steps_per_epoch=5, grad_clip=10.0),
     "small": OptimConfig(lr=4e-3, batch_size=32, steps_per_epoch=200, grad_clip=10.0),
