@@ -236,8 +236,6 @@ def tasks(result: dict[str, Any]) -> Table:
 
 
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Table]]] = {
-    "keypoints": ("keypoints.json", keypoints),
-    "structures": ("keypoints.json", structures),
     "learning": ("learning.json", learning),
     "energy": ("learning.json", energy),
     "pictures": ("visual_small.json", pictures),
@@ -248,6 +246,8 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Table]]] = {
     "speed": ("env_steps.json", speed),
     "throughput": ("visual_throughput_cpu.json", throughput),
     "tasks": ("baselines.json", tasks),
+    "keypoints": ("keypoints.json", keypoints),
+    "structures": ("keypoints.json", structures),
 }
 """Name of a table: the file of its figures, and what makes its rows of them."""
 

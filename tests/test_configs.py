@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 import pytest
 
-from worldmodels.configs import environment, schema, structures, training, visual
+from worldmodels.configs import environment, pixels, schema, structures, training, visual
 from worldmodels.configs.training import (
     KINDS,
     MODELS,
@@ -98,7 +98,7 @@ def test_no_config_is_left_out() -> None:
     for module in (schema, environment, structures, visual, training, data_config):
         for value in vars(module).values():
             if isinstance(value, type) and is_dataclass(value):
-                bases = (structures.ModelConfig, structures.FlowConfig)
+                bases = (structures.ModelConfig, structures.FlowConfig, pixels.PixelConfig)
                 assert value in ONE_OF_A_KIND or value in bases, value
 
 

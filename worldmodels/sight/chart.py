@@ -15,8 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-KINDS = ("line", "circle", "plane")
-"""What a point can live on."""
 SIZES = {"line": 1, "circle": 1, "plane": 2}
 """Coordinates of each."""
 TOLERANCE = 0.15
@@ -33,7 +31,7 @@ class Residuals(NamedTuple):
 
 
 class Chart(nn.Module):
-    """Places to coordinates and back; ``kinds`` are one of ``KINDS`` for each body."""
+    """Places to coordinates and back; ``kinds`` are one of ``COORDINATES`` for each body."""
 
     origin: Tensor
     direction: Tensor

@@ -60,7 +60,7 @@ def learn_to_see(
         frames: from many episodes, in [0, 1]; the last fifth is kept for ``explained``.
         episodes: whole ones (T, 3, S, S), for the charts.
         bodies: how many there are; 0: as many as are found.
-        kinds: of ``chart.KINDS`` for each body; None: as the residuals say.
+        kinds: of ``configs.keypoints.COORDINATES`` for each body; None: as the residuals say.
         steps: batches of the sprites' training; ``seed`` draws them.
         reach: pixels from a sprite's centre to its edge; 0: as the bodies' size asks.
         advance: told shares of the work.

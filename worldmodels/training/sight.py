@@ -19,7 +19,6 @@ from torch import Tensor
 
 from worldmodels.configs.keypoints import KeypointConfig
 from worldmodels.configs.schema import config_hash
-from worldmodels.configs.training import TrainConfig
 from worldmodels.data.batches import TrainingError
 from worldmodels.data.frames import check_pictures
 from worldmodels.data.readings import Readings, read_states, trusted_steps
@@ -55,23 +54,21 @@ class Sighted(NamedTuple):
     """What was found, in words."""
 
 
-def sighted(config: TrainConfig, dataset: Any, advance: Advance) -> Sighted:
+def sighted(model: KeypointConfig, seed: int, dataset: Any, advance: Advance) -> Sighted:
     """Learn to see the pictures of ``dataset`` and read them all, or take what another run kept of it.
 
-    ``advance`` is told shares of the work and its stage. Raises ``TrainingError`` for pictures that cannot be
-    read as points.
+    ``seed`` chooses what is looked at; ``advance`` is told shares of the work and its stage. Raises
+    ``TrainingError`` for pictures that cannot be read as points.
     """
-    model = config.model
-    assert isinstance(model, KeypointConfig)
     size = check_pictures(dataset)
     options = {name: getattr(model, name) for name in OPTIONS}
-    key = config_hash({"version": VERSION, "data": dataset.hash, "seed": config.seed, **options})
+    key = config_hash({"version": VERSION, "data": dataset.hash, "seed": seed, **options})
     place = Path(f"{dataset.path}.readings") / f"{key}.safetensors"
     kept = _kept(place, model, size)
     if kept is not None:
         return kept
     try:
-        sight, lines = _see(model, dataset, size, config.seed, advance)
+        sight, lines = _see(model, dataset, size, seed, advance)
     except SightError as error:
         raise TrainingError(f"{dataset.path}: {error}") from error
     points, seen = read_all(sight, dataset, advance)

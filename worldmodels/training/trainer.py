@@ -109,7 +109,7 @@ def seen_first(
         if on_step is not None:
             on_step(0.0, f"{stage} {100 * done[stage]:.0f} %")
 
-    return sighted(config, dataset, advance)
+    return sighted(config.model, config.seed, dataset, advance)
 
 
 def accelerate(model: Any, config: TrainConfig, device: str) -> None:
