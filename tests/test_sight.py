@@ -87,6 +87,13 @@ def test_a_static_texture_and_noise_do_not_pull_a_reading() -> None:
     assert worst(reader_of(frames + noise)(frames + noise).points, places) < 0.15
 
 
+def test_one_body_alone_is_read_in_any_colour() -> None:
+    places = apart(60, 1)
+    reader = reader_of(discs(places, COLOURS[:1]))
+    reading = reader(discs(places, COLOURS[:1].flip(1)))
+    assert worst(reading.points, places) < 0.05 and trusted(reading.seen).all()
+
+
 def test_what_is_hidden_or_gone_is_not_trusted() -> None:
     places = apart(60, 2)
     reader = reader_of(discs(places, COLOURS[:2]))

@@ -73,9 +73,12 @@ class Reader(nn.Module):
         shares = frames.new_zeros(len(frames), self.bodies, squared.shape[1])
         # The few pixels that differ, M of them, are all there is to think about.
         towards = self.colours - self.background.flatten(1).T[pixel].unsqueeze(1)  # (M, K, 3)
-        along = (difference[frame, :, pixel].unsqueeze(1) * towards).sum(2)
-        alpha = along / (towards**2).sum(2).clamp(min=1e-4)
-        if self.bodies > 1:
+        size = (towards**2).sum(2).clamp(min=1e-4)
+        if self.bodies == 1:  # there is none to mistake it for: its colour may be another
+            alpha = (squared[frame, pixel].unsqueeze(1) / size).sqrt()
+        else:
+            along = (difference[frame, :, pixel].unsqueeze(1) * towards).sum(2)
+            alpha = along / size
             rest = squared[frame, pixel].unsqueeze(1) - alpha * along
             misfit = torch.cat(
                 (rest / (2.0 * SOFTNESS**2), torch.full_like(rest[:, :1], NEITHER)), 1

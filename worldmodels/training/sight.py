@@ -28,7 +28,7 @@ from worldmodels.storage.files import StorageError, atomic_write, make_folder
 from worldmodels.storage.reading import AccessError
 from worldmodels.storage.tensors import tensors_from_bytes, tensors_to_bytes
 
-VERSION = 1
+VERSION = 2
 """Of how pictures are read: what another version kept is read anew."""
 CHART_EPISODES = 40
 """Whole episodes that the charts are fitted to."""
