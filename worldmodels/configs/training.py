@@ -184,20 +184,20 @@ def default_config(
 
 def _of_keypoints(env_name: str, model: KeypointConfig) -> TrainConfig:
     """What a model of keypoints starts from: the options by system are those of models over states."""
-    options = SYSTEM_OPTIONS.get(find_system(env_name).name, {}).get(model.structure, {})
+    by_structure = SYSTEM_OPTIONS.get(find_system(env_name).name, {})
+    options = by_structure.get(model.structure, {})
     dynamics = replace(model.dynamics, **options) if model.size == "small" else model.dynamics
-    tiny = model.size == "tiny"
+    tiny, gravity = model.size == "tiny", bool(by_structure)
+    share = 0.5 if gravity else model.short_share  # among close encounters, short rollouts first
     return TrainConfig(
         env_name=env_name,
         model_name="visual",
-        model=replace(model, dynamics=dynamics),
+        model=replace(model, dynamics=dynamics, short_share=share),
         optim=OptimConfig(batch_size=16 if tiny else 256, steps_per_epoch=10 if tiny else 100),
-        epochs=2 if tiny else KEYPOINT_EPOCHS.get(find_system(env_name).name, 6),
+        epochs=2 if tiny else 16 if gravity else 7,
     )
 
 
-KEYPOINT_EPOCHS = {"spaceship": 12, "three_body": 12}
-"""Epochs of models of keypoints where they are not 6: gravity takes longer."""
 VISUAL_OPTIM: dict[Size, OptimConfig] = {
     "tiny": OptimConfig(lr=4e-3, batch_size=8, steps_per_epoch=5, grad_clip=10.0),
     "small": OptimConfig(lr=4e-3, batch_size=32, steps_per_epoch=200, grad_clip=10.0),

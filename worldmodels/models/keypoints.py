@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -264,18 +264,18 @@ class KeypointWorldModel(WorldModel):
         ``batch.states`` (B, T+1, 2n) are coordinates and their smoothed velocities; ``batch.observed``
         frames of them are filtered before the rollout begins, 0: it begins at the smoothed state.
         """
-        errors = self.long_errors(batch) if batch.observed else self.short_errors(batch)
+        errors, states = self.long_errors(batch) if batch.observed else self.short_errors(batch)
         mask = batch.mask[:, -errors.shape[1] :].to(errors.dtype)
         error = (errors * mask).sum() / mask.sum().clamp(min=1.0)
-        heads, logs = self._head_loss(batch)
+        heads, logs = self._head_loss(batch, states)
         logs |= {"prediction": error.detach(), "loss": error.detach()}
         return error + heads, logs
 
-    def short_errors(self, batch: Batch) -> Tensor:
+    def short_errors(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(B, T): of a rollout from the smoothed state at 0, in units of the typical change in one step.
 
-        Large ones count by their root alone, and steps in which more changes weigh less: velocities that
-        were smoothed over a collision are wrong.
+        With the smoothed latents (B, T, 2n) after each step. Large errors count by their root alone, and steps
+        in which more changes weigh less: velocities that were smoothed over a collision are wrong.
         """
         own = self.own
         wanted = (batch.states - own.shift) / own.scale
@@ -287,10 +287,13 @@ class KeypointWorldModel(WorldModel):
             squared = (off**2).mean(-1)
             scaled = squared / (1.0 + self._mates(change[:, t], 1))
             errors.append(self._members(torch.sqrt(1.0 + scaled) - 1.0))
-        return torch.stack(errors, 1)
+        return torch.stack(errors, 1), wanted[:, 1:]
 
-    def long_errors(self, batch: Batch) -> Tensor:
-        """(B, T): of the positions of a rollout behind filtered frames: log(1 + (error / precision)^2)."""
+    def long_errors(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(B, T): of the positions of a rollout behind filtered frames: log(1 + (error / precision)^2).
+
+        With the rollout's latents (B, T, 2n), whose velocities soon are better than the smoothed ones.
+        """
         own, size, first = self.own, self.size, batch.observed - 1
         read = batch.states[..., :size]
         many = len(self.config.kinds or ())
@@ -304,28 +307,31 @@ class KeypointWorldModel(WorldModel):
             batch.params,
         )
         latent = latent._replace(memory=latent.memory[:-1])
-        wanted, errors = (read - own.shift[:size]) / own.scale[:size], []
+        wanted = (read - own.shift[:size]) / own.scale[:size]
+        errors, states = [], []
         for t in range(first, batch.mask.shape[1]):
             latent = self.motion.step(latent, batch.actions[:, t])
             off = (latent.z[..., :size] - self._mates(wanted[:, t + 1])) / self.grain
             errors.append(self._members(torch.log1p((off**2).mean(-1))))
-        return torch.stack(errors, 1)
+            states.append(latent.z if latent.z.ndim == 2 else latent.z.mean(1))
+        return torch.stack(errors, 1), torch.stack(states, 1).detach()
+
+    rate_scales: ClassVar[dict[str, float]] = {"heads": 4.0}
+    """Learning rates of parts over that of the optimiser: a reward may be narrow."""
 
     def separate_parts(self) -> dict[str, list[nn.Module]]:
         """Motion and heads, each with its own optimiser: neither's gradients are cut by the other's."""
         return {"motion": [self.motion], "heads": [self.heads]}
 
-    def _head_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of the heads on the states that were read: it moves nothing else."""
+    def _head_loss(self, batch: Batch, states: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of the heads on the latents ``states`` (B, T, 2n) of the last T steps: it moves nothing else."""
         if batch.rewards is None or batch.terminated is None:
             raise ValueError("the heads need a batch with rewards and terminated")
-        z = (batch.states[:, 1:] - self.own.shift) / self.own.scale
+        first = batch.mask.shape[1] - states.shape[1]
+        outcomes = (batch.actions, batch.rewards, batch.terminated, batch.mask)
         reward, ended = self.heads.loss(
-            self._features(z.flatten(0, 1)),
-            batch.actions.flatten(0, 1),
-            batch.rewards.flatten(),
-            batch.terminated.flatten(),
-            batch.mask.flatten(),
+            self._features(states.flatten(0, 1)),
+            *(value[:, first:].flatten(0, 1) for value in outcomes),
         )
         logs = {"reward": reward.detach(), "termination": ended.detach()}
         return self.config.head_weight * (reward + ended), logs

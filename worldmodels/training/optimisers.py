@@ -48,10 +48,12 @@ class Optimisers:
 def optimiser(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer | Optimisers:
     """The optimiser that ``config`` names, over the parameters of ``model`` that are trained.
 
-    Parts that a model lists (``separate_parts``) get one each. Raises ``TrainingError`` for nothing
+    Parts that a model lists (``separate_parts``) get one each, with rates over ``config.lr`` where it says so
+    (``rate_scales``; ``"scale"`` of a group). Raises ``TrainingError`` for nothing
     to train.
     """
     named: dict[str, Any] = getattr(model, "separate_parts", dict)() or {"all": [model]}
+    scales: dict[str, float] = getattr(model, "rate_scales", {})
     made = {}
     for name, modules in named.items():
         parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
@@ -59,6 +61,8 @@ def optimiser(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer | 
             continue
         kind = torch.optim.AdamW if config.name == "adam" else SOAP
         made[name] = kind(parameters, lr=config.lr, weight_decay=config.weight_decay)
+        for group in made[name].param_groups:
+            group["scale"] = scales.get(name, 1.0)
     if not made:
         raise TrainingError("every part of the model is frozen: nothing is left to train")
     return made["all"] if list(made) == ["all"] else Optimisers(made)

@@ -173,7 +173,7 @@ class Trainer:
         """One step of the optimiser; a loss or gradient that is not finite changes nothing."""
         progress, optim = self.progress, self.config.optim
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(optim, progress.step, self.total)
+            group["lr"] = group.get("scale", 1.0) * learning_rate(optim, progress.step, self.total)
         self.optimiser.zero_grad(set_to_none=True)
         try:
             logs, finite = self._gradients(progress.step)
