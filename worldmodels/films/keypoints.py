@@ -56,13 +56,26 @@ def model_card(model: Any, scenes: Scenes, windows: Scenes, path: str | Path) ->
         else:
             _distance(landscape, model, track, color)
             energy.set_axis_off()
-        chart = ", ".join(f"body {k + 1}: {kind}" for k, kind in enumerate(model.sight.chart.kinds))
+        chart = "; ".join(f"body {k + 1}: {kind}" for k, kind in enumerate(model.sight.chart.kinds))
         figure.suptitle(
             f"{scenes.problems.system.name}, {model.config.predictor}: {model.context_frames} frames are seen, "
-            f"then the actions alone are told ({chart})",
+            f"then the actions alone are told "
+            f"({chart}{_damping(model)})",
             x=0.01, ha="left", fontsize=STYLE["axes.titlesize"],
         )  # fmt: skip
     return Path(path)
+
+
+def _damping(model: Any) -> str:
+    """The learned damping in words, where the structure has one that is the same everywhere."""
+    structure, told = model.dynamics, model.own.param_shift.numel()
+    if not hasattr(structure, "dissipation") or told:
+        return ""
+    rates = structure.dissipation()
+    if rates is None:
+        return ""
+    seconds = (rates / model.own.time_scale).tolist()
+    return "; learned damping " + ", ".join(f"{rate:.3g}" for rate in seconds) + " / s"
 
 
 def _track(model: Any, scenes: Scenes) -> Track:

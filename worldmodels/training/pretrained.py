@@ -41,7 +41,8 @@ class Fitting(NamedTuple):
             lines.append(f"  {part}: {len(kept)} of {len(names)} tensors loaded")
             lines += [f"    skipped {n}: {self.skipped[n]}" for n in names if n in self.skipped]
         if self.kept:
-            lines.append(f"  kept as fitted to the new data: {', '.join(self.kept)}")
+            found = dict.fromkeys("sight" if n.startswith("sight.") else n for n in self.kept)
+            lines.append(f"  kept as fitted to the new data: {', '.join(found)}")
         lines += [f"  env.{n} was {a} there, and is {b} here" for n, (a, b) in self.other.items()]
         return lines
 
@@ -76,6 +77,8 @@ def load_fitting(model: WorldModel, run: str | Path) -> Fitting:
     warn_of_another(folder, run)
     _check_same(folder, _described(spec), _described(model.spec))
     own = dict(model.named_buffers())
+    state = model.state_dict()  # what is found in pictures, sprites included, is of these pictures
+    own |= {name: tensor for name, tensor in state.items() if name.startswith("sight.")}
     fitting = _fitting(folder, model.state_dict(), tensors, own)
     if not fitting.loaded:
         raise CheckpointError(
