@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -374,3 +375,22 @@ def test_progress_is_silent_at_first_then_plain_lines(
         now[0] += 100
         bar.reach(10)
     assert capsys.readouterr().err == ""
+
+
+def test_stages_before_the_work_are_shown_and_do_not_slow_its_pace(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr("worldmodels.data.progress.time", clock)
+    with Progress("training, epoch", 10) as bar:
+        for second in range(0, 100, 10):
+            now[0] = float(second)
+            bar.reach(0.0, f"reading {second} %")
+        now[0] = 101.0
+        bar.reach(1.0, "loss 1")
+        now[0] = 112.0
+        bar.reach(2.0, "loss 1")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "training, epoch: 0/10; reading 10 %"
+    assert lines[-1] == "training, epoch: 2/10, about 88 s left; loss 1"

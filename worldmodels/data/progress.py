@@ -46,13 +46,14 @@ class Progress:
     def part(self, done: float) -> None:
         """Report that `done` more than at the last `reach` are as good as done."""
         self._done = self._base + done
-        self._first = self._first or (time.monotonic(), self._done)
+        if self._first is None or self._done <= self._first[1]:  # the pace is that of what moves
+            self._first = time.monotonic(), self._done
         if self._bar is not None:
             with self._harmless():
                 self._bar.update(self._task, completed=self._done)
         elif self._shown and time.monotonic() >= self._next and self._done < self._total:
-            if self._done <= self._first[1]:  # the next report says how long it takes
-                return
+            if self._done <= self._first[1] and not self._note:
+                return  # the next report says how long it takes
             with self._harmless():
                 self._show()
 
@@ -80,6 +81,8 @@ class Progress:
     def _left(self) -> str:
         """About how long it still takes, at the pace since the first report."""
         began, base = self._first or (0.0, 0.0)
+        if self._done <= base:
+            return ""
         pace = (time.monotonic() - began) / (self._done - base)
         seconds = pace * (self._total - self._done)
         left = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
