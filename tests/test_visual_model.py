@@ -195,6 +195,7 @@ def test_the_force_is_minus_the_gradient_of_the_energy(predictor):
 def test_leapfrog_keeps_the_energy_to_second_order(predictor):
     """Along the model's own unforced, undamped rollout over one time, at three step lengths."""
     model = tiny_model(predictor).double().eval()
+    model.dynamics.config = replace(model.dynamics.config, integrator="leapfrog")
     batch = random_batch(model)
     start = read(model, batch._replace(frames=batch.frames.double() / 255.0))
     drifts = []

@@ -18,15 +18,13 @@ from worldmodels.configs.keypoints import KeypointConfig
 from worldmodels.dynamics.fields import embed
 from worldmodels.dynamics.port_hamiltonian import PortHamiltonian
 from worldmodels.interface import Batch, Latent, Spec, WorldModel
+from worldmodels.models import observer
 from worldmodels.models.ensemble import EnsembleWorldModel
 from worldmodels.models.heads import PointHeads
 from worldmodels.models.inputs import check_actions, check_context, check_latent, idle_action
 from worldmodels.models.states import StateWorldModel
 from worldmodels.sight.reader import Reading
-from worldmodels.sight.seeing import Sight, trusted
-
-LONGEST_MEMORY = 16
-"""Readings after which the filter forgets: its gains stay those of the 16th."""
+from worldmodels.sight.seeing import Sight, explained_share, trusted
 
 
 class KeypointWorldModel(WorldModel):
@@ -159,38 +157,10 @@ class KeypointWorldModel(WorldModel):
     ) -> Latent:
         """Filter coordinates ``read`` (B, L, n) of bodies ``seen`` (B, L, K) into a latent at the last.
 
-        The structure predicts each frame from the one before, and a growing-memory filter of a constant
-        velocity corrects it (E. Brookner 1998, Tracking and Kalman Filtering Made Easy, expanding-memory
-        g-h filter): by 2 (2k - 1) / (k (k + 1)) of what is off, and its velocity by 6 / (k (k + 1)) a step,
-        with k the readings of that body so far. Where a body is not seen, the prediction stands.
+        ``radii`` (B, K) of the circles. See ``observer.observe``.
         """
-        chart, own = self.sight.chart, self.own
-        owners = torch.tensor(chart.owners, device=read.device)
-        shown = seen[..., owners]
-        count = shown[:, 0].to(read.dtype)
-        since = torch.zeros_like(count)
-        start = torch.cat((read[:, :1], torch.zeros_like(read[:, :1])), 2)
-        latent = self.motion.encode(start, params)
-        for frame in range(1, read.shape[1]):
-            latent = self.motion.step(latent, actions[:, frame - 1])
-            now = shown[:, frame]
-            since, count = since + 1.0, count + now
-            k = count.clamp(1.0, LONGEST_MEMORY)
-            place = 2.0 * (2.0 * k - 1.0) / (k * (k + 1.0))
-            rate = torch.where(k == 1.0, 0.0, 6.0 / (k * (k + 1.0)))
-            rate = torch.where(k == 2.0, rate / since.clamp(min=1.0), rate)
-            since = torch.where(now, 0.0, since)
-            guess = latent.z * own.scale + own.shift
-            target = read[:, frame]
-            if guess.ndim == 3:  # of every member
-                target, place, rate, now = (x.unsqueeze(1) for x in (target, place, rate, now))
-            off = chart.nearest(target - guess[..., : self.size]) * now
-            change = torch.cat((place * off, rate * off / self.spec.dt), -1)
-            latent = latent._replace(z=latent.z + change / own.scale)
-        lost = torch.where(count > 0.0, 0.0, torch.nan)
-        lost = torch.cat((lost, lost), 1)
-        z = latent.z + (lost if latent.z.ndim == 2 else lost.unsqueeze(1))
-        return latent._replace(z=z, memory=(*latent.memory, radii))
+        latent = observer.observe(self, read, seen, actions, params)
+        return latent._replace(memory=(*latent.memory, radii))
 
     def step(self, latent: Latent, action: Tensor, dt: Tensor | float | None = None) -> Latent:
         """Latent ``dt`` seconds later. A model that knows one step length only ignores ``dt``."""
@@ -217,6 +187,14 @@ class KeypointWorldModel(WorldModel):
         """(B, K, 2) where the bodies are, in half-widths of the picture."""
         coordinates = self.coordinates(latent)[:, : self.size]
         return self.sight.chart.points(coordinates, latent.memory[-1])
+
+    def explained(self, frames: Tensor) -> Tensor:
+        """Share of what differs from the background, squared, that sprites draw of (N, S, S, 3) frames."""
+        pictures = frames.permute(0, 3, 1, 2).to(self.reach.device)
+        pictures = (
+            pictures if pictures.is_floating_point() else pictures.to(self.reach.dtype) / 255.0
+        )
+        return explained_share(self.sight, pictures.to(self.reach.dtype))
 
     def energy(self, latent: Latent) -> Tensor:
         """(B,) learned energy, up to scale and offset. Raises where the structure has none."""
@@ -259,62 +237,18 @@ class KeypointWorldModel(WorldModel):
     # Training
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Error of rollouts over coordinates that were read; see ``short_loss`` and ``long_loss``.
+        """Error of rollouts over coordinates that were read; see ``observer``.
 
         ``batch.states`` (B, T+1, 2n) are coordinates and their smoothed velocities; ``batch.observed``
         frames of them are filtered before the rollout begins, 0: it begins at the smoothed state.
         """
-        errors, states = self.long_errors(batch) if batch.observed else self.short_errors(batch)
+        follow = observer.long_errors if batch.observed else observer.short_errors
+        errors, states = follow(self, batch)
         mask = batch.mask[:, -errors.shape[1] :].to(errors.dtype)
         error = (errors * mask).sum() / mask.sum().clamp(min=1.0)
         heads, logs = self._head_loss(batch, states)
         logs |= {"prediction": error.detach(), "loss": error.detach()}
         return error + heads, logs
-
-    def short_errors(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(B, T): of a rollout from the smoothed state at 0, in units of the typical change in one step.
-
-        With the smoothed latents (B, T, 2n) after each step. Large errors count by their root alone, and steps
-        in which more changes weigh less: velocities that were smoothed over a collision are wrong.
-        """
-        own = self.own
-        wanted = (batch.states - own.shift) / own.scale
-        change = (((wanted[:, 1:] - wanted[:, :-1]) / own.step_scale) ** 2).mean(2)
-        latent, errors = self.motion.encode(batch.states[:, :1], batch.params), []
-        for t in range(batch.mask.shape[1]):
-            latent = self.motion.step(latent, batch.actions[:, t])
-            off = (self._mates(wanted[:, t + 1]) - latent.z) / own.step_scale
-            squared = (off**2).mean(-1)
-            scaled = squared / (1.0 + self._mates(change[:, t], 1))
-            errors.append(self._members(torch.sqrt(1.0 + scaled) - 1.0))
-        return torch.stack(errors, 1), wanted[:, 1:]
-
-    def long_errors(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(B, T): of the positions of a rollout behind filtered frames: log(1 + (error / precision)^2).
-
-        With the rollout's latents (B, T, 2n), whose velocities soon are better than the smoothed ones.
-        """
-        own, size, first = self.own, self.size, batch.observed - 1
-        read = batch.states[..., :size]
-        many = len(self.config.kinds or ())
-        seen = torch.ones(*read.shape[:2], many, dtype=torch.bool, device=read.device)
-        radii = read.new_zeros(len(read), many)
-        latent = self.observe(
-            read[:, : first + 1],
-            seen[:, : first + 1],
-            radii,
-            batch.actions[:, :first],
-            batch.params,
-        )
-        latent = latent._replace(memory=latent.memory[:-1])
-        wanted = (read - own.shift[:size]) / own.scale[:size]
-        errors, states = [], []
-        for t in range(first, batch.mask.shape[1]):
-            latent = self.motion.step(latent, batch.actions[:, t])
-            off = (latent.z[..., :size] - self._mates(wanted[:, t + 1])) / self.grain
-            errors.append(self._members(torch.log1p((off**2).mean(-1))))
-            states.append(latent.z if latent.z.ndim == 2 else latent.z.mean(1))
-        return torch.stack(errors, 1), torch.stack(states, 1).detach()
 
     rate_scales: ClassVar[dict[str, float]] = {"heads": 4.0}
     """Learning rates of parts over that of the optimiser: a reward may be narrow."""
@@ -338,15 +272,6 @@ class KeypointWorldModel(WorldModel):
 
     def _features(self, z: Tensor) -> Tensor:
         return embed(z, self.sight.chart.angles)
-
-    def _mates(self, value: Tensor, width: int = 2) -> Tensor:
-        """``value`` (B, n) or (B,) beside every member of an ensemble."""
-        ensemble = isinstance(self.motion, EnsembleWorldModel)
-        return value.unsqueeze(1) if ensemble and value.ndim == width else value
-
-    def _members(self, errors: Tensor) -> Tensor:
-        """Errors (B,) of one model, or the sum of its members' (B, E): each descends its own."""
-        return errors if errors.ndim == 1 else errors.sum(1)
 
     def _straight(self, z: Tensor) -> Tensor:
         """``z`` (..., 2n) with its angles at 0."""

@@ -88,7 +88,7 @@ def learn_to_see(
     kept = len(frames) - len(frames) // 5
     fit_sprites(sight, frames[:kept], steps, seed, lambda share: advance(0.5 * share))
     order_sprites(sight, frames[:kept])
-    explained = explained_share(sight, frames[kept:])
+    explained = float(explained_share(sight, frames[kept:]))
     advance(0.1)
     return Seen(sight.requires_grad_(False).eval(), residuals, explained)
 
@@ -182,8 +182,8 @@ def order_sprites(sight: Sight, frames: Tensor) -> None:
 
 
 @torch.no_grad()
-def explained_share(sight: Sight, frames: Tensor) -> float:
+def explained_share(sight: Sight, frames: Tensor) -> Tensor:
     """Share of what differs from the background, squared, that drawing the read points explains."""
     drawn = sight.sprites(sight.reader(frames).points)
-    missed = float(((drawn - frames) ** 2).sum())
-    return 1.0 - missed / max(float(((frames - sight.reader.background) ** 2).sum()), 1e-9)
+    missed = ((drawn - frames) ** 2).sum()
+    return 1.0 - missed / ((frames - sight.reader.background) ** 2).sum().clamp(min=1e-9)

@@ -47,6 +47,10 @@ def definitions(report: Mapping[str, Any]) -> str:
             "|H(t) - H(0)| over the spread of H on test frames; range: largest less smallest H of a rollout, "
             "in its own unit; R^2: of the true energy under an affine map of H, on test frames."
         )
+    for name, share in report.get("explained", {}).items():
+        text = f"{name}: its sprites draw {100 * share:.1f} % of what differs from the background."
+        poor = " The rest is not points: a spatial_ predictor may draw it." if share < 0.9 else ""
+        texts.append(text + poor)
     if report["ssim_install"]:
         texts.append(f"SSIM needs torchmetrics: {report['ssim_install']}.")
     return "\n\n".join(texts)

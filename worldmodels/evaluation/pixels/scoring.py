@@ -78,6 +78,7 @@ def score(
     study = _Study(windows.asked, dt_values) if dt_values else None
     tallies, seconds = _measure_all(entries, models, windows, ruler, readings, study, advance)
     report = _facts(windows, ruler, scale)
+    report["explained"] = _explained(models, windows)
     report["rows"] = {
         name: {
             "kind": entry.kind,
@@ -146,6 +147,15 @@ def _facts(windows: PixelWindows, ruler: Ruler, energy_scale: float) -> dict[str
         "energy_scale": energy_scale,
         "true_energy": tasks.energy(tasks.states)[:EXAMPLES],
     }
+
+
+def _explained(models: Mapping[str, Any], windows: PixelWindows) -> dict[str, float]:
+    """Share of what differs from the background that a model of keypoints draws, of true frames, by name."""
+    able = {name: model for name, model in models.items() if hasattr(model, "explained")}
+    if not able:
+        return {}
+    _, batch = next(pixel_problems.batches(windows))
+    return {name: float(model.explained(batch.truth[:, -1])) for name, model in able.items()}
 
 
 def _learned(
