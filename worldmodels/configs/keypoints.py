@@ -80,6 +80,11 @@ class KeypointConfig(PixelConfig):
         require_number("model.head_weight", self.head_weight, 0.0, 1e6)
 
     @property
+    def encoder_frames(self) -> int:
+        """Frames that one latent is read from: those that are seen before a rollout."""
+        return self.context_frames
+
+    @property
     def kinds(self) -> tuple[str, ...] | None:
         """What each point lives on; None: it is to be found."""
         return None if self.coordinates == "auto" else tuple(self.coordinates.split(","))

@@ -80,11 +80,6 @@ class KeypointWorldModel(WorldModel):
         return self.config.context_frames
 
     @property
-    def encoder_frames(self) -> int:
-        """Frames that one latent is read from."""
-        return self.config.context_frames
-
-    @property
     def told_params(self) -> tuple[str, ...]:
         """Physical parameters that predictions depend on: none without ``condition="params"``."""
         return self.motion.told_params

@@ -71,11 +71,6 @@ class VisualWorldModel(WorldModel):
         return self.config.context_frames
 
     @property
-    def encoder_frames(self) -> int:
-        """Frames that one latent is read from."""
-        return self.config.encoder_frames
-
-    @property
     def told_params(self) -> tuple[str, ...]:
         """Physical parameters that predictions depend on: none without ``condition="params"``."""
         return self.spec.param_names if self.param_shift.numel() else ()

@@ -69,7 +69,7 @@ def reconstruction_entry(model: Any) -> PixelEntry:
     """Row of what the model draws of the true frames around each step: the ceiling of its rollouts."""
 
     def predict(batch: PixelProblems, last: bool) -> Prediction:
-        many, seen = model.encoder_frames, batch.context.shape[1]
+        many, seen = model.config.encoder_frames, batch.context.shape[1]
         told = batch.tasks.param_array(model.spec.param_names)
         actions = _all_actions(batch)
         frames, drawn, latents = batch.frames, [], []
