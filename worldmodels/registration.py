@@ -50,8 +50,8 @@ def register_structure(name: str, config: Any) -> Callable[[Structure], Structur
     """Class decorator: make a `Dynamics` known as the structure `name`, built from a `config` of its options.
 
     Registered, it is a model over states, and over pixels as spatial_<name>, flat_<name> and
-    keypoint_<name>, to every command, config, run, report and plot. Registering the same class again does nothing; one that is defined anew (a
-    notebook's cell that runs twice) takes the place of the one before.
+    keypoint_<name>, to every command, config, run, report and plot. Registering the same class again does
+    nothing; one that is defined anew (a notebook's cell that runs twice) takes the place of the one before.
 
     Args:
         name: lower-case letters, digits and _.
