@@ -50,14 +50,19 @@ def tiny_model(predictor: str = "spatial_jump", spec: Spec | None = None, **opti
     return model
 
 
-def open_eyes(model: Any) -> None:
-    """Let a model of keypoints see orange discs of 4 pixels on black."""
-    sight, orange = model.sight, torch.tensor([[0.9, 0.6, 0.1]])
-    sight.sprites.begin(torch.zeros(3, SIDE, SIDE), orange, torch.tensor([2.0]))
+def open_eyes(model: Any, frames: torch.Tensor | None = None) -> None:
+    """Let a model of keypoints see orange discs of 4 pixels on black, or such discs as in `frames` (N, S, S, 3)."""
+    sight, kind = model.sight, torch.float32
+    orange, radius = torch.tensor([[0.9, 0.62, 0.0]], dtype=kind), torch.tensor([2.0], dtype=kind)
+    sight.sprites.begin(torch.zeros_like(sight.reader.background), orange, radius)
     sight.reader.colours.copy_(orange)
-    sight.reader.radius.fill_(2.0)
-    drawn = sight.sprites(torch.zeros(1, 1, 2))
-    sight.reader.mass.copy_(sight.reader(drawn).seen[0])
+    sight.reader.radius.copy_(radius)
+    sight.reader.mass.fill_(1.0)
+    if frames is None:
+        drawn = sight.sprites(torch.zeros(1, 1, 2, dtype=kind))
+    else:
+        drawn = frames.permute(0, 3, 1, 2).to(kind) / 255.0
+    sight.reader.mass.copy_(sight.reader(drawn).seen.median(0).values)
     model.reach.fill_(10.0)
 
 

@@ -119,10 +119,7 @@ class KeypointWorldModel(WorldModel):
 
     def look(self, frames: Tensor) -> Reading:
         """Points (B, L, K, 2) and how much is seen (B, L, K) of ``frames`` (B, L, S, S, 3)."""
-        pictures = frames.flatten(0, 1).permute(0, 3, 1, 2)
-        if not pictures.is_floating_point():
-            pictures = pictures.to(self.reach.dtype) / 255.0
-        reading = self.sight.reader(pictures.to(self.reach.dtype))
+        reading = self.sight.reader(self._channels(frames.flatten(0, 1)))
         return Reading(*(tensor.unflatten(0, frames.shape[:2]) for tensor in reading))
 
     def encode(
@@ -141,11 +138,12 @@ class KeypointWorldModel(WorldModel):
         if actions is None:
             actions = self._idle(between, context.device)
         check_actions(actions, self.spec, between, "actions")
-        reading = self.look(context)
+        reading, kind = self.look(context), self.reach.dtype
         chart, seen = self.sight.chart, trusted(reading.seen)
         weight = seen.to(reading.points.dtype)
         radii = (chart.radii(reading.points) * weight).sum(1) / weight.sum(1)
-        return self.observe(chart.coordinates(reading.points), seen, radii, actions, params)
+        read = chart.coordinates(reading.points)
+        return self.observe(read.to(kind), seen, radii.to(kind), actions, params)
 
     def observe(
         self, read: Tensor, seen: Tensor, radii: Tensor, actions: Tensor, params: Tensor | None
@@ -180,16 +178,19 @@ class KeypointWorldModel(WorldModel):
 
     def places(self, latent: Latent) -> Tensor:
         """(B, K, 2) where the bodies are, in half-widths of the picture."""
-        coordinates = self.coordinates(latent)[:, : self.size]
-        return self.sight.chart.points(coordinates, latent.memory[-1])
+        kind = self.sight.chart.origin.dtype
+        coordinates = self.coordinates(latent)[:, : self.size].to(kind)
+        return self.sight.chart.points(coordinates, latent.memory[-1].to(kind))
 
     def explained(self, frames: Tensor) -> Tensor:
         """Share of what differs from the background, squared, that sprites draw of (N, S, S, 3) frames."""
-        pictures = frames.permute(0, 3, 1, 2).to(self.reach.device)
-        pictures = (
-            pictures if pictures.is_floating_point() else pictures.to(self.reach.dtype) / 255.0
-        )
-        return explained_share(self.sight, pictures.to(self.reach.dtype))
+        return explained_share(self.sight, self._channels(frames.to(self.reach.device)))
+
+    def _channels(self, frames: Tensor) -> Tensor:
+        """Frames (N, S, S, 3), uint8 or in [0, 1], as the reader takes them."""
+        kind, pictures = self.sight.reader.background.dtype, frames.permute(0, 3, 1, 2)
+        floats = pictures.is_floating_point()
+        return pictures.to(kind) if floats else pictures.to(kind) / 255.0
 
     def energy(self, latent: Latent) -> Tensor:
         """(B,) learned energy, up to scale and offset. Raises where the structure has none."""

@@ -49,7 +49,7 @@ def observe(
         off = chart.nearest(target - guess[..., : model.size]) * now
         change = torch.cat((place * off, rate * off / model.spec.dt), -1)
         latent = latent._replace(z=latent.z + change / own.scale)
-    lost = torch.where(count > 0.0, 0.0, torch.nan)
+    lost = torch.where(count > 0.0, 0.0, torch.nan).to(latent.z.dtype)
     lost = torch.cat((lost, lost), 1)
     z = latent.z + (lost if latent.z.ndim == 2 else lost.unsqueeze(1))
     return latent._replace(z=z)

@@ -7,7 +7,7 @@ nothing of the true system.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,13 +25,23 @@ BATCH = 32
 
 
 class Sight(nn.Module):
-    """Reader, chart and sprites of one kind of picture."""
+    """Reader, chart and sprites of one kind of picture; in single precision at least, as places need it."""
 
     def __init__(self, kinds: Sequence[str], image_size: int, reach: int) -> None:
         super().__init__()
         self.reader = Reader(len(kinds), image_size)
         self.chart = Chart(kinds)
         self.sprites = Sprites(len(kinds), image_size, reach)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """As of every module, but for half precision, which has no room for a tenth of a pixel."""
+        tensors = [*self.parameters(), *self.buffers()]
+        before = [tensor.data for tensor in tensors]
+        super()._apply(fn, recurse)
+        for tensor, old in zip([*self.parameters(), *self.buffers()], before, strict=True):
+            if tensor.dtype in (torch.float16, torch.bfloat16):
+                tensor.data = old.to(tensor.device)
+        return self
 
 
 class Seen(NamedTuple):
