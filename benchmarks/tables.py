@@ -156,7 +156,7 @@ def keypoints(result: dict[str, Any]) -> Table:
                 f"{min(run['valid_median'] for run in runs):.0f}, {runs[0]['steps']}",
                 f"{100 * min(beyond):.0f} %" if beyond else "n/a",
                 " / ".join(_pixels(value) for value in off),
-                f"{min(run['energy_r_squared'] for run in runs):.5f}",
+                _nearly_one(min(run["energy_r_squared"] for run in runs)),
                 f"{min(run['reward_r_squared_100'] for run in runs):.3f}",
                 "-".join(sorted({f"{f(r['cpu_seconds'] for r in runs):.0f}" for f in (min, max)})),
                 str(len(runs)),
@@ -165,21 +165,28 @@ def keypoints(result: dict[str, Any]) -> Table:
     return table
 
 
+def _nearly_one(value: float) -> str:
+    return f"1 - {1.0 - value:.0e}" if value > 0.9995 else f"{value:.4f}"
+
+
 def structures(result: dict[str, Any]) -> Table:
-    """Every structure of the keypoint medium, one seed: pixels at 20, 60 and 100 steps."""
-    runs = [run for run in result["rows"] if run["seed"] == 0]
-    names = [name for name in SYSTEMS if any(r["env"] == name for r in runs)]
-    found = {(run["env"], run["predictor"]): run for run in runs}
-    predictors = sorted({run["predictor"] for run in runs})
-    full = [p for p in predictors if sum((n, p) in found for n in names) > 1]
-    names = [n for n in names if all((n, p) in found for p in full)]
-    table = [
-        ["", *(f"{SYSTEMS[n]}: px at 20 / 60 / 100" for n in names), *("CPU s" for _ in names)]
-    ]
-    for predictor in full:
-        rows = [found[name, predictor] for name in names]
-        cells = [" / ".join(_pixels(row.get(f"px_{h}")) for h in (20, 60, 100)) for row in rows]
-        table.append([f"`{predictor}`", *cells, *(f"{row['cpu_seconds']:.0f}" for row in rows)])
+    """Structures of the keypoint medium, seed 0, where a system has several: pixels, and what they cost."""
+    found = {(run["env"], run["predictor"]): run for run in result["rows"] if run["seed"] == 0}
+    counts = {name: sum(env == name for env, _ in found) for name in SYSTEMS}
+    names = [name for name in SYSTEMS if counts[name] > 1]
+    predictors = sorted({predictor for env, predictor in found if env in names})
+    header = [(f"{SYSTEMS[n]}: px at 20 / 60 / 100 steps", "valid steps", "CPU s") for n in names]
+    table = [["", *(cell for cells in header for cell in cells)]]
+    for predictor in predictors:
+        cells = []
+        for name in names:
+            run = found.get((name, predictor))
+            if run is None:
+                cells += ["n/a"] * 3
+                continue
+            cells.append(" / ".join(_pixels(run.get(f"px_{h}")) for h in (20, 60, 100)))
+            cells += [f"{run['valid_median']:.0f}", f"{run['cpu_seconds']:.0f}"]
+        table.append([f"`{predictor}`", *cells])
     return table
 
 

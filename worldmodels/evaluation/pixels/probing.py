@@ -21,6 +21,8 @@ FRAMES = 2000
 EPISODES = 100
 """Episodes of each split at most that they are from."""
 BATCH = 128
+LEAST_KNOWN = 0.5
+"""Share of the frames sampled whose latents must be finite."""
 CONTROL_SEED = 20_000
 """Seed of the random weights that a probe's R^2 is compared with."""
 
@@ -73,8 +75,9 @@ def read_latents(model: Any, dataset: Any, frames: int = FRAMES) -> Reading:
     if model.has_energy:
         learned = energies_of(model, found["test"])
         truth = found["test"].tasks.energy(found["test"].tasks.states)[:, 0]
-        r_squared = affine_r_squared(truth, learned)
-        spread = max(float(learned.std()), 1e-12)
+        known = np.isfinite(learned)
+        r_squared = affine_r_squared(truth[known], learned[known])
+        spread = max(float(learned[known].std()), 1e-12)
     return Reading(probe, tuple(system.angles), scores, r_squared, spread)
 
 
@@ -85,12 +88,14 @@ def _samples(model: Any, batch: PixelProblems) -> Samples:
             encode(model, part).z.flatten(1).cpu().double().numpy() for part in _batches(batch)
         ]
     features = np.concatenate(latents)
-    if not np.isfinite(features).all():
+    known = np.isfinite(features).all(1)  # a body that no frame shows has no place
+    if known.mean() < LEAST_KNOWN:
         raise ValueError(
-            "latents of true frames are not finite: the weights have diverged; evaluate another run or "
-            "checkpoint"
+            f"latents of {known.mean():.0%} of the true frames are finite, too few: the weights have "
+            "diverged; evaluate another run or checkpoint"
         )
-    return Samples(features, probes.targets_of(batch.tasks.states[:, 0], system.angles))
+    targets = probes.targets_of(batch.tasks.states[:, 0], system.angles)
+    return Samples(features[known], targets[known])
 
 
 def energies_of(model: Any, batch: PixelProblems) -> np.ndarray:
