@@ -18,6 +18,7 @@ from worldmodels.interface import Latent
 
 BODIES = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 """Colours of bodies in a card; theirs in the picture may be any."""
+PLACES = {"line": "on a line", "circle": "on a circle", "plane": "in the plane"}
 COORDINATES = 4
 """Coordinates that are shown over time."""
 GRID = 81
@@ -60,7 +61,7 @@ def model_card(model: Any, scenes: Scenes, windows: Scenes, path: str | Path) ->
         figure.suptitle(
             f"{scenes.problems.system.name}, {model.config.predictor}: {model.context_frames} frames are seen, "
             f"then the actions alone are told "
-            f"({chart}{_damping(model)})",
+            f"({chart}){_damping(model)}",
             x=0.01, ha="left", fontsize=STYLE["axes.titlesize"],
         )  # fmt: skip
     return Path(path)
@@ -75,7 +76,7 @@ def _damping(model: Any) -> str:
     if rates is None:
         return ""
     seconds = (rates / model.own.time_scale).tolist()
-    return "; learned damping " + ", ".join(f"{rate:.3g}" for rate in seconds) + " / s"
+    return "\nlearned damping " + ", ".join(f"{rate:.3g}" for rate in seconds) + " / s"
 
 
 def _track(model: Any, scenes: Scenes) -> Track:
@@ -98,29 +99,29 @@ def _track(model: Any, scenes: Scenes) -> Track:
 
 
 def _sprites(axes: Any, model: Any) -> None:
-    """Background, and every patch on it at a place of its own, four times as large."""
+    """Every patch on a chequered ground, and the background behind the last."""
     sprites, bodies = model.sight.sprites, len(model.sight.chart.kinds)
-    side, columns = sprites.mask.shape[-1], min(bodies, 3)
-    rows = -(-bodies // columns)
-    sheet = np.full((rows * side, columns * side, 3), 0.35, np.float32)
-    checks = (np.add.outer(np.arange(rows * side) // 4, np.arange(columns * side) // 4) % 2) * 0.12
-    sheet += checks[..., None]
-    for body in range(bodies):
-        row, column = divmod(body, columns)
+    side = sprites.mask.shape[-1]
+    columns = int(np.ceil(np.sqrt(bodies + 1)))
+    rows = -(-(bodies + 1) // columns)
+    checks = np.add.outer(np.arange(rows * side) // 4, np.arange(columns * side) // 4) % 2
+    sheet = np.repeat(0.35 + 0.12 * checks[..., None], 3, 2)
+    for cell in range(bodies + 1):
+        row, column = divmod(cell, columns)
         at = np.s_[row * side : (row + 1) * side, column * side : (column + 1) * side]
-        mask = torch.sigmoid(sprites.mask[body]).detach().cpu().permute(1, 2, 0).numpy()
-        colour = sprites.colour[body].detach().cpu().permute(1, 2, 0).numpy()
-        sheet[at] = sheet[at] * (1.0 - mask) + mask * colour
-        axes.text(column * side + 1, row * side + 4, f"body {body + 1}", color="white", fontsize=8)
+        name = f"body {cell + 1}" if cell < bodies else "background"
+        if cell < bodies:
+            mask = torch.sigmoid(sprites.mask[cell]).detach().cpu().permute(1, 2, 0).numpy()
+            colour = sprites.colour[cell].detach().cpu().permute(1, 2, 0).numpy()
+            sheet[at] = sheet[at] * (1.0 - mask) + mask * colour
+        else:
+            pixels = np.arange(side) * model.spec.image_size // side
+            background = sprites.background.detach().cpu().permute(1, 2, 0).numpy()
+            sheet[at] = background[pixels][:, pixels]
+        axes.text(column * side + 1, row * side + 4, name, color="white", fontsize=8)
     axes.imshow(sheet.clip(0.0, 1.0), interpolation="nearest")
     axes.set_title(f"sprites, {side} x {side} texels (2 a pixel)")
     axes.set_axis_off()
-    inset = axes.inset_axes((0.7, 0.0, 0.3, 0.3))
-    background = sprites.background.detach().cpu().permute(1, 2, 0).numpy().clip(0.0, 1.0)
-    inset.imshow(background, interpolation="nearest")
-    inset.set_title("background", fontsize=8, color="white")
-    inset.set_xticks([])
-    inset.set_yticks([])
 
 
 def _tracks(axes: Any, model: Any, track: Track) -> None:
@@ -139,7 +140,7 @@ def _tracks(axes: Any, model: Any, track: Track) -> None:
             around = origin + radius * np.stack((np.cos(turn), np.sin(turn)), 1)
             axes.plot(*around.T, color="white", linewidth=0.8, linestyle=":")
         x, y = track.points[:, body].T
-        axes.plot(x, y, ".", color=color, markersize=2.5, label=f"body {body + 1}, on a {kind}")
+        axes.plot(x, y, ".", color=color, markersize=2.5, label=f"body {body + 1}, {PLACES[kind]}")
     axes.set_xlim(-0.5, size - 0.5)
     axes.set_ylim(size - 0.5, -0.5)
     axes.set_axis_off()
