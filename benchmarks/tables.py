@@ -135,7 +135,7 @@ def _run_names(runs: Iterable[dict[str, Any]]) -> list[str]:
 
 def keypoints(result: dict[str, Any]) -> Table:
     """How long `keypoint_hamiltonian` stays right: a row a system, the worst of its seeds."""
-    header = ["", "valid steps (median), of", "beyond 84", "px at 20 / 60 / 100 steps"]
+    header = ["", "valid steps (median), of", "beyond 84", "px at 20 / 40 / 60 / 100 steps"]
     table = [[*header, "R² of H", "R² of the reward", "CPU s", "seeds"]]
     for task, name in SYSTEMS.items():
         runs = [
@@ -148,7 +148,7 @@ def keypoints(result: dict[str, Any]) -> Table:
         beyond = [run["valid_beyond_84"] for run in runs if run["valid_beyond_84"] is not None]
         off = [
             max((run[f"px_{h}"] for run in runs if run.get(f"px_{h}") is not None), default=None)
-            for h in (20, 60, 100)
+            for h in (20, 40, 60, 100)
         ]
         table.append(
             [
