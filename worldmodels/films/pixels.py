@@ -49,15 +49,17 @@ def write_pictures(model: Any, dataset: Any, folder: str | Path, seed: int = 0) 
     folder, rng = Path(folder), np.random.default_rng(seed)
     scenes = cut(model, dataset, SHOWN, model.context_frames - 1 + max(STEPS), rng)
     windows = cut(model, dataset, WINDOWS, model.context_frames, rng, repeat=True)
-    shared = [
-        rollout_grid(model, scenes, folder / "rollout_grid.png"),
-        energy_over_time(model, scenes, windows, folder / "learned_energy.png"),
-    ]
+    grid, energies = folder / "rollout_grid.png", folder / "learned_energy.png"
     if model.config.latent == "keypoint":
-        return [model_card(model, scenes, windows, folder / "card.png"), *shared]
+        return [
+            model_card(model, scenes, windows, folder / "card.png"),
+            rollout_grid(model, scenes, grid),
+            energy_over_time(model, scenes, windows, energies),
+        ]
     return [
-        *shared,
+        rollout_grid(model, scenes, grid),
         latent_channels(model, scenes, folder / "latent_channels.png"),
+        energy_over_time(model, scenes, windows, energies),
         prior_samples(model, folder / "prior_samples.png", seed),
         traversal(model, windows, folder / "traversal.png"),
     ]

@@ -91,7 +91,7 @@ def _samples(model: Any, batch: PixelProblems) -> Samples:
     known = np.isfinite(features).all(1)  # a body that no frame shows has no place
     if known.mean() < LEAST_KNOWN:
         raise ValueError(
-            f"latents of {known.mean():.0%} of the true frames are finite, too few: the weights have "
+            f"latents of {1 - known.mean():.0%} of the true frames are not finite: the weights have "
             "diverged; evaluate another run or checkpoint"
         )
     targets = probes.targets_of(batch.tasks.states[:, 0], system.angles)
