@@ -51,9 +51,7 @@ def texture() -> torch.Tensor:
 def reader_of(frames: torch.Tensor) -> Reader:
     found = find_bodies(frames)
     reader = Reader(len(found.colours), SIZE)
-    for name in ("background", "colours", "radius"):
-        getattr(reader, name).copy_(getattr(found, name))
-    reader.threshold.fill_(found.threshold)
+    reader.begin(found.background, found.colours, found.threshold, found.radius)
     reader.mass.copy_(reader(frames).seen.median(0).values)
     return reader
 

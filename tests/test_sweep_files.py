@@ -112,3 +112,10 @@ def test_a_sweep_takes_a_file_and_settings(tmp_path: Path) -> None:
     twice = written(tmp_path, [JUMP, {**JUMP, "seed": 1}])
     with pytest.raises(ValueError, match="more than one config"):
         sweep.planned(sweep.SweepConfig(file=twice, seeds=(0,)), tmp_path)
+
+
+def test_every_model_of_pixels_goes_by_its_predictor(tmp_path: Path) -> None:
+    entry = {"env_name": "pendulum", "model_name": "visual"}
+    model = {"predictor": "keypoint_jump", "size": "tiny"}
+    found = read_sweep(written(tmp_path, [{**entry, "model": model}]))
+    assert [name for name, _ in found] == ["keypoint_jump"]

@@ -74,12 +74,10 @@ def main() -> None:
     out = args.out or _default_out(args)
     cli.check_writable(out)
     _check_agent(args)
-    from worldmodels.agents.stable_baselines import check_stack
-
     places = _places(args)
     for make in places.values():
         env = make(1)  # an option that one of the envs refuses is said before the work
-        check_stack(_stack(args, env), len(env.single_observation_space.shape or ()) == 3)
+        _stack(args, env)
         env.close()
     rows: list[dict[str, Any]] = []
     for place in [name for name in places if name == "model" or args.compare or not args.run]:
@@ -167,9 +165,13 @@ def _train(args: Arguments, place: str, make: Any) -> tuple[Any, float]:
 
 
 def _stack(args: Arguments, env: VectorEnv) -> int:
-    """Observations that are seen as one."""
+    """Observations that are seen as one. Raises ValueError where they cannot be."""
+    from worldmodels.agents.stable_baselines import check_stack
+
     pictures = len(env.single_observation_space.shape or ()) == 3
-    return args.stack or (STACK if pictures else 1)
+    stack = args.stack or (STACK if pictures else 1)
+    check_stack(stack, pictures)
+    return stack
 
 
 def _save(agent: Any, path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import tyro
 import physgym
 from worldmodels.commands import terminal as cli
 from worldmodels.configs.training import KINDS, PREDICTORS
-from worldmodels.storage.runs import OUTPUTS, RECORD, RunError, RunFolder
+from worldmodels.storage.runs import OUTPUTS, RunError, RunFolder, runs_by_depth
 
 Kind = Literal["systems", "structures", "predictors", "buffers", "runs"]
 KINDS_OF_THINGS: tuple[Kind, ...] = get_args(Kind)
@@ -102,10 +103,7 @@ def buffers(root: Path) -> None:
 def runs(outputs: Path) -> None:
     """Every run under the folder of outputs: model, env and how it ended."""
     rows = []
-    found = {
-        path.parent for depth in ("*", "*/*", "*/*/*") for path in outputs.glob(f"{depth}/{RECORD}")
-    }
-    for path in sorted(found):
+    for path in sorted(itertools.chain(*runs_by_depth(outputs))):
         try:
             run = RunFolder.open(path)
             config, record = run.config, run.record

@@ -11,6 +11,7 @@ Runs of one model that differ in their seed alone are one row: the mean over run
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,14 @@ import tyro
 from worldmodels.commands import terminal as cli
 from worldmodels.commands.evaluate import check_physics, find_test_data
 from worldmodels.storage.files import StorageError
-from worldmodels.storage.runs import OUTPUTS, RECORD, RunError, RunFolder, run_of
+from worldmodels.storage.runs import (
+    OUTPUTS,
+    RECORD,
+    RunError,
+    RunFolder,
+    run_of,
+    runs_by_depth,
+)
 from worldmodels.training.sweeps import PLAN, read_plan
 
 
@@ -119,10 +127,9 @@ def _resolved(text: str) -> Path:
 def _last() -> Path:
     """The run that was begun last under outputs/, or the sweep that it is a cell of."""
     began: dict[Path, str] = {}
-    for depth in ("*", "*/*", "*/*/*"):
-        for run in (path.parent for path in OUTPUTS.glob(f"{depth}/{RECORD}")):
-            with contextlib.suppress(RunError):  # a damaged run is not the last one
-                began[run] = RunFolder.open(run).record.get("started") or ""
+    for run in itertools.chain(*runs_by_depth(OUTPUTS)):
+        with contextlib.suppress(RunError):  # a damaged run is not the last one
+            began[run] = RunFolder.open(run).record.get("started") or ""
     if not began:
         raise cli.UsageError(
             f"last: there is no run under {OUTPUTS}/: train one first (physgym train)"
@@ -135,20 +142,14 @@ def _last() -> Path:
 def _below(path: Path) -> list[Path]:
     """The run that ``path`` means, or the runs one or two levels below it."""
     own = run_of(path)
-    if (own / "run.json").is_file():
+    if (own / RECORD).is_file():
         return [own]
-    for pattern in ("*/run.json", "*/*/run.json", "*/*/*/run.json"):
-        if runs := sorted(found.parent for found in path.glob(pattern)):
-            return sorted(runs, key=lambda run: _place(run, path))
-    return []
-
-
-def _place(run: Path, sweep: Path) -> tuple[int, Path]:
-    """Where a run stands in its sweep, so that a report has the order that was asked for."""
+    runs = next(filter(None, runs_by_depth(path)), [])
+    names: list[str] = []
     with contextlib.suppress(RunError, StorageError):
-        names = [cell.name for cell in read_plan(sweep) or ()]
-        return names.index(run.name) if run.name in names else len(names), run
-    return 0, run
+        names = [cell.name for cell in read_plan(path) or ()]
+    # In the order that the sweep was asked for.
+    return sorted(runs, key=lambda run: names.index(run.name) if run.name in names else len(names))
 
 
 def _status(run: Path) -> str:

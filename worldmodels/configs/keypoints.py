@@ -14,6 +14,8 @@ from worldmodels.configs.structures import ModelConfig, PortHamiltonianConfig
 
 COORDINATES = ("line", "circle", "plane")
 """What a point can live on."""
+WELL_EXPLAINED = 0.9
+"""Share of the motion in a picture that sprites should draw, for points to be all there is."""
 _OF_STATES = ("objective", "rollout_steps", "rollout_growth", "relative_loss")
 """Options of a structure's config that mean nothing here."""
 

@@ -23,7 +23,7 @@ from worldmodels.models.ensemble import EnsembleWorldModel
 from worldmodels.models.heads import PointHeads
 from worldmodels.models.inputs import check_actions, check_context, check_latent, idle_action
 from worldmodels.models.states import StateWorldModel
-from worldmodels.sight.reader import Reading
+from worldmodels.sight.reader import Reading, channels
 from worldmodels.sight.seeing import Sight, explained_share, trusted
 
 
@@ -34,6 +34,9 @@ class KeypointWorldModel(WorldModel):
     their velocities, in half-widths of the picture and radians; its memory ends with the circles' radii (B, K).
     Legend: K bodies, n coordinates, L frames of a context.
     """
+
+    rate_scales: ClassVar[dict[str, float]] = {"heads": 4.0}
+    """Learning rates of parts over that of the optimiser: a reward may be narrow."""
 
     def __init__(self, spec: Spec, config: KeypointConfig) -> None:
         super().__init__()
@@ -99,8 +102,7 @@ class KeypointWorldModel(WorldModel):
         for index in self.sight.chart.angles:
             grain[index] /= float(radii[:, owners[index]].median().clamp(min=1e-3))
         self.grain.copy_(grain / own.scale[: self.size])
-        largest = ((own.reach - own.shift.abs()).abs() / own.scale).clone()
-        self.reach.copy_(self._straight(largest.unsqueeze(0)).max())
+        self.reach.copy_(self._straight((own.reach - own.shift.abs()).abs() / own.scale).max())
 
     def untrained(self) -> KeypointWorldModel:
         """The same with a fresh motion, drawn from torch's global generator; what is found, not trained, stays.
@@ -119,7 +121,9 @@ class KeypointWorldModel(WorldModel):
 
     def look(self, frames: Tensor) -> Reading:
         """Points (B, L, K, 2) and how much is seen (B, L, K) of ``frames`` (B, L, S, S, 3)."""
-        reading = self.sight.reader(self._channels(frames.flatten(0, 1)))
+        reading = self.sight.reader(
+            channels(frames.flatten(0, 1), self.sight.reader.background.dtype)
+        )
         return Reading(*(tensor.unflatten(0, frames.shape[:2]) for tensor in reading))
 
     def encode(
@@ -157,8 +161,8 @@ class KeypointWorldModel(WorldModel):
 
     def step(self, latent: Latent, action: Tensor, dt: Tensor | float | None = None) -> Latent:
         """Latent ``dt`` seconds later. A model that knows one step length only ignores ``dt``."""
-        radii = self._check(latent)
-        moved = self.motion.step(latent._replace(memory=latent.memory[:-1]), action, dt)
+        inner, radii = self._parted(latent)
+        moved = self.motion.step(inner, action, dt)
         return moved._replace(memory=(*moved.memory, radii))
 
     def decode(self, latent: Latent) -> Tensor:
@@ -173,8 +177,7 @@ class KeypointWorldModel(WorldModel):
 
     def coordinates(self, latent: Latent) -> Tensor:
         """(B, 2n) coordinates and their rates a second, in half-widths of the picture and radians."""
-        self._check(latent)
-        return self.motion.decode(latent._replace(memory=latent.memory[:-1]))
+        return self.motion.decode(self._parted(latent)[0])
 
     def places(self, latent: Latent) -> Tensor:
         """(B, K, 2) where the bodies are, in half-widths of the picture."""
@@ -184,17 +187,12 @@ class KeypointWorldModel(WorldModel):
 
     def explained(self, frames: Tensor) -> Tensor:
         """Share of what differs from the background, squared, that sprites draw of (N, S, S, 3) frames."""
-        return explained_share(self.sight, self._channels(frames.to(self.reach.device)))
-
-    def _channels(self, frames: Tensor) -> Tensor:
-        """Frames (N, S, S, 3), uint8 or in [0, 1], as the reader takes them."""
-        kind, pictures = self.sight.reader.background.dtype, frames.permute(0, 3, 1, 2)
-        floats = pictures.is_floating_point()
-        return pictures.to(kind) if floats else pictures.to(kind) / 255.0
+        kind = self.sight.reader.background.dtype
+        return explained_share(self.sight, channels(frames.to(self.reach.device), kind))
 
     def energy(self, latent: Latent) -> Tensor:
         """(B,) learned energy, up to scale and offset. Raises where the structure has none."""
-        return self.motion.energy(latent._replace(memory=latent.memory[:-1]))
+        return self.motion.energy(self._parted(latent)[0])
 
     def conserve(self, latent: Latent, dt: Tensor | float | None = None) -> Latent:
         """Latent ``dt`` seconds later with neither input nor dissipation: the learned H alone acts.
@@ -208,10 +206,9 @@ class KeypointWorldModel(WorldModel):
             )
         if isinstance(self.motion, EnsembleWorldModel):
             return self.step(latent, self._idle(latent.z.shape[:1], latent.z.device), dt)
-        radii = self._check(latent)
+        inner, radii = self._parted(latent)
         seconds = self.spec.dt if dt is None else dt
-        plain = latent._replace(memory=latent.memory[:-1])
-        moved = self.dynamics.conserve(plain, seconds / self.own.time_scale)
+        moved = self.dynamics.conserve(inner, seconds / self.own.time_scale)
         return moved._replace(memory=(*moved.memory, radii))
 
     def judge(self, latent: Latent, action: Tensor) -> tuple[Tensor, Tensor]:
@@ -246,9 +243,6 @@ class KeypointWorldModel(WorldModel):
         logs |= {"prediction": error.detach(), "loss": error.detach()}
         return error + heads, logs
 
-    rate_scales: ClassVar[dict[str, float]] = {"heads": 4.0}
-    """Learning rates of parts over that of the optimiser: a reward may be narrow."""
-
     def separate_parts(self) -> dict[str, list[nn.Module]]:
         """Motion and heads, each with its own optimiser: neither's gradients are cut by the other's."""
         return {"motion": [self.motion], "heads": [self.heads]}
@@ -275,15 +269,15 @@ class KeypointWorldModel(WorldModel):
         kept[list(self.sight.chart.angles)] = 0.0
         return z * kept
 
-    def _check(self, latent: Latent) -> Tensor:
-        """The radii of a latent; ``ValueError`` for what is none of this model's."""
+    def _parted(self, latent: Latent) -> tuple[Latent, Tensor]:
+        """A latent as ``motion`` knows it, and the radii; ``ValueError`` for what is none of this model's."""
         many = self.config.dynamics.ensemble
         check_latent(latent, (2 * self.size,) if many == 1 else (many, 2 * self.size))
         if not latent.memory:
             raise ValueError(
                 "latent has no memory: expected the Latent that encode or step returns"
             )
-        return latent.memory[-1]
+        return latent._replace(memory=latent.memory[:-1]), latent.memory[-1]
 
     def _idle(self, sizes: Any, device: Any) -> Tensor:
         idle = idle_action(self.spec)

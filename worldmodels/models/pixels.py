@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from worldmodels.configs.visual import VisualConfig
 from worldmodels.dynamics import build_dynamics
 from worldmodels.dynamics.port_hamiltonian import PortHamiltonian
-from worldmodels.interface import Batch, Latent, Medium, Spec, WorldModel
+from worldmodels.interface import Batch, Latent, Medium, Spec, WorldModel, select
 from worldmodels.models.heads import OutcomeHeads
 from worldmodels.models.inputs import (
     check_actions,
@@ -167,7 +167,7 @@ class VisualWorldModel(WorldModel):
         due = count >= self.config.refresh_steps
         if bool(due.any()) and (not isinstance(ratio, Tensor) and abs(ratio - 1.0) < 1e-6):
             again = self._read_again(latent.z, moved.z, action)
-            moved = moved._replace(z=torch.where(_like(due, moved.z), again, moved.z))
+            moved = select(moved._replace(z=again), due, moved)
             count = torch.where(due, 0.0, count)
         return moved._replace(memory=(*moved.memory, count))
 
@@ -293,8 +293,3 @@ def stacked(frames: Tensor) -> Tensor:
     """Frames (B, K, S, S, 3), uint8 or floats in [0, 1], as channels (B, 3 K, S, S) in [0, 1]."""
     channels = frames.permute(0, 1, 4, 2, 3).flatten(1, 2)
     return channels if channels.is_floating_point() else channels.float() / 255.0
-
-
-def _like(rows: Tensor, z: Tensor) -> Tensor:
-    """``rows`` (B,) shaped to choose among rows of ``z``."""
-    return rows.reshape(-1, *[1] * (z.ndim - 1))

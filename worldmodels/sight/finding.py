@@ -68,9 +68,7 @@ def find_bodies(frames: Tensor) -> Bodies:
         )
     colours = _colours(frames, background, size, salient)
     reader = Reader(len(colours), frames.shape[-1])
-    reader.background.copy_(background)
-    reader.colours.copy_(colours)
-    reader.threshold.fill_(threshold)
+    reader.begin(background, colours, threshold)
     radius, counts = _sizes(reader.shares(frames))
     return Bodies(background, colours, radius, counts, threshold)
 

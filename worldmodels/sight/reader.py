@@ -49,6 +49,16 @@ class Reader(nn.Module):
         self.register_buffer("mass", torch.ones(bodies))  # pixels
         self.register_buffer("threshold", torch.full((), 0.03))
 
+    def begin(
+        self, background: Tensor, colours: Tensor, threshold: float, radius: Tensor | None = None
+    ) -> None:
+        """Take what was found; ``radius`` where it is known already."""
+        self.background.copy_(background)
+        self.colours.copy_(colours)
+        self.threshold.fill_(threshold)
+        if radius is not None:
+            self.radius.copy_(radius)
+
     def forward(self, frames: Tensor) -> Reading:
         """Read ``frames`` (N, 3, S, S) in [0, 1]."""
         if len(frames) > BATCH:
@@ -108,6 +118,12 @@ class Reader(nn.Module):
         x = (values.sum(2) * columns).sum(2) / total
         y = (values.sum(3) * rows).sum(2) / total
         return torch.stack((x, y), 2), mass
+
+
+def channels(frames: Tensor, kind: torch.dtype = torch.float32) -> Tensor:
+    """Frames (N, S, S, 3), uint8 or in [0, 1], as the reader takes them: (N, 3, S, S) in [0, 1]."""
+    pictures = frames.permute(0, 3, 1, 2).to(kind)
+    return pictures if frames.is_floating_point() else pictures / 255.0
 
 
 def _on_grid(index: Tensor, size: int) -> Tensor:

@@ -81,10 +81,7 @@ def learn_to_see(
     found = find_bodies(frames)
     _check(found, bodies, kinds)
     reader = Reader(len(found.colours), frames.shape[-1])
-    reader.background.copy_(found.background)
-    reader.colours.copy_(found.colours)
-    reader.radius.copy_(found.radius)
-    reader.threshold.fill_(found.threshold)
+    reader.begin(found.background, found.colours, found.threshold, found.radius)
     reader.mass.copy_(_usual(reader(frames).seen))
     advance(0.2)
     readings = [reader(episode) for episode in episodes]

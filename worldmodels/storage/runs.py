@@ -229,6 +229,12 @@ def check_free(path: str | Path) -> None:
         )
 
 
+def runs_by_depth(root: Path) -> Iterator[list[Path]]:
+    """Run folders one, two and three levels below `root`, sorted, a list a level."""
+    for depth in ("*", "*/*", "*/*/*"):
+        yield sorted(found.parent for found in root.glob(f"{depth}/{RECORD}"))
+
+
 def dated(root: Path = OUTPUTS) -> Path:
     """`<root>/<date>/<time>` of this second; makes nothing."""
     return root / datetime.now().strftime("%Y-%m-%d/%H-%M-%S")

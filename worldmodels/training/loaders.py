@@ -14,7 +14,7 @@ from worldmodels.data.batches import OutcomeWindows, TrainingError, Windows
 from worldmodels.data.frames import FrameWindows
 from worldmodels.evaluation.states import metrics
 from worldmodels.interface import Batch, Spec, shortened
-from worldmodels.training.sight import Sighted, readings_of
+from worldmodels.training.sight import Sighted
 from worldmodels.training.validation import FrameValidation, PointValidation, Validation
 
 
@@ -86,9 +86,8 @@ class PointLoader:
     """
 
     def __init__(self, config: TrainConfig, dataset: Any, device: str, made: Sighted) -> None:
-        model = made.config
-        self.readings = readings_of(made, dataset)
-        train, size = self.readings.subset("train"), config.optim.batch_size
+        model, readings = made.config, made.readings
+        train, size = readings.subset("train"), config.optim.batch_size
         self.observed, self.share = model.context_frames, model.short_share
         self.short = OutcomeWindows(train, model.short_steps, size, config.seed, device)
         length = model.context_frames - 1 + model.rollout_steps

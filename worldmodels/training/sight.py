@@ -9,20 +9,21 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from worldmodels.configs.keypoints import KeypointConfig
+from worldmodels.configs.keypoints import WELL_EXPLAINED, KeypointConfig
 from worldmodels.configs.schema import config_hash
 from worldmodels.data.batches import TrainingError
 from worldmodels.data.frames import check_pictures
 from worldmodels.data.readings import Readings, read_states, trusted_steps
 from worldmodels.sight.finding import SightError
+from worldmodels.sight.reader import channels
 from worldmodels.sight.seeing import Sight, learn_to_see, trusted
 from worldmodels.storage.files import StorageError, atomic_write, make_folder
 from worldmodels.storage.reading import AccessError
@@ -32,15 +33,14 @@ VERSION = 2
 """Of how pictures are read: what another version kept is read anew."""
 CHART_EPISODES = 40
 """Whole episodes that the charts are fitted to."""
-WELL_EXPLAINED = 0.9
-"""Share of the motion in a picture that sprites should draw, for points to be all there is."""
 OPTIONS = ("points", "coordinates", "sprite_reach", "sight_frames", "sprite_steps")
 """Options that decide how pictures are read."""
 
 Advance = Callable[[float, str], object]
 
 
-class Sighted(NamedTuple):
+@dataclass(frozen=True)
+class Sighted:
     """What the first stages leave to the rest."""
 
     config: KeypointConfig
@@ -52,6 +52,24 @@ class Sighted(NamedTuple):
     """(N, T+1, K) float32."""
     lines: tuple[str, ...]
     """What was found, in words."""
+    dataset: Any
+    """The buffer."""
+
+    @cached_property
+    def readings(self) -> Readings:
+        """The buffer in coordinates and velocities. Raises ``TrainingError`` where too little can be trusted."""
+        chart, window = self.sight.chart, self.config.smoothing_frames
+        points = torch.from_numpy(self.points)
+        seen = trusted(torch.from_numpy(self.seen)).numpy()
+        good = trusted_steps(self.points, seen, np.asarray(self.dataset.lengths))
+        coordinates, radii = chart.coordinates(points).numpy(), chart.radii(points).numpy()
+        found = read_states(self.dataset, coordinates, radii, good, chart.angles, window)
+        if not len(found.splits.get("train", ())):
+            raise TrainingError(
+                f"{self.dataset.path}: no train episode has {window} frames in a row in which every body "
+                "is seen whole: collect longer episodes, or use a spatial_ predictor"
+            )
+        return found
 
 
 def sighted(model: KeypointConfig, seed: int, dataset: Any, advance: Advance) -> Sighted:
@@ -64,7 +82,7 @@ def sighted(model: KeypointConfig, seed: int, dataset: Any, advance: Advance) ->
     options = {name: getattr(model, name) for name in OPTIONS}
     key = config_hash({"version": VERSION, "data": dataset.hash, "seed": seed, **options})
     place = Path(f"{dataset.path}.readings") / f"{key}.safetensors"
-    kept = _kept(place, model, size)
+    kept = _kept(place, model, size, dataset)
     if kept is not None:
         return kept
     try:
@@ -72,7 +90,7 @@ def sighted(model: KeypointConfig, seed: int, dataset: Any, advance: Advance) ->
     except SightError as error:
         raise TrainingError(f"{dataset.path}: {error}") from error
     points, seen = read_all(sight, dataset, advance)
-    made = Sighted(_settled(model, sight), sight, points, seen, lines)
+    made = Sighted(_settled(model, sight), sight, points, seen, lines, dataset)
     _keep(place, made)
     return made
 
@@ -89,10 +107,10 @@ def _see(
         for episode, count in zip(*np.unique(chosen, return_counts=True), strict=True)
         for pictures in (train.pixels[int(episode)],)
     ]
-    stills = as_channels(np.concatenate(rows))
+    stills = channels(torch.from_numpy(np.concatenate(rows)))
     order = torch.as_tensor(rng.permutation(len(stills)))
     whole = [
-        as_channels(train.pixels[int(episode)][: lengths[episode] + 1])
+        channels(torch.from_numpy(train.pixels[int(episode)][: lengths[episode] + 1]))
         for episode in rng.permutation(len(train))[:CHART_EPISODES]
     ]
     seen = learn_to_see(
@@ -139,37 +157,10 @@ def read_all(sight: Sight, dataset: Any, advance: Advance) -> tuple[np.ndarray, 
     seen = np.zeros((many, frames, bodies), np.float32)
     for row in range(many):
         stop = int(lengths[row]) + 1
-        reading = sight.reader(as_channels(dataset.pixels[row][:stop]))
+        reading = sight.reader(channels(torch.from_numpy(dataset.pixels[row][:stop])))
         points[row, :stop], seen[row, :stop] = reading.points, reading.seen
         advance(1.0 / many, "reading")
     return points, seen
-
-
-def as_channels(frames: np.ndarray) -> Tensor:
-    """Frames (N, S, S, 3) uint8 as (N, 3, S, S) in [0, 1]."""
-    return torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255.0
-
-
-def readings_of(made: Sighted, dataset: Any) -> Readings:
-    """The buffer in coordinates and velocities. Raises ``TrainingError`` where too little can be trusted."""
-    chart = made.sight.chart
-    points = torch.from_numpy(made.points)
-    seen = trusted(torch.from_numpy(made.seen)).numpy()
-    good = trusted_steps(made.points, seen, np.asarray(dataset.lengths))
-    readings = read_states(
-        dataset,
-        chart.coordinates(points).numpy(),
-        chart.radii(points).numpy(),
-        good,
-        chart.angles,
-        made.config.smoothing_frames,
-    )
-    if not len(readings.splits.get("train", ())):
-        raise TrainingError(
-            f"{dataset.path}: no train episode has {made.config.smoothing_frames} frames in a row in "
-            "which every body is seen whole: collect longer episodes, or use a spatial_ predictor"
-        )
-    return readings
 
 
 def _settled(model: KeypointConfig, sight: Sight) -> KeypointConfig:
@@ -181,11 +172,10 @@ def _settled(model: KeypointConfig, sight: Sight) -> KeypointConfig:
 
 def _keep(place: Path, made: Sighted) -> None:
     """Write what was read beside the dataset; where that cannot be, say so and go on."""
-    found = {name: getattr(made.config, name) for name in ("points", "sprite_reach")}
     words = "\n".join((made.config.coordinates, *made.lines)).encode()
     tensors = {f"sight.{name}": value for name, value in made.sight.state_dict().items()}
     tensors |= {"points": torch.from_numpy(made.points), "seen": torch.from_numpy(made.seen)}
-    tensors["found"] = torch.tensor(list(found.values()))
+    tensors["found"] = torch.tensor([made.config.points, made.config.sprite_reach])
     tensors["words"] = torch.frombuffer(bytearray(words), dtype=torch.uint8)
     try:
         make_folder(place.parent)
@@ -198,7 +188,7 @@ def _keep(place: Path, made: Sighted) -> None:
         )
 
 
-def _kept(place: Path, model: KeypointConfig, size: int) -> Sighted | None:
+def _kept(place: Path, model: KeypointConfig, size: int, dataset: Any) -> Sighted | None:
     """What a run kept at ``place``; None where there is none, or none that can be trusted."""
     if not place.is_file() or os.path.islink(place):
         return None
@@ -218,4 +208,5 @@ def _kept(place: Path, model: KeypointConfig, size: int) -> Sighted | None:
             stacklevel=3,
         )
         return None
-    return Sighted(config, sight.requires_grad_(False).eval(), places, seen, tuple(words[1:]))
+    sight = sight.requires_grad_(False).eval()
+    return Sighted(config, sight, places, seen, tuple(words[1:]), dataset)

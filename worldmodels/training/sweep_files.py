@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels.configs.schema import ConfigError
-from worldmodels.configs.training import TrainConfig, VisualConfig, from_dict, to_dict
+from worldmodels.configs.training import PixelConfig, TrainConfig, from_dict, to_dict
 from worldmodels.storage.reading import read_file
 from worldmodels.training.sweeps import option_names, short
 
@@ -105,7 +105,7 @@ def _entry(entry: Any) -> tuple[str, TrainConfig]:
 
 
 def _kind(config: TrainConfig) -> str:
-    if isinstance(config.model, VisualConfig):
+    if isinstance(config.model, PixelConfig):
         return config.model.predictor
     return config.model_name
 

@@ -41,7 +41,7 @@ from worldmodels.training.resumption import (
     restore_optimiser,
     saved_config,
 )
-from worldmodels.training.sight import Sighted, readings_of, sighted
+from worldmodels.training.sight import Sighted, sighted
 
 
 class RunFolderLike(Protocol):
@@ -90,9 +90,8 @@ def seeded_model(config: TrainConfig, dataset: Any, made: Sighted | None = None)
         model = build(spec, config.model_name, config.model if made is None else made.config)
     if made is not None:
         model.sight.load_state_dict(made.sight.state_dict())
-        model.fit_normaliser(readings_of(made, dataset).subset("train"))
-    else:
-        model.fit_normaliser(dataset.subset("train"))
+    source = dataset if made is None else made.readings
+    model.fit_normaliser(source.subset("train"))
     return model
 
 

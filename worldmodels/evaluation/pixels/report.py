@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from worldmodels.configs.keypoints import WELL_EXPLAINED
 from worldmodels.evaluation import plots
 from worldmodels.evaluation.pixels import verdict
 from worldmodels.evaluation.tables import UNKNOWN, Table, costs, number, seconds, spread
@@ -49,7 +50,11 @@ def definitions(report: Mapping[str, Any]) -> str:
         )
     for name, share in report.get("explained", {}).items():
         text = f"{name}: its sprites draw {100 * share:.1f} % of what differs from the background."
-        poor = " The rest is not points: a spatial_ predictor may draw it." if share < 0.9 else ""
+        poor = (
+            " The rest is not points: a spatial_ predictor may draw it."
+            if share < WELL_EXPLAINED
+            else ""
+        )
         texts.append(text + poor)
     if report["ssim_install"]:
         texts.append(f"SSIM needs torchmetrics: {report['ssim_install']}.")
