@@ -14,7 +14,7 @@ from typing import Any as _Any
 from physgym import plugins as _plugins
 from physgym import systems
 from physgym.registration import register
-from physgym.system import INTEGRATORS, REWARDS, SYSTEMS, System, get_system
+from physgym.system import INTEGRATORS, REWARDS, SYSTEMS, System, get_system, system_of
 
 __all__ = [
     "INTEGRATORS",
@@ -25,6 +25,7 @@ __all__ = [
     "System",
     "get_system",
     "register",
+    "system_of",
     "systems",
 ]
 __version__ = "0.1.0"

@@ -22,7 +22,7 @@ from physgym.equations import Equations
 from physgym.integrators import ORDERS
 from physgym.packing import alike, like, sized
 
-__all__ = ["INTEGRATORS", "REWARDS", "SYSTEMS", "SYSTEM_REWARDS", "System"]
+__all__ = ["INTEGRATORS", "REWARDS", "SYSTEMS", "SYSTEM_REWARDS", "System", "get_system", "system_of"]
 
 REWARDS = ("dense", "sparse", "quadratic", "none")
 """Kinds of reward that an env takes: in [0, 1] and smooth; 1 near the goal, else 0; minus the
@@ -36,6 +36,26 @@ INTEGRATORS = (*ORDERS, "exact", "dop853")
 
 class System(Equations):
     """A controlled physical system: what its `Equations` say, as functions of whole states."""
+
+    knows: frozenset[str] = frozenset({"energy", "equations", "parameters", "pictures", "rewards"})
+    """What this object can tell of its env beside its spaces, which tools ask before they use it; a
+    `physgym.foreign.system.ForeignSystem` knows none of it."""
+
+    @property
+    def folder(self) -> str:
+        """Its name as that of a folder."""
+        return self.name
+
+    @property
+    def action_count(self) -> int:
+        """n, the number of discrete actions."""
+        return len(self.discrete_actions)
+
+    def task(self, **arguments: Any) -> Any:
+        """Its `physgym.task.Task` with the given arguments."""
+        from physgym.task import Task
+
+        return Task(self.name, **arguments)
 
     @property
     def integrators(self) -> tuple[str, ...]:
@@ -227,13 +247,33 @@ SYSTEMS: dict[str, System] = {}
 """Every system by name; filled by `physgym.registration.register`."""
 
 
-def get_system(name: str) -> System:
-    """The system of that name or env id; KeyError with the closest match otherwise."""
+def get_system(name: str, kwargs: Mapping[str, Any] | None = None) -> Any:
+    """The system of that name or env id; of another id that Gymnasium knows ("CartPole-v1",
+    "module:Id-v0"), the `ForeignSystem` of that env made with `kwargs`.
+
+    Raises KeyError with the closest match for a name that nobody has, ValueError for an env that
+    cannot be made or has other spaces than numbers.
+    """
     if isinstance(name, str) and name in SYSTEMS:
         return SYSTEMS[name]
     for system in SYSTEMS.values():
         if name == system.env_id:
             return system
+    from physgym.foreign.system import close_ids, foreign_system
+
+    if (found := foreign_system(name, kwargs)) is not None:
+        return found
     close = difflib.get_close_matches(str(name).lower(), SYSTEMS, n=1, cutoff=0.4)
+    close = close or close_ids(name)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    raise KeyError(f"unknown system {name!r}; {hint}choose one of {', '.join(SYSTEMS)}")
+    raise KeyError(
+        f"unknown system {name!r}; {hint}choose one of {', '.join(SYSTEMS)}, or the id of an env that "
+        "Gymnasium knows (module:Id-v0 where a module registers it)"
+    )
+
+
+def system_of(source: Any) -> Any:
+    """What is known of the env of a source: anything with `env_name` and `env_kwargs`, such as a
+    model's spec or a dataset. Raises as `get_system`.
+    """
+    return get_system(source.env_name, source.env_kwargs)

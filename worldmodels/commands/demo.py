@@ -187,14 +187,14 @@ def policy_of(model: Any, name: str, seed: int) -> Policy:
     if name == "planner":
         planner = Planner(model, seed=seed)
         return lambda states, params, step: planner(states)
-    return baseline(physgym.get_system(model.spec.env_name), name, seed)
+    return baseline(physgym.system_of(model.spec), name, seed)
 
 
 def as_agent(
     policy: Policy, model: Any, advance: Callable[[], object]
 ) -> Callable[[np.ndarray], np.ndarray]:
     """A policy as ``evaluate_agent`` wants it: of observations alone."""
-    params = physgym.get_system(model.spec.env_name).Params()
+    params = physgym.system_of(model.spec).Params()
     steps = itertools.count()
 
     def act(observations: np.ndarray) -> np.ndarray:

@@ -17,27 +17,51 @@ def require_step_length(name: str, dt: float | None) -> None:
     require(name, dt, valid, f"seconds above 0, at most {LONGEST_STEP:g}")
 
 
-def find_system(name: str, where: str = "env_name") -> Any:
-    """The system of a name or env id. Raises ``ConfigError`` with the closest match."""
+def find_system(
+    name: str, where: str = "env_name", kwargs: Mapping[str, Any] | None = None
+) -> Any:
+    """What is known of the env of a name or id; an env that is not of PhysGym is made with ``kwargs``.
+
+    Raises ``ConfigError`` with the closest match for a name that nobody has, or where it cannot be made.
+    """
     from physgym import SYSTEMS, get_system
 
     try:
-        return get_system(name)
+        return get_system(name, kwargs)
     except (KeyError, TypeError):
-        closest = suggestion(str(name).lower(), SYSTEMS)
+        from physgym.foreign.system import close_ids
+
+        ids = suggestion(name, close_ids(str(name)))
+        closest = ids if "-v" in str(name) and ids else suggestion(str(name).lower(), SYSTEMS) or ids
         raise ConfigError(
             f"{where}={shown(name)} is an unknown system: expected one of {', '.join(SYSTEMS)} "
-            f"(or an env id){closest}"
+            f"(or the id of any env that Gymnasium knows, module:Id-v0 where a module registers it){closest}"
         ) from None
+    except ValueError as error:
+        raise ConfigError(f"{where}={shown(name)} cannot be learned: {error}") from None
 
 
-def check_env(name: str, arguments: Mapping[str, Any], where: str, prefix: str) -> str:
-    """The short name of a system that takes ``arguments`` ("integrator", "params", "start").
+def check_env(
+    name: str,
+    arguments: Mapping[str, Any],
+    where: str,
+    prefix: str,
+    kwargs: Mapping[str, Any] | None = None,
+) -> Any:
+    """What is known of an env that takes ``arguments`` ("integrator", "params", "start").
 
-    ``where`` names the name in messages, ``prefix`` stands before an argument's. Raises ``ConfigError``
-    for an unknown system, or for a value that this one does not have.
+    ``where`` names the name in messages, ``prefix`` stands before an argument's; ``kwargs`` are those of
+    ``gymnasium.make`` for an env that is not of PhysGym. Raises ``ConfigError`` for an unknown system, or for
+    a value that this one does not have.
     """
-    system = find_system(name, where)
+    system = find_system(name, where, kwargs)
+    if "parameters" not in system.knows:
+        return _check_foreign(system, arguments, prefix)
+    if kwargs:
+        raise ConfigError(
+            f"{prefix}make_kwargs={shown(dict(kwargs))} is of envs that are not of PhysGym: the "
+            f"{system.name} takes options of its own (params, dt, action_mode, ...)"
+        )
     for option, allowed in (("integrator", system.integrators), ("start", system.starts)):
         value = arguments.get(option)
         if value is not None:
@@ -61,4 +85,30 @@ def check_env(name: str, arguments: Mapping[str, Any], where: str, prefix: str) 
         system.check_params(params)
     except ValueError as error:
         raise ConfigError(f"{prefix}params={shown(params)} is not valid: {error}") from None
-    return system.name
+    return system
+
+
+OF_OUR_OWN: dict[str, Any] = {
+    "integrator": None,
+    "params": None,
+    "randomize": False,
+    "start": None,
+    "reward": "dense",
+}
+"""Arguments that only systems of PhysGym have, with the value that asks for nothing."""
+
+
+def _check_foreign(system: Any, arguments: Mapping[str, Any], prefix: str) -> Any:
+    for name, nothing in OF_OUR_OWN.items():
+        value = arguments.get(name, nothing)
+        if value != nothing:
+            raise ConfigError(
+                f"{prefix}{name}={shown(value)} is not valid: {system.env_id} is no system of PhysGym; what "
+                f"it is made with goes into {prefix}make_kwargs"
+            )
+    if arguments.get("action_mode") == "continuous" and system.discrete:
+        raise ConfigError(
+            f"{prefix}action_mode='continuous' is not valid: the actions of {system.env_id} are "
+            f"{system.action_space}"
+        )
+    return system

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from worldmodels.configs.coordinates import Coordinates
 from worldmodels.configs.environment import require_step_length
 from worldmodels.configs.keywords import known_keywords
+from worldmodels.configs.policies import require_policy
 from worldmodels.configs.schema import (
     conform,
     require_count,
@@ -31,21 +33,25 @@ class EnvConfig:
     """Overrides of physical parameters, such as damping."""
     start: str | None = None
     """Start distribution, where the system has several."""
+    make_kwargs: dict[str, bool | int | float | str] | None = None
+    """Arguments of gymnasium.make for an env that is not of PhysGym, such as: continuous True."""
+    coordinates: str | None = None
+    """Positions and velocities among the observations of such an env, as "0+1 | 2": see
+    worldmodels.Coordinates; none: nobody says; None: what is known of it."""
 
     def __post_init__(self) -> None:
         conform(self, "env.")
-        if not self.params:  # an empty table says no more than none
-            object.__setattr__(self, "params", None)
+        for name in ("params", "make_kwargs"):
+            if not getattr(self, name):  # an empty table says no more than none
+                object.__setattr__(self, name, None)
         require_step_length("env.dt", self.dt)
+        if self.coordinates not in (None, "none"):
+            Coordinates.parse(self.coordinates)
 
     def arguments(self) -> dict[str, Any]:
         """Arguments of the env by name, defaults included."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
-
-    def kwargs(self) -> dict[str, Any]:
-        """Arguments for ``gymnasium.make``: those that differ from the env's own defaults."""
-        defaults = {f.name: f.default for f in fields(self)}
-        return {k: v for k, v in self.arguments().items() if v not in (None, False, defaults[k])}
+        others = ("make_kwargs", "coordinates")
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in others}
 
 
 @known_keywords
@@ -90,8 +96,9 @@ class DataConfig:
 
     episodes: int = 1000
     """Episodes in the buffer."""
-    policy: Literal["random", "zero", "bang", "mixed"] = "random"
-    """What acts in the true env."""
+    policy: str = "random"
+    """What acts in the true env: random, zero, bang, ou, mixed, agent.zip or module:function, as
+    `physgym collect --help` says."""
     seed: int = 0
     """Seed of the buffer: episodes, actions and split."""
     image_size: int = 64
@@ -99,6 +106,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         conform(self, "data.")
+        require_policy("data.policy", self.policy)
         require_count("data.episodes", self.episodes, 1, 10_000_000)
         require_count("data.seed", self.seed, 0, 2**63 - 1)
         require_count("data.image_size", self.image_size, 1, 4096)

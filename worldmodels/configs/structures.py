@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from worldmodels.configs.keywords import known_keywords
 from worldmodels.configs.schema import conform, require_count, require_name, require_number
@@ -20,6 +20,9 @@ ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun", "fehlberg2")
 @dataclass(frozen=True)
 class ModelConfig:
     """What every structure has. Each structure adds its own below."""
+
+    structured: ClassVar[bool] = True
+    """Whether the structure must know which features are positions, and which their velocities."""
 
     hidden: int = 64
     """Width of the hidden layers (channels of the hidden maps)."""
@@ -66,6 +69,9 @@ class ModelConfig:
 class JumpConfig(ModelConfig):
     """z' = z + f(z, a): the discrete baseline."""
 
+    structured: ClassVar[bool] = False
+    """It takes any features."""
+
     activation: Activation = "silu"
     """Nonlinearity."""
     hidden: int = 128
@@ -78,6 +84,9 @@ class JumpConfig(ModelConfig):
 @dataclass(frozen=True)
 class LSTMConfig(ModelConfig):
     """(h, c)' = cell(z, a); z' = z + g(h), with the memory carried in the latent."""
+
+    structured: ClassVar[bool] = False
+    """It takes any features."""
 
     hidden: int = 64
     """Size of the memory, and width of the readout."""
@@ -117,6 +126,9 @@ class FlowConfig(ModelConfig):
 @dataclass(frozen=True)
 class FirstOrderConfig(FlowConfig):
     """dz/dt = f(z, a): a neural ODE."""
+
+    structured: ClassVar[bool] = False
+    """It takes any features."""
 
 
 @known_keywords

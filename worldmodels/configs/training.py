@@ -10,12 +10,14 @@ import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from worldmodels.configs.coordinates import FORM, Coordinates
 from worldmodels.configs.environment import check_env, find_system
 from worldmodels.configs.keypoints import KeypointConfig
 from worldmodels.configs.keywords import known_keywords
 from worldmodels.configs.parts import DataConfig, EnvConfig, LogConfig, OptimConfig
 from worldmodels.configs.pixels import PREDICTORS, PixelConfig, Size
 from worldmodels.configs.schema import (
+    ConfigError,
     config_hash,
     conform,
     merge,
@@ -71,6 +73,7 @@ __all__ = [
     "VelocityConfig",
     "VisualConfig",
     "config_hash",
+    "coordinates_of",
     "default_config",
     "from_dict",
     "model_from_dict",
@@ -88,7 +91,7 @@ class TrainConfig:
     """One training run: everything that its result depends on."""
 
     env_name: str = "oscillator"
-    """System to learn: a name of ``physgym.SYSTEMS`` or an env id."""
+    """System to learn: a name of ``physgym.SYSTEMS``, or the id of any Gymnasium env."""
     model_name: str = "jump"
     """Structure over states, or visual: a name of ``worldmodels.configs.training.KINDS``."""
     env: EnvConfig = field(default_factory=EnvConfig)
@@ -125,8 +128,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         conform(self)
         require_name("model_name", self.model_name, KINDS)
-        name = check_env(self.env_name, self.env.arguments(), "env_name", "env.")
-        object.__setattr__(self, "env_name", name)  # one name a system, whatever it was called
+        system = check_env(
+            self.env_name, self.env.arguments(), "env_name", "env.", self.env.make_kwargs
+        )
+        object.__setattr__(self, "env_name", system.name)  # one name, whatever it was called
+        self._check_coordinates(system)
         expected = KINDS[self.model_name]
         visual = isinstance(self.model, PixelConfig) and expected is PixelConfig
         valid = visual or type(self.model) is expected
@@ -144,6 +150,37 @@ class TrainConfig:
         require_number("save_seconds", self.save_seconds, 0.0, 1e9)
         device = re.fullmatch(r"auto|mps|cpu(:0)?|cuda(:\d{1,3})?", self.device)
         require("device", self.device, device is not None, "auto, cpu, cuda, cuda:N or mps")
+
+    def _check_coordinates(self, system: Any) -> None:
+        """Fill in what an env that is not of PhysGym fixes; ConfigError for a structure it cannot have."""
+        if "parameters" in system.knows:
+            given = f"None: the states of the {system.name} are its positions and velocities"
+            require("env.coordinates", self.env.coordinates, self.env.coordinates is None, given)
+            return
+        object.__setattr__(self, "env", replace(self.env, action_mode=system.action_mode))
+        if self.model_name == "visual":
+            return
+        found = coordinates_of(self.env.coordinates, system)
+        if found is None and self.model.structured:  # type: ignore[union-attr]
+            free = [name for name, kind in MODELS.items() if not kind.structured]
+            raise ConfigError(
+                f"model_name={self.model_name!r} needs to know which observations of {system.env_id} are "
+                f"positions and velocities, and nobody has said: give --env.coordinates ({FORM}), or learn "
+                f"it with {', '.join(free)}"
+            )
+
+
+def coordinates_of(text: str | None, system: Any) -> Coordinates | None:
+    """Those that ``text`` says of an env that is not of PhysGym, or what is known of it; None: nobody knows.
+
+    Raises ``ConfigError`` where they are not of its observations.
+    """
+    told = system.coordinates if text is None else text
+    if told in ("", "none"):
+        return None
+    found = Coordinates.parse(told)
+    found.check_size(system.state_size, system.env_id)
+    return found
 
 
 @known_keywords

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, fields, replace
@@ -85,6 +86,7 @@ def collect_config(config: TrainConfig) -> CollectConfig:
     """What a run collects where it names no dataset; the name is `auto-<hash>`."""
     pixels = config.model_name == "visual"
     values = {**asdict(config.env), **asdict(config.data)}
+    del values["coordinates"]  # the buffer holds what was observed
     if not pixels:
         del values["image_size"]  # of no meaning without pictures
     made = CollectConfig(env=config.env_name, pixels=pixels, **values)
@@ -104,7 +106,17 @@ def resolve_dataset(
     for system in physgym.SYSTEMS.values():
         if text.startswith(f"{system.env_id}/"):
             text = f"{system.name}/{text.removeprefix(f'{system.env_id}/')}"
-    return find_dataset(text, root, None if env is None else physgym.get_system(env).name)
+    return find_dataset(text, root, None if env is None else _folder(env))
+
+
+def _folder(env: str) -> str:
+    """The folder of an env's datasets under the root."""
+    import physgym
+
+    try:
+        return physgym.get_system(env).folder
+    except ValueError:  # it cannot be made here without its arguments: its buffers can be read
+        return re.sub(r"[^A-Za-z0-9._-]", "-", env).lstrip(".-")
 
 
 def _collect_once(config: CollectConfig, root: str | Path, workers: int, progress: bool) -> Path:
@@ -143,7 +155,8 @@ def settled(config: TrainConfig, dataset: Dataset, asked: Collection[str] = ()) 
         kept = {f.name for f in fields(own) if getattr(own, f.name) != f.default} - {"params"}
         if config.model_name != "visual":
             kept.add("image_size")  # of no meaning to it
-        truth = {f.name: collected[f.name] for f in fields(own) if f.name not in kept}
+        names = {f.name for f in fields(own)} & set(collected)
+        truth = {name: collected[name] for name in names - kept}
         parts[part] = replace(own, **truth)
     made = replace(config, **parts)
     if made.dataset is None and _unnamed(collect_config(made).to_dict()) != _unnamed(collected):
@@ -157,11 +170,17 @@ def _contradictions(
     """Name, the dataset's value and the value asked for, of everything that differs."""
     import physgym
 
-    system, env = physgym.get_system(dataset.env_name), config.env
-    yield from _unequal("env", system.name, config.env_name)
+    env = config.env
+    yield from _unequal("env", dataset.env_name, config.env_name)
     yield from _unequal("env.action_mode", collected["action_mode"], env.action_mode)
     if env.dt is not None:
         yield from _unequal("env.dt", dataset.dt, env.dt)
+    if env.make_kwargs is not None:
+        yield from _unequal("env.make_kwargs", collected["make_kwargs"], env.make_kwargs)
+    yield from _of_data(config, collected, asked)
+    system = physgym.system_of(dataset)
+    if "parameters" not in system.knows:
+        return
     if env.integrator is not None:
         found = system.check_integrator(collected["integrator"])
         yield from _unequal("env.integrator", found, env.integrator)
@@ -174,6 +193,11 @@ def _contradictions(
     for name, value in (env.params or {}).items():
         found = f"drawn from {drawn[name]}" if name in drawn else params[name]
         yield from _unequal(f"env.params.{name}", found, value)
+
+
+def _of_data(
+    config: TrainConfig, collected: dict[str, Any], asked: Collection[str]
+) -> Iterator[tuple[str, Any, Any]]:
     for field in fields(config.data):
         value = getattr(config.data, field.name)
         if value != field.default or f"data.{field.name}" in asked:

@@ -15,13 +15,13 @@ import numpy as np
 from gymnasium import Space, spaces
 
 import physgym
-from physgym.system import System
 from worldmodels.configs.keywords import known_keywords
+from worldmodels.configs.policies import is_foreign
 from worldmodels.configs.schema import converted, require
-from worldmodels.data import store
+from worldmodels.data import foreign, store
 from worldmodels.data.config import CollectConfig
 from worldmodels.data.header import schema_of, shard_bytes
-from worldmodels.data.policies import BEHAVIOURS
+from worldmodels.data.policies import BEHAVIOURS, Policy, load_function
 from worldmodels.data.progress import Progress
 from worldmodels.data.rollouts import Tick, make_vector_env, pictures, roll_out, steps_of
 from worldmodels.data.store import DatasetError, Shard
@@ -40,6 +40,7 @@ def collect(
     progress: bool = True,
     repair: bool = False,
     report: Callable[[str], object] = print,
+    policy: Callable[[], Policy] | None = None,
 ) -> Path:
     """Collect `config` into `<root>/<env>/<name>/` and return that folder.
 
@@ -47,6 +48,8 @@ def collect(
     lie in a place that cannot be written); the bytes do not depend on interruptions or on `workers`
     (processes, each collecting whole shards).
     `repair`: drop damaged shards first (`report` is told which) and collect them again.
+    `policy`: a function without arguments (that can be pickled, with `workers`) that makes what acts,
+    for a `config.policy` that is neither a name of this package nor module:function.
     Raises DatasetError: unknown env, another config in the folder, a damaged shard, a full disk,
     too little memory; LockedError where another process collects into the folder; ValueError for
     bad arguments.
@@ -54,15 +57,16 @@ def collect(
     require("config", config, isinstance(config, CollectConfig), "a worldmodels.CollectConfig")
     workers = converted(int, workers, "workers")
     require("workers", workers, workers >= 1, "at least 1")
-    system = _system(config.env)
+    system = _system(config)
     config = replace(config, env=system.name)
-    folder = Path(root) / system.name / config.name
+    folder = Path(root) / system.folder / config.name
     header = _new_header(config, system)
     _check_size(config, header)
     if not repair and _is_complete(folder, header):
         return folder  # there is nothing to write, so the place may be one that cannot be written
     if workers > 1:
         require_main_guard()
+    make_policy = _policy_of(config, policy)
     with storage.RunLock(folder):
         storage.remove_orphans(folder)
         header = _continue(folder, header, repair, report)
@@ -71,7 +75,7 @@ def collect(
         done = config.episodes - sum(count for _, _, count in todo)
         with Progress(f"collecting {system.name}", config.episodes, progress) as bar:
             bar.reach(done)
-            for shard in _shards(config, folder, todo, workers, bar.part):
+            for shard in _shards(config, folder, todo, workers, bar.part, make_policy):
                 entries = [*header["shards"], asdict(shard)]
                 header = {**header, "shards": sorted(entries, key=lambda entry: entry["first"])}
                 store.write_header(folder, header)
@@ -80,11 +84,29 @@ def collect(
     return folder
 
 
-def _system(name: str) -> System:
+def _system(config: CollectConfig) -> Any:
     try:
-        return physgym.get_system(name)
+        return physgym.get_system(config.env, config.make_kwargs)
     except KeyError as error:
         raise DatasetError(str(error.args[0])) from error
+
+
+def _policy_of(
+    config: CollectConfig, given: Callable[[], Policy] | None
+) -> Callable[[], Policy] | None:
+    """What makes the user's policy; None where `config` names one of this package."""
+    if not is_foreign(config.policy):
+        require("policy", given, given is None, f"None beside the policy {config.policy!r}")
+        return None
+    if given is not None:
+        return given
+    if config.policy.endswith(".zip"):
+        raise DatasetError(
+            f"policy={config.policy!r} is an agent's file: give collect(..., policy=...) what makes it, "
+            "functools.partial(worldmodels.load_policy, path); physgym collect does"
+        )
+    load_function(config.policy)  # what cannot be found is said before the work
+    return functools.partial(load_function, config.policy)
 
 
 def _check_size(config: CollectConfig, header: dict[str, Any]) -> None:
@@ -125,12 +147,13 @@ def _shards(
     todo: list[tuple[int, int, int]],
     workers: int,
     part: Tick,
+    make_policy: Callable[[], Policy] | None,
 ) -> Iterator[Shard]:
     """Collect shards, and yield each as soon as its file is in place.
 
     `part` is told how many episodes of the shards in hand are as good as done.
     """
-    jobs = [(config, folder, *job) for job in todo]
+    jobs = [(config, folder, *job, make_policy) for job in todo]
     try:
         if workers > 1 and len(jobs) > 1:
             yield from run_jobs(collect_shard, jobs, workers, part)
@@ -149,18 +172,27 @@ def _scaled(tick: Tick, start: float, size: float, share: float) -> None:
 
 
 def collect_shard(
-    config: CollectConfig, folder: Path, index: int, first: int, count: int, tick: Tick = bool
+    config: CollectConfig,
+    folder: Path,
+    index: int,
+    first: int,
+    count: int,
+    make_policy: Callable[[], Policy] | None = None,
+    tick: Tick = bool,
 ) -> Shard:
     """Collect and write one shard; what it holds depends on `config`, `first` and `count` alone.
 
     `tick` is told how many of its episodes are as good as done.
     """
-    system = _system(config.env)
+    system = _system(config)
     half = 0.5 * count if config.pixels else 1.0 * count
-    arrays = roll_out(config, system, first, count, functools.partial(_scaled, tick, 0.0, half))
+    known = "equations" in system.knows
+    play, draw = (roll_out, pictures) if known else (foreign.roll_out, foreign.pictures)
+    policy = None if make_policy is None else make_policy()
+    arrays = play(config, system, first, count, functools.partial(_scaled, tick, 0.0, half), policy)
     frames = None
     if config.pixels:
-        frames = pictures(config, system, arrays, functools.partial(_scaled, tick, half, half))
+        frames = draw(config, system, arrays, functools.partial(_scaled, tick, half, half))
     attributes = {"env": system.env_id, "dt": config.dt or system.dt, "first_episode": first}
     return store.write_shard(folder, index, first, arrays, attributes, frames)
 
@@ -212,13 +244,9 @@ def _same_config(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) ->
             )
 
 
-def _new_header(config: CollectConfig, system: System) -> dict[str, Any]:
+def _new_header(config: CollectConfig, system: Any) -> dict[str, Any]:
     """What `dataset.json` says before the first shard. Raises ValueError for bad env arguments."""
-    env = make_vector_env(config, system, 1)
-    try:
-        observation, action = env.single_observation_space, env.single_action_space
-    finally:
-        env.close()
+    observation, action = _spaces(config, system)
     return {
         "format_version": store.FORMAT_VERSION,
         "env_id": system.env_id,
@@ -237,11 +265,26 @@ def _new_header(config: CollectConfig, system: System) -> dict[str, Any]:
             system.state_size,
             None if config.action_mode == "discrete" else (system.action_size,),
             system.Params._fields,
+            "energy" in system.knows,
         ),
         "versions": {"python": platform.python_version()} | {n: _version(n) for n in _PACKAGES},
         "splits": split_episodes(config),
         "shards": [],
     }
+
+
+def _spaces(config: CollectConfig, system: Any) -> tuple[Space[Any], Space[Any]]:
+    """The spaces of what is stored: observations, and actions as a buffer holds them."""
+    if "equations" not in system.knows:
+        foreign.check(config, system)
+        if system.discrete:
+            return system.observation_space, spaces.Discrete(system.action_count)
+        return system.observation_space, spaces.Box(-1.0, 1.0, (system.action_size,))
+    env = make_vector_env(config, system, 1)
+    try:
+        return env.single_observation_space, env.single_action_space
+    finally:
+        env.close()
 
 
 def split_episodes(config: CollectConfig) -> dict[str, list[int]]:
@@ -267,7 +310,8 @@ def _describe(space: Space[Any]) -> dict[str, Any]:
         return {"kind": "Discrete", "n": int(space.n)}
     if not isinstance(space, spaces.Box):
         return {"kind": type(space).__name__}
-    low, high = (np.asarray(bound, dtype=float).tolist() for bound in (space.low, space.high))
+    ends = (np.asarray(bound, dtype=object) for bound in (space.low, space.high))
+    low, high = (np.where(np.isfinite(end.astype(float)), end.astype(float), None).tolist() for end in ends)
     shape = list(space.shape)
     return {"kind": "Box", "shape": shape, "dtype": str(space.dtype), "low": low, "high": high}
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from worldmodels.configs.environment import check_env, require_step_length
 from worldmodels.configs.keywords import known_keywords
+from worldmodels.configs.policies import require_policy
 from worldmodels.configs.schema import conform, require, require_count
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -31,16 +32,19 @@ class CollectConfig:
     """
 
     env: str = "oscillator"
-    """System to collect from: oscillator, pendulum, spaceship or three_body (or an env id)."""
+    """System to collect from: oscillator, pendulum, spaceship, three_body, or the id of any Gymnasium env
+    (CartPole-v1, module:Id-v0 where a module registers it)."""
     name: str = "default"
     """Name of the dataset: it lies in datasets/<env>/<name>/."""
     episodes: int = 1000
     """Episodes to collect."""
     steps: int | None = None
     """Steps of an episode at most; None: the env's own time limit."""
-    policy: Literal["random", "zero", "bang", "mixed"] = "random"
-    """random: uniform, anew at every step; zero: none; bang: extremes, held for 1 to 20 steps;
-    mixed: each episode one of these or the system's hand-written controller with noise."""
+    policy: str = "random"
+    """random: uniform, anew at every step; zero: none; bang: extremes, held for 1 to 20 steps; ou: an
+    Ornstein-Uhlenbeck process; mixed: each episode random, zero, bang or the system's hand-written
+    controller with noise. Or one's own: the .zip of a Stable-Baselines3 agent, or module:function, which
+    turns observations (N, F) into actions (N,) or (N, A)."""
     seed: int = 0
     """Seed of everything: episode i is a function of (seed, i) alone."""
     randomize: bool = False
@@ -57,6 +61,8 @@ class CollectConfig:
     """Start distribution, where the env has several."""
     reward: Literal["dense", "sparse", "quadratic", "none"] = "dense"
     """Reward to record."""
+    make_kwargs: dict[str, bool | int | float | str] | None = None
+    """Arguments of gymnasium.make for an env that is not of PhysGym, such as: continuous True."""
     pixels: bool = False
     """Store pictures too."""
     image_size: int = 64
@@ -70,8 +76,9 @@ class CollectConfig:
 
     def __post_init__(self) -> None:
         conform(self)
-        if not self.params:  # an empty table says no more than none
-            object.__setattr__(self, "params", None)
+        for option in ("params", "make_kwargs"):
+            if not getattr(self, option):  # an empty table says no more than none
+                object.__setattr__(self, option, None)
         valid = _NAME.fullmatch(self.name) is not None
         require("name", self.name, valid, "letters, digits, '_', '-' and '.', not first a '.'")
         for name, high in _HIGHEST.items():
@@ -83,15 +90,29 @@ class CollectConfig:
             share = getattr(self, name)
             require(name, share, 0.0 <= share < 0.5, "a share from 0 to below 0.5")
         arguments = {name: getattr(self, name) for name in _ENV_ARGUMENTS}
-        name = check_env(self.env, arguments, "env", "")
-        object.__setattr__(self, "env", name)  # one name a system, whatever it was called
+        require_policy("policy", self.policy)
+        system = check_env(self.env, arguments, "env", "", self.make_kwargs)
+        object.__setattr__(self, "env", system.name)  # one name a system, whatever it was called
+        if "parameters" not in system.knows:
+            object.__setattr__(self, "action_mode", system.action_mode)
 
     @property
     def env_kwargs(self) -> dict[str, Any]:
         """Arguments of `gymnasium.make` that differ from the env's own defaults."""
+        if self.make_kwargs:
+            return dict(self.make_kwargs)
+        if self.is_foreign:
+            return {}
         defaults = CollectConfig()
         values = {name: getattr(self, name) for name in _ENV_ARGUMENTS}
         return {key: value for key, value in values.items() if value != getattr(defaults, key)}
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the env is none of PhysGym's."""
+        from physgym import SYSTEMS
+
+        return self.env not in SYSTEMS
 
     @property
     def episodes_per_shard(self) -> int:
@@ -105,5 +126,7 @@ class CollectConfig:
     def content_hash(self) -> str:
         """8 hexadecimal digits that depend on every field but the name."""
         values = {key: value for key, value in self.to_dict().items() if key != "name"}
+        if not self.make_kwargs:
+            del values["make_kwargs"]  # buffers that were made before there was such a field keep their name
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:8]

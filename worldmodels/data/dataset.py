@@ -30,9 +30,9 @@ class Dataset:
     value, and its actions, rewards and flags are zero."""
 
     states: np.ndarray
-    """(N, T+1, D) float64, physical; angles unwrapped."""
+    """(N, T+1, D) float64, physical; angles unwrapped. Of an env that is not of PhysGym: its observations."""
     actions: np.ndarray
-    """(N, T) int64, or (N, T, A) float32."""
+    """(N, T) int64 from 0, or (N, T, A) float32 in [-1, 1] between the ends of the env's own space."""
     rewards: np.ndarray
     """(N, T) float64."""
     terminated: np.ndarray
@@ -40,7 +40,7 @@ class Dataset:
     truncated: np.ndarray
     """(N, T) bool."""
     energy: np.ndarray
-    """(N, T+1) float64, joule."""
+    """(N, T+1) float64, joule; NaN where nobody knows it."""
     lengths: np.ndarray
     """(N,) int64: valid steps."""
     params: dict[str, np.ndarray]
@@ -54,7 +54,7 @@ class Dataset:
     dt: float
     """Seconds a step."""
     env_name: str
-    """Name in `physgym.SYSTEMS`."""
+    """Name in `physgym.SYSTEMS`, or the id of another env."""
     env_kwargs: dict[str, Any]
     """Arguments of `gymnasium.make` it was collected with."""
     splits: dict[str, np.ndarray]
@@ -87,6 +87,8 @@ class Dataset:
     @property
     def param_array(self) -> np.ndarray:
         """(N, P) float64, columns as `param_names`."""
+        if not self.params:
+            return np.zeros((len(self), 0))
         return np.stack(list(self.params.values()), axis=1)
 
     @property
@@ -157,6 +159,8 @@ def _assemble(folder: Path, header: dict[str, Any], parts: list[Episodes]) -> Da
     arrays = {
         name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays
     }
+    if "energy" not in arrays:
+        arrays["energy"] = np.full(arrays["states"].shape[:2], np.nan)
     episodes = np.concatenate([np.arange(s.first, s.first + s.episodes) for s in shards])
     row_of = {int(episode): row for row, episode in enumerate(episodes)}
     splits = {

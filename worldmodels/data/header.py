@@ -106,8 +106,8 @@ def checked(values: Any) -> Header:
     """`values`, the content of a `dataset.json`, as a Header. Raises ValueError where it is none."""
     header = record(Header, values, HEADER)
     config = header.config
-    names = {"state_names": header.state_names, "param_names": header.param_names}
-    for key, found in {**names, "behaviours": header.behaviours}.items():
+    told = {"state_names": header.state_names, "param_names": header.param_names}
+    for key, found in {**told, "behaviours": header.behaviours}.items():
         _require(len(set(found)) == len(found) and (found or key == "param_names"), key, found)
     _require(math.isfinite(header.dt) and header.dt > 0, "dt", header.dt)
     _require(config.dt in (None, header.dt), "config.dt", config.dt)
@@ -116,7 +116,9 @@ def checked(values: Any) -> Header:
     _require(header.env_kwargs == config.env_kwargs, "env_kwargs", header.env_kwargs)
     _require(config.env in (header.env_name, header.env_id), "config.env", config.env)
     actions = _action_shape(header)
-    expected = schema_of(config, header.steps, len(header.state_names), actions, header.param_names)
+    names = header.param_names
+    known = "energy" in header.schema
+    expected = schema_of(config, header.steps, len(header.state_names), actions, names, known)
     _require(values["schema"] == expected, "schema", values["schema"])
     _check_splits(header)
     _check_shards(header.shards, config.episodes)
@@ -159,10 +161,11 @@ def schema_of(
     state_size: int,
     action_shape: Sequence[int] | None,
     param_names: Iterable[str],
+    energy: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Type and shape of every array of one episode, as `dataset.json` holds them.
 
-    `action_shape`: None for discrete actions.
+    `action_shape`: None for discrete actions. `energy`: whether anybody knows it.
     """
     discrete = action_shape is None
     shapes: dict[str, tuple[str, list[int]]] = {
@@ -177,6 +180,8 @@ def schema_of(
         "behaviours": ("int8", []),
         **{f"params/{name}": ("float64", []) for name in param_names},
     }
+    if not energy:
+        del shapes["energy"]
     if config.pixels:
         shapes["pixels"] = ("uint8", [steps + 1, config.image_size, config.image_size, 3])
     return {name: {"dtype": kind, "shape": shape} for name, (kind, shape) in shapes.items()}

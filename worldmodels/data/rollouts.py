@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode
 
 from physgym.system import System
 from worldmodels.data.config import CollectConfig
-from worldmodels.data.policies import Actor, plan_episode
+from worldmodels.data.policies import Actor, Policy, plan_episode
 
 Tick = Callable[[float], object]
 """Told the share of the work that is done, in [0, 1]."""
@@ -46,9 +46,17 @@ def steps_of(config: CollectConfig, system: System) -> int:
 
 
 def roll_out(
-    config: CollectConfig, system: System, first: int, count: int, tick: Tick = bool
+    config: CollectConfig,
+    system: System,
+    first: int,
+    count: int,
+    tick: Tick = bool,
+    policy: Policy | None = None,
 ) -> dict[str, np.ndarray]:
-    """Collect episodes first ... first + count - 1: the arrays of a shard, pixels excepted."""
+    """Collect episodes first ... first + count - 1: the arrays of a shard, pixels excepted.
+
+    `policy`: what acts, where it is none of this package.
+    """
     steps, discrete = steps_of(config, system), config.action_mode == "discrete"
     seeds, plans = [], []
     for episode in range(first, first + count):
@@ -57,7 +65,8 @@ def roll_out(
         plans.append(plan_episode(config.policy, system.discrete_actions, discrete, steps, rng))
     env = make_vector_env(config, system, count)
     try:
-        record = _record(env, Actor(system, plans, discrete), system, seeds, steps, tick)
+        actor = Actor(system, plans, discrete, policy, config.policy)
+        record = _record(env, actor, system, seeds, steps, tick)
     finally:
         env.close()
     record["seeds"] = np.array(seeds, dtype=np.int64)

@@ -88,7 +88,7 @@ def _check_pictures(known: Mapping[str, Any], arguments: Mapping[str, Any]) -> N
 def find_system(spec: Spec) -> Any:
     """The system of `spec`; ValueError where there is none of its name."""
     try:
-        return physgym.get_system(spec.env_name)
+        return physgym.system_of(spec)
     except KeyError as error:
         raise ValueError(f"the model is of an unknown env: {error.args[0]}") from None
 

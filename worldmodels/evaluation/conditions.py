@@ -20,7 +20,7 @@ def conditions(source: Any) -> dict[str, Any]:
     Each parameter has an entry of its own, "params.mass"; "randomize" holds ranges by name.
     Raises what ``physgym.get_system`` and its checks raise.
     """
-    system, given = physgym.get_system(source.env_name), source.env_kwargs
+    system, given = physgym.system_of(source), source.env_kwargs
     randomize = given.get("randomize") or {}
     ranges = system.ranges if randomize is True else randomize
     params = system.check_params(given.get("params"))._asdict()
@@ -72,7 +72,7 @@ def mismatch(specs: Mapping[str, Any], dataset: Any) -> str:
 
 def describe(source: Any) -> str:
     """A source in words: actions, dt, and what else is not the system's default."""
-    system, values = physgym.get_system(source.env_name), conditions(source)
+    system, values = physgym.system_of(source), conditions(source)
     usual: dict[str, Any] = {
         f"params.{name}": float(value) for name, value in system.Params()._asdict().items()
     }

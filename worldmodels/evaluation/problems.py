@@ -150,7 +150,7 @@ def idle_actions(spec: Any, count: int, steps: int) -> np.ndarray:
     """Actions (count, steps) or (count, steps, A) that do nothing."""
     if spec.action_kind == "continuous":
         return np.zeros((count, steps, spec.action_size), np.float32)
-    rows = physgym.get_system(spec.env_name).discrete_actions
+    rows = physgym.system_of(spec).discrete_actions
     return np.full((count, steps), int(np.abs(rows).sum(axis=1).argmin()), np.int64)
 
 
@@ -162,7 +162,7 @@ def controls_of(system: Any, actions: np.ndarray, params: Any) -> np.ndarray:
 
 def _at(dataset: Any, rows: np.ndarray, at: np.ndarray) -> Problems:
     """The problems of episodes ``rows`` (B,) whose states are at steps ``at`` (B, T+1)."""
-    system = physgym.get_system(dataset.env_name)
+    system = physgym.system_of(dataset)
     states = dataset.states[rows[:, None], at]
     actions = dataset.actions[rows[:, None], at[:, :-1]]
     valid = at[:, :-1] < dataset.lengths[rows, None]

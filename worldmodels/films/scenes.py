@@ -68,7 +68,7 @@ def cut(
         )
     states = np.stack([dataset.states[row, at : at + steps + 1] for row, at in pairs])
     actions = np.stack([dataset.actions[row, at : at + steps] for row, at in pairs])
-    system = physgym.get_system(dataset.env_name)
+    system = physgym.system_of(dataset)
     given = {name: np.asarray(values, np.float64)[rows] for name, values in dataset.params.items()}
     known = {name: np.full(len(rows), x) for name, x in system.Params()._asdict().items()}
     params = system.Params(**{**known, **given})

@@ -94,6 +94,6 @@ def idle_action(spec: Spec) -> int | None:
     """The discrete action without any control, 0 for continuous ones; None where there is none."""
     if spec.action_kind != "discrete":
         return 0
-    levels = np.abs(physgym.get_system(spec.env_name).discrete_actions).sum(1)
+    levels = np.abs(physgym.system_of(spec).discrete_actions).sum(1)
     idle = np.flatnonzero(levels == 0)
     return int(idle[0]) if len(idle) else None

@@ -63,7 +63,7 @@ def spec_of(dataset: Any, visual: bool = False) -> Spec:
     """What a model must know of the env that ``dataset`` came from; its pictures if ``visual``."""
     import physgym
 
-    system = physgym.get_system(dataset.env_name)
+    system = physgym.system_of(dataset)
     discrete = dataset.actions.ndim == 2
     return Spec(
         env_name=system.name,

@@ -163,7 +163,7 @@ def oracles_of(models: Mapping[str, Any]) -> dict[str, Entry]:
 
 def baseline_entries(dataset: Any) -> dict[str, Entry]:
     """Rows of ``baselines_of``; the linear one fitted to ``dataset``, and bound to its dt."""
-    angles = physgym.get_system(dataset.env_name).angles
+    angles = physgym.system_of(dataset).angles
 
     def entry(name: str, untrained: Predictor) -> Entry:
         def predict(tasks: Problems) -> np.ndarray:

@@ -57,7 +57,7 @@ class Scale(NamedTuple):
 
 def scale_of(dataset: Any) -> Scale:
     """Scales of the episodes of ``dataset``; what never varies counts as 1."""
-    angles = physgym.get_system(dataset.env_name).angles
+    angles = physgym.system_of(dataset).angles
     valid = np.arange(dataset.energy.shape[1]) <= dataset.lengths[:, None]
     energy = float(dataset.energy[valid].std())
     return Scale(metrics.state_scale(dataset, angles), energy if energy > 1e-9 else 1.0)

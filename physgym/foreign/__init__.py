@@ -1,0 +1,1 @@
+"""Gymnasium envs that are not of this package: what can be known of one, and its task."""

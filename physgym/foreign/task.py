@@ -1,0 +1,223 @@
+"""`ForeignTask`: the spaces, starts and pictures of a foreign env, as a `physgym.Task` has those of ours."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.error import InvalidAction
+
+from physgym.foreign.system import ForeignSystem, NoParams, foreign_system
+from physgym.validation import real_array, whole_number
+
+
+class ForeignTask:
+    """The task of a foreign env: its observations are its states, its rewards are learned or given.
+
+    Args:
+        system: what is known of the env.
+        dt: seconds a step; None: the env's own.
+        params, randomize, obs_mode: as our tasks have them, at their only value.
+
+    Raises:
+        ValueError: another value of these, or a dt that is not above 0.
+    """
+
+    reward = "learned"
+    start = "default"
+
+    def __init__(
+        self,
+        system: ForeignSystem,
+        dt: float | None = None,
+        params: Mapping[str, float] | None = None,
+        randomize: Any = False,
+        obs_mode: str = "state",
+    ) -> None:
+        if randomize:
+            raise ValueError(f"randomize={randomize!r}: {system.env_id} has no parameters to draw")
+        if obs_mode != "state":
+            raise ValueError(f'obs_mode={obs_mode!r}: {system.env_id} has its own, "state"')
+        self.system, self.obs_mode = system, obs_mode
+        self.base = self.limit = system.check_params(params)
+        self.ranges: dict[str, tuple[float, float]] = {}
+        self.dt = float(system.dt if dt is None else dt)
+        if not 0.0 < self.dt < math.inf:
+            raise ValueError(f"dt={dt!r} is not valid: expected seconds above 0")
+        self.discrete, self.action_mode = system.discrete, system.action_mode
+        self.action_space, self.observation_space = system.action_space, system.observation_space
+        self.actions = ForeignActions(system)
+        self._env: gymnasium.Env[Any, Any] | None = None
+        self._painter: gymnasium.Env[Any, Any] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (self.system.env_id, self.system.kwargs, self.dt))
+
+    def __deepcopy__(self, memo: Any) -> ForeignTask:
+        return self
+
+    def sample(
+        self, rng: np.random.Generator, options: Mapping[str, Any] | None = None
+    ) -> tuple[tuple[float, ...], NoParams]:
+        """The first observation of a true episode, seeded by `rng`; or `options["state"]`, an observation.
+
+        Raises ValueError for another option, and for a state that is no observation.
+        """
+        given = dict(options or {})
+        state = given.pop("state", None)
+        if given:
+            name = sorted(given)[0]
+            raise ValueError(
+                f"unknown reset option {name!r}: a learned {self.system.env_id} takes 'state', an observation"
+            )
+        if state is not None:
+            return self._given(state), NoParams()
+        if self._env is None:
+            self._env = self.system.make()
+        observation, _ = self._env.reset(seed=int(rng.integers(2**31)))
+        return tuple(np.asarray(observation, np.float64).tolist()), NoParams()
+
+    def _given(self, state: Any) -> tuple[float, ...]:
+        row = real_array(state)
+        size = self.system.state_size
+        if row is None or row.shape != (size,) or not np.isfinite(row).all():
+            raise ValueError(
+                f"options['state']={state!r} is no observation of {self.system.env_id}: expected {size} "
+                "finite numbers"
+            )
+        return tuple(float(value) for value in row)
+
+    def observe_rows(self, states: np.ndarray, params: np.ndarray) -> np.ndarray:
+        """States (N, D) as observations: in the space's type, and within it."""
+        space = self.observation_space
+        with np.errstate(over="ignore", invalid="ignore"):
+            rows = np.nan_to_num(states, nan=0.0).astype(space.dtype)
+        return np.clip(rows, space.low, space.high)
+
+    def portrait(
+        self, state: tuple[float, ...], control: Any, params: Any, size: int, caption: str
+    ) -> np.ndarray:
+        """A picture (size, size, 3) uint8 of an observation: the env's own where it can be put into one,
+        else a bar for each component.
+        """
+        from physgym.rendering import write_text
+
+        row = np.asarray(state, np.float64)
+        drawn = self._drawn(row) if np.isfinite(row).all() else None
+        picture = _bars(row, self.observation_space, size) if drawn is None else _squared(drawn, size)
+        write_text(picture, caption)
+        return picture
+
+    def _drawn(self, observation: np.ndarray) -> np.ndarray | None:
+        """What the true env draws at `observation`; None where nobody knows how to put it there."""
+        facts = self.system.facts
+        if facts is None or facts.state is None:
+            return None
+        if self._painter is None:
+            try:
+                painter = self.system.make(render_mode="rgb_array")
+                painter.reset(seed=0)
+            except (ValueError, gymnasium.error.Error) as error:
+                warnings.warn(
+                    f"{self.system.env_id} is shown as bars, since it cannot be drawn: {error}",
+                    stacklevel=2,
+                )
+                self._painter = None
+                return None
+            self._painter = painter
+        plain: Any = self._painter.unwrapped
+        plain.state = facts.state(observation)
+        return np.asarray(self._painter.render())
+
+
+class ForeignActions:
+    """The actions of a foreign env; every refusal is a `gymnasium.error.InvalidAction`.
+
+    Rows are integers (N,) from 0, or (N, A) float64 in [-1, 1], whatever the ends of the env's own space.
+    """
+
+    def __init__(self, system: ForeignSystem) -> None:
+        self._system, self._space = system, system.action_space
+
+    def index(self, action: Any) -> int:
+        """One discrete action as an int from 0."""
+        number = int(action) if isinstance(action, bool) else whole_number(action)
+        if number is None or not self._space.contains(np.int64(number)):
+            raise InvalidAction(f"action {action!r} is not one of {self._space}")
+        return number - int(self._space.start)
+
+    def vector(self, action: Any) -> tuple[float, ...]:
+        """One continuous action as floats in [-1, 1], clipped to its space."""
+        row = real_array(action)
+        if row is None or row.shape != self._space.shape or not np.isfinite(row).all():
+            raise InvalidAction(
+                f"action {action!r} must be finite numbers of shape {self._space.shape}, in {self._space}"
+            )
+        return tuple(self._system.from_env(row).tolist())
+
+    def rows(self, actions: Any, num_envs: int, resting: Any | None = None) -> np.ndarray:
+        """Actions of a batch; those of rows of the mask `resting` are not looked at and read zero."""
+        array = real_array(actions)
+        wanted = (num_envs, *self._space.shape)
+        if array is None or array.shape != wanted:
+            found = "no numbers" if array is None else f"of shape {array.shape}"
+            raise InvalidAction(f"actions are {found}, but this env takes {wanted}")
+        if self._system.discrete:
+            if array.dtype.kind not in "iu":
+                raise InvalidAction(f"actions of type {array.dtype} are not integers")
+            rows = self._system.from_env(array)
+            outside = (rows < 0) | (rows >= self._system.action_count)
+        else:
+            outside = ~np.isfinite(array).all(axis=1)
+            rows = self._system.from_env(np.nan_to_num(array))
+        if resting is not None:
+            rows[resting], outside = 0, outside & ~resting
+        if outside.any():
+            raise InvalidAction(f"actions {array!r} are not all in {self._space}")
+        return rows
+
+
+def _rebuild(env_id: str, kwargs: dict[str, Any], dt: float) -> ForeignTask:
+    system = foreign_system(env_id, kwargs)
+    if system is None:
+        raise ValueError(f"env {env_id!r} is not registered here")
+    return ForeignTask(system, dt)
+
+
+def _squared(picture: np.ndarray, size: int) -> np.ndarray:
+    """A picture of any shape in the middle of a square one (size, size, 3)."""
+    from physgym.rendering import SCREEN, opencv
+
+    cv2 = opencv()
+    height, width = picture.shape[:2]
+    scale = size / max(height, width)
+    shape = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(np.ascontiguousarray(picture[..., :3]), shape, interpolation=cv2.INTER_AREA)
+    square = np.full((size, size, 3), SCREEN, np.uint8)
+    top, left = (size - shape[1]) // 2, (size - shape[0]) // 2
+    square[top : top + shape[1], left : left + shape[0]] = small
+    return square
+
+
+def _bars(row: np.ndarray, space: spaces.Box, size: int) -> np.ndarray:
+    """A bar for each component of an observation, from the middle to the ends of the space (or +-10)."""
+    from physgym.rendering import SCREEN, opencv
+
+    cv2 = opencv()
+    picture = np.full((size, size, 3), SCREEN, np.uint8)
+    most = np.maximum(np.abs(space.low), np.abs(space.high)).astype(float)
+    most = np.where(np.isfinite(most) & (most < 1e6) & (most > 0), most, 10.0)
+    shares = np.clip(np.nan_to_num(row / most, nan=0.0, posinf=1.0, neginf=-1.0), -1.0, 1.0)
+    pitch, middle = 0.8 * size / len(row), size // 2
+    cv2.line(picture, (middle, 0), (middle, size), (90, 96, 110), 1)
+    for index, share in enumerate(shares.tolist()):
+        top = round(0.12 * size + index * pitch)
+        bottom = max(top + 1, round(top + 0.7 * pitch))
+        ends = sorted((middle, round(middle + 0.45 * size * share)))
+        cv2.rectangle(picture, (ends[0], top), (ends[1], bottom), (110, 190, 250), -1)
+    return picture
