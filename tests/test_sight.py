@@ -83,6 +83,10 @@ def test_a_static_texture_and_noise_do_not_pull_a_reading() -> None:
     assert worst(reader_of(frames)(frames).points, places) < 0.06
     noise = 0.02 * torch.randn(frames.shape, generator=torch.Generator().manual_seed(1))
     assert worst(reader_of(frames + noise)(frames + noise).points, places) < 0.15
+    # On black, a picture cuts off half of the noise, and its median is zero.
+    shown = (discs(places, COLOURS[:1]) + noise).clamp(0.0, 1.0)
+    assert find_bodies(shown).counts == [1]
+    assert worst(reader_of(shown)(shown).points, places) < 0.15
 
 
 def test_one_body_alone_is_read_in_any_colour() -> None:

@@ -50,8 +50,7 @@ def find_bodies(frames: Tensor) -> Bodies:
     """
     background = frames.median(0).values
     difference = frames - background
-    noise = 1.4826 * float(difference.abs().flatten()[::7].median())
-    threshold = max(0.03, 7.0 * noise)
+    threshold = max(0.03, 7.0 * _noise(difference))
     size = difference.norm(dim=1)
     salient = size > threshold
     share = 1.0 if threshold > 1.0 else float(salient.float().mean())
@@ -71,6 +70,17 @@ def find_bodies(frames: Tensor) -> Bodies:
     reader.begin(background, colours, threshold)
     radius, counts = _sizes(reader.shares(frames))
     return Bodies(background, colours, radius, counts, threshold)
+
+
+def _noise(difference: Tensor) -> float:
+    """Standard deviation of the noise in what differs from the background.
+
+    By quantiles on the wider side: on a black or a white background half of it is cut off, and the median of
+    its size would be zero.
+    """
+    values = difference.flatten()[:: max(1, difference.numel() // 1_000_000)]
+    ends = torch.quantile(values, torch.tensor([0.3, 0.7]))
+    return float(ends.abs().max()) / 0.5244  # of a Gaussian, 70 % lie below 0.5244 of its deviation
 
 
 def _colours(frames: Tensor, background: Tensor, size: Tensor, salient: Tensor) -> Tensor:
