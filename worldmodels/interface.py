@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from physgym import threads
+from worldmodels.configs.coordinates import Coordinates
+from worldmodels.configs.schema import require
 
 threads.use_torch()
 
@@ -29,13 +31,13 @@ class Spec:
     """What a model must know of the env it imitates; plain JSON beside the weights."""
 
     env_name: str
-    """Name in ``physgym.SYSTEMS``."""
+    """Name in ``physgym.SYSTEMS``, or the id of another Gymnasium env."""
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments of ``gymnasium.make`` that the buffer was collected with."""
     dt: float = 0.1
     """Seconds a step in the buffer."""
     state_size: int = 2
-    """D, even: D/2 positions, then their D/2 velocities."""
+    """D: D/2 positions, then their D/2 velocities. Of an env that is not of PhysGym: what it observes."""
     angles: tuple[int, ...] = ()
     """Indices of the coordinates of the state that are angles."""
     action_kind: str = "discrete"
@@ -48,18 +50,30 @@ class Spec:
     """Time limit of the env."""
     image_size: int = 0
     """Height and width of the pictures that a model of pixels sees; 0: it sees states."""
+    foreign: bool = False
+    """The env is not of PhysGym: states are its observations, rewards and ends are learned."""
+    coordinates: str = ""
+    """Positions and velocities among a foreign env's observations, in the form of
+    ``worldmodels.Coordinates``; "": nobody has said."""
 
     def __post_init__(self) -> None:
-        if not 2 <= self.state_size <= LARGEST_SIZE or self.state_size % 2:
-            raise ValueError(f"state_size={self.state_size} is not valid: expected 2, 4, 6, ...")
+        least, even = (1, "") if self.foreign else (2, "even ")
+        if not least <= self.state_size <= LARGEST_SIZE or (even and self.state_size % 2):
+            raise ValueError(
+                f"state_size={self.state_size} is not valid: expected an {even}number from {least} on"
+            )
         if self.action_kind not in ("discrete", "continuous"):
             raise ValueError(
                 f"action_kind={self.action_kind!r} is not valid: expected discrete or continuous"
             )
-        if any(not 0 <= index < self.state_size // 2 for index in self.angles):
+        positions = self.state_size if self.foreign else self.state_size // 2
+        if any(not 0 <= index < positions for index in self.angles):
             raise ValueError(f"angles={self.angles} are not all positions of the state")
         if not 0.0 < self.dt < math.inf:
             raise ValueError(f"dt={self.dt} is not valid: expected seconds above 0")
+        if self.coordinates:
+            require("spec.coordinates", self.coordinates, self.foreign, 'none (""): states say it')
+            Coordinates.parse(self.coordinates).check_size(self.state_size, self.env_name)
         counts = {"action_size": 1, "max_episode_steps": 1, "image_size": 0}
         for name, least in counts.items():
             if not least <= getattr(self, name) <= LARGEST_SIZE:
@@ -172,9 +186,14 @@ class Medium:
     idle: int | None = None
     """The discrete action that does nothing (0 for continuous ones), where a structure may rely on it."""
 
+    structured: bool = True
+    """Whether the first half of the features are positions, the second their rates."""
+
     def __post_init__(self) -> None:
-        if self.features < 2 or self.features % 2:
+        if self.structured and (self.features < 2 or self.features % 2):
             raise ValueError(f"features={self.features} is not valid: expected 2, 4, 6, ...")
+        if self.features < 1:
+            raise ValueError(f"features={self.features} is not valid: expected 1 or more")
         if self.spatial and self.angles:
             raise ValueError("angles are features of vectors: a map has none")
 

@@ -34,7 +34,7 @@ def _two_angles(observation: np.ndarray) -> np.ndarray:
     return np.array([first, second, observation[4], observation[5]])
 
 
-_CART_POLE = Facts(("x", "x_dot", "theta", "theta_dot"), "0 2~ | 1 3", None, np.array)
+_CART_POLE = Facts(("x", "x_dot", "theta", "theta_dot"), "0 2 | 1 3", None, np.array)
 _MOUNTAIN_CAR = Facts(("x", "x_dot"), "0 | 1", 1.0, np.array)
 FACTS: dict[str, Facts] = {
     "Acrobot-v1": Facts(

@@ -53,6 +53,7 @@ class ForeignSystem:
     def __init__(self, env_id: str, kwargs: Mapping[str, Any] | None = None) -> None:
         self.name = self.env_id = env_id
         self.kwargs = dict(kwargs or {})
+        self._painter: Any = None
         env = self.make()
         try:
             observation, action, spec = env.observation_space, env.action_space, env.spec
@@ -136,6 +137,16 @@ class ForeignSystem:
         from physgym.foreign.task import ForeignTask
 
         return ForeignTask(self, **arguments)
+
+    def portrait(self, state: Any, size: int, caption: str | None = None) -> np.ndarray:
+        """A picture (size, size, 3) uint8 of an observation: the env's own where it can be put into one,
+        else a bar for each component.
+        """
+        if self._painter is None:
+            from physgym.foreign.pictures import Painter
+
+            self._painter = Painter(self)
+        return self._painter.portrait(np.asarray(state), size, caption)
 
     def check_params(self, overrides: Mapping[str, float] | None, base: Any = None) -> NoParams:
         """No parameters. Raises ValueError for any."""

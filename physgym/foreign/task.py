@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 from gymnasium.error import InvalidAction
 
 from physgym.foreign.system import ForeignSystem, NoParams, foreign_system
@@ -53,7 +51,6 @@ class ForeignTask:
         self.action_space, self.observation_space = system.action_space, system.observation_space
         self.actions = ForeignActions(system)
         self._env: gymnasium.Env[Any, Any] | None = None
-        self._painter: gymnasium.Env[Any, Any] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild, (self.system.env_id, self.system.kwargs, self.dt))
@@ -102,37 +99,8 @@ class ForeignTask:
     def portrait(
         self, state: tuple[float, ...], control: Any, params: Any, size: int, caption: str
     ) -> np.ndarray:
-        """A picture (size, size, 3) uint8 of an observation: the env's own where it can be put into one,
-        else a bar for each component.
-        """
-        from physgym.rendering import write_text
-
-        row = np.asarray(state, np.float64)
-        drawn = self._drawn(row) if np.isfinite(row).all() else None
-        picture = _bars(row, self.observation_space, size) if drawn is None else _squared(drawn, size)
-        write_text(picture, caption)
-        return picture
-
-    def _drawn(self, observation: np.ndarray) -> np.ndarray | None:
-        """What the true env draws at `observation`; None where nobody knows how to put it there."""
-        facts = self.system.facts
-        if facts is None or facts.state is None:
-            return None
-        if self._painter is None:
-            try:
-                painter = self.system.make(render_mode="rgb_array")
-                painter.reset(seed=0)
-            except (ValueError, gymnasium.error.Error) as error:
-                warnings.warn(
-                    f"{self.system.env_id} is shown as bars, since it cannot be drawn: {error}",
-                    stacklevel=2,
-                )
-                self._painter = None
-                return None
-            self._painter = painter
-        plain: Any = self._painter.unwrapped
-        plain.state = facts.state(observation)
-        return np.asarray(self._painter.render())
+        """`ForeignSystem.portrait` of an observation."""
+        return self.system.portrait(state, size, caption)
 
 
 class ForeignActions:
@@ -187,37 +155,3 @@ def _rebuild(env_id: str, kwargs: dict[str, Any], dt: float) -> ForeignTask:
     if system is None:
         raise ValueError(f"env {env_id!r} is not registered here")
     return ForeignTask(system, dt)
-
-
-def _squared(picture: np.ndarray, size: int) -> np.ndarray:
-    """A picture of any shape in the middle of a square one (size, size, 3)."""
-    from physgym.rendering import SCREEN, opencv
-
-    cv2 = opencv()
-    height, width = picture.shape[:2]
-    scale = size / max(height, width)
-    shape = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(np.ascontiguousarray(picture[..., :3]), shape, interpolation=cv2.INTER_AREA)
-    square = np.full((size, size, 3), SCREEN, np.uint8)
-    top, left = (size - shape[1]) // 2, (size - shape[0]) // 2
-    square[top : top + shape[1], left : left + shape[0]] = small
-    return square
-
-
-def _bars(row: np.ndarray, space: spaces.Box, size: int) -> np.ndarray:
-    """A bar for each component of an observation, from the middle to the ends of the space (or +-10)."""
-    from physgym.rendering import SCREEN, opencv
-
-    cv2 = opencv()
-    picture = np.full((size, size, 3), SCREEN, np.uint8)
-    most = np.maximum(np.abs(space.low), np.abs(space.high)).astype(float)
-    most = np.where(np.isfinite(most) & (most < 1e6) & (most > 0), most, 10.0)
-    shares = np.clip(np.nan_to_num(row / most, nan=0.0, posinf=1.0, neginf=-1.0), -1.0, 1.0)
-    pitch, middle = 0.8 * size / len(row), size // 2
-    cv2.line(picture, (middle, 0), (middle, size), (90, 96, 110), 1)
-    for index, share in enumerate(shares.tolist()):
-        top = round(0.12 * size + index * pitch)
-        bottom = max(top + 1, round(top + 0.7 * pitch))
-        ends = sorted((middle, round(middle + 0.45 * size * share)))
-        cv2.rectangle(picture, (ends[0], top), (ends[1], bottom), (110, 190, 250), -1)
-    return picture

@@ -11,6 +11,7 @@ import tyro
 
 import physgym
 from worldmodels.commands import terminal as cli
+from worldmodels.configs.environment import find_system
 from worldmodels.configs.training import (
     KINDS,
     PREDICTORS,
@@ -31,7 +32,6 @@ DESCRIPTION = """Train a world model of a physical system.
 Options may stand in any order; --help shows those of the env and the model that are named."""
 EXAMPLE = "physgym train --env pendulum --model port_hamiltonian --model.hidden 128"
 
-EnvName: Any = tyro.extras.literal_type_from_choices(physgym.SYSTEMS)
 ModelName: Any = tyro.extras.literal_type_from_choices(KINDS)
 PredictorName: Any = tyro.extras.literal_type_from_choices(PREDICTORS)
 
@@ -72,8 +72,8 @@ ARGUMENTS: dict[type, type] = {VisualConfig: VisualArguments, KeypointConfig: Ke
 class Arguments(TrainConfig):
     """The command line: a training configuration and where it comes from."""
 
-    env_name: Annotated[EnvName, tyro.conf.arg(name="env")] = "oscillator"
-    """System to learn."""
+    env_name: Annotated[str, tyro.conf.arg(name="env")] = "oscillator"
+    """System to learn: oscillator, pendulum, spaceship, three_body, or the id of any Gymnasium env."""
     model_name: Annotated[ModelName, tyro.conf.arg(name="model")] = "jump"
     """Structure of the model."""
     config: Path | None = field(default=None, kw_only=True)
@@ -110,7 +110,7 @@ def parse(argv: list[str]) -> Arguments:
         peek.add_argument(f"--{name}")
     named, _ = peek.parse_known_args(argv)
     _check_source(named)
-    env_name = physgym.get_system(named.env).name if named.env else None
+    env_name = find_system(named.env, "--env").name if named.env else None
     source = named.resume or named.config
     if source is None:  # epochs, too, differ by structure
         base = _default(env_name or "oscillator", named.model or "jump", named)
@@ -218,6 +218,9 @@ def _without(argv: list[str], option: str) -> list[str]:
 def _describe(env_name: str) -> str:
     """The physical parameters of a system, for the help of `--env.params`."""
     system = physgym.get_system(env_name)
+    if "parameters" not in system.knows:
+        told = system.coordinates or "unknown (structures without positions alone: jump, lstm, first_order)"
+        return f"Coordinates of {system.env_id} (--env.coordinates): {told}"
     values = " ".join(f"{k} {v:g}" for k, v in system.Params()._asdict().items())
     return f"Physical parameters of the {system.name} (--env.params): {values}"
 

@@ -35,8 +35,9 @@ class VisualizeConfig:
     """System to show (a name or an env id); None: that of the run, or the pendulum."""
     run: Path | None = None
     """Run or checkpoint folder of a world model to show beside the truth."""
-    policy: Literal["controller", "random", "zero"] = "controller"
-    """Who acts: the system's hand-written controller, chance, or nobody."""
+    policy: Literal["controller", "random", "zero"] | None = None
+    """Who acts: the system's hand-written controller, chance, or nobody; None: the controller, or chance
+    where the env is not of PhysGym and has none."""
     out: Path | None = None
     """File to write, .mp4 or .gif; None: a window on the screen."""
     pictures: Path | None = None
@@ -71,7 +72,7 @@ class VisualizeConfig:
             raise cli.UsageError("--pictures shows a model: name its --run")
         if self.pictures is not None:
             cli.check_writable(self.pictures, folder=True, option="--pictures")
-        shown = {"policy": "controller", "steps": None, "size": None, "speed": 1.0}
+        shown = {"policy": None, "steps": None, "size": None, "speed": 1.0}
         for name, default in shown.items():
             if self.pictures and self.out is None and getattr(self, name) != default:
                 raise cli.UsageError(
@@ -121,7 +122,8 @@ def alone(config: VisualizeConfig) -> tuple[np.ndarray, float]:
     from worldmodels.films.recording import captions, record
     from worldmodels.films.video import film
 
-    shown = record(config.env or "pendulum", {}, config.policy, config.steps, config.seed)
+    env = config.env or "pendulum"
+    shown = record(env, {}, policy_of(config, env, {}), config.steps, config.seed)
     lines = captions(shown, shown.states)
     with cli.progress("drawing", len(lines)) as advance:
         size = config.size or 480
@@ -136,10 +138,17 @@ def beside(config: VisualizeConfig) -> tuple[np.ndarray, float]:
 
     model = load_model(config)
     spec = model.spec
-    recording = record(spec.env_name, spec.env_kwargs, config.policy, config.steps, config.seed)
+    policy = policy_of(config, spec.env_name, spec.env_kwargs)
+    recording = record(spec.env_name, spec.env_kwargs, policy, config.steps, config.seed)
     with cli.progress("drawing", len(recording.states)) as advance:
         film = viewer_of(model.spec.medium).film(model, recording, config.size or 360, advance)
     return film, 1 / recording.dt
+
+
+def policy_of(config: VisualizeConfig, env: str, kwargs: dict[str, Any]) -> str:
+    """Who acts, where nobody is named."""
+    known = physgym.get_system(env, kwargs).knows
+    return config.policy or ("controller" if "equations" in known else "random")
 
 
 def load_model(config: VisualizeConfig) -> Any:

@@ -77,6 +77,11 @@ class Coordinates:
         return [index for pair in pairs for index in pair] + list(self.velocities)
 
     @property
+    def angle_observations(self) -> tuple[int, ...]:
+        """Observations that are angles themselves."""
+        return tuple(self.positions[at] for at in self.angles)  # type: ignore[misc]
+
+    @property
     def turning(self) -> tuple[int, ...]:
         """Places in ``positions`` of all angles, those of pairs included."""
         pairs = {at for at, entry in enumerate(self.positions) if isinstance(entry, tuple)}

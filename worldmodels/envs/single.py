@@ -16,7 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from physgym.autoreset import parse_seed
+from physgym.autoreset import parse_autoreset_mode, parse_seed
 from physgym.env import RENDER_MODES
 from physgym.keyboard import keys_to_action, played
 from worldmodels.envs.task import arguments_of, find_system, parse_action
@@ -211,12 +211,32 @@ def make_truth(
         arguments: of the true env, over those of the buffer (and `autoreset_mode`).
     """
     spec = model if isinstance(model, Spec) else resolve_model(model).spec
+    if spec.foreign:
+        return _foreign_truth(spec, num_envs, arguments)
     kwargs = {**arguments_of(spec), **arguments}
     env_id = find_system(spec).env_id
     if num_envs is None:
         return gymnasium.make(env_id, **kwargs)
     return gymnasium.make_vec(
         env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs
+    )
+
+
+def _foreign_truth(
+    spec: Spec, num_envs: int | None, arguments: dict[str, Any]
+) -> gymnasium.Env | VectorEnv:
+    """An env that is not of this package: single, or one after another behind the vector interface."""
+    mode = arguments.pop("autoreset_mode", None)
+    kwargs = {**spec.env_kwargs, **arguments}
+    if num_envs is None:
+        return gymnasium.make(spec.env_name, **kwargs)
+    chosen = AutoresetMode.NEXT_STEP if mode is None else parse_autoreset_mode(mode)
+    return gymnasium.make_vec(
+        spec.env_name,
+        num_envs=num_envs,
+        vectorization_mode="sync",
+        vector_kwargs={"autoreset_mode": chosen},
+        **kwargs,
     )
 
 

@@ -20,6 +20,7 @@ FREE = ("dt", "image_size", "obs_mode", "observe_params", "params", "randomize",
 OWN = (
     "checkpoint", "num_envs", "max_episode_steps", "autoreset_mode", "flat_info", "starts", "dataset",
     "uncertainty_penalty", "uncertainty_limit", "divergence_factor", "device", "render_mode",
+    "reward_fn", "terminated_fn",
 )  # fmt: skip
 """Arguments of a learned env itself, which a misspelt one may mean."""
 LARGEST_ANGLE = 1e6
@@ -49,6 +50,8 @@ def task_of(model: WorldModel, arguments: Mapping[str, Any]) -> Task:
         ValueError: an argument that a learned env cannot choose; a spec that does not fit its env.
     """
     spec = model.spec
+    if spec.foreign:
+        return _foreign_task(spec, arguments)
     unknown = sorted(set(arguments) - set(FREE))
     if unknown:
         raise ValueError(
@@ -72,6 +75,29 @@ def task_of(model: WorldModel, arguments: Mapping[str, Any]) -> Task:
     if callable(task.reward):
         check_at_starts(task, np.asarray)
     return task
+
+
+def _foreign_task(spec: Spec, arguments: Mapping[str, Any]) -> Any:
+    """The task of a foreign env; ValueError where the env made here is not the one that was learned."""
+    system = find_system(spec)
+    if arguments:
+        name = sorted(arguments)[0]
+        raise ValueError(
+            f"{name}={arguments[name]!r} cannot be chosen for a learned {spec.env_name}, whose arguments are "
+            f"those of its buffer, {spec.env_kwargs}" + suggestion(name, OWN)
+        )
+    expected = {
+        "action_kind": system.action_mode,
+        "action_size": system.action_count,
+        "state_size": system.state_size,
+    }
+    for name, value in expected.items():
+        if getattr(spec, name) != value and not spec.image_size:
+            raise ValueError(
+                f"the model's {name}={getattr(spec, name)!r} does not fit {system.env_id}, "
+                f"which has {value!r}: it was trained on another env"
+            )
+    return system.task(dt=spec.dt)
 
 
 def _check_pictures(known: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
@@ -137,7 +163,7 @@ class Experience:
     """
 
     def __init__(self, model: WorldModel, task: Task) -> None:
-        trained = Task(task.system.name, **arguments_of(model.spec))
+        trained = task if model.spec.foreign else Task(task.system.name, **arguments_of(model.spec))
         self._names, self._told = task.base._fields, set(model.told_params)
         self._low, self._high = _ends(trained)
         room = 1e-6 * np.maximum(np.abs(self._low), np.abs(self._high))  # buffers may hold float32
@@ -171,7 +197,7 @@ class Experience:
 def _ends(task: Task) -> tuple[np.ndarray, np.ndarray]:
     """Least and largest parameters (P,) that a task's episodes have."""
     pairs = [task.ranges.get(name, (value, value)) for name, value in task.base._asdict().items()]
-    low, high = np.array(pairs, dtype=np.float64).T
+    low, high = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
     return low, high
 
 

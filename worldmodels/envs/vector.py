@@ -21,6 +21,7 @@ from physgym.starts import by_row
 from physgym.task import Task, check_names
 from worldmodels.envs import task as truth
 from worldmodels.envs.modality import Modality, StateModality
+from worldmodels.envs.observations import Judge, ObservationModality
 from worldmodels.envs.pixels import PixelModality
 from worldmodels.envs.predictor import Predictor, knows_uncertainty
 from worldmodels.envs.starts import Starts
@@ -33,7 +34,8 @@ DIVERGENCE_FACTOR = 10.0
 class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as PhysicsVectorEnv is
     """N rows of a world model as a Gymnasium vector env.
 
-    Spaces, starts, time limit and dt are those of the true env that the model learned from. Of a
+    Spaces, starts, time limit and dt are those of the true env that the model learned from, one of PhysGym
+    or any other that it was collected from; of these, rewards and ends are learned too. Of a
     model of states only the next state is predicted: reward and ends are the true env's own. A
     model of pixels serves obs_mode="pixels" alone; an episode begins with a real picture (the model
     also sees those before it, see `worldmodels.envs.pixel_starts`), then pictures, rewards and ends are
@@ -54,6 +56,10 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
         uncertainty_limit: rows whose uncertainty exceeds it are truncated; see
             `worldmodels.envs.predictor.calibrate_uncertainty`.
         divergence_factor: see above; angles are excepted, turns have no range.
+        reward_fn: of a foreign env (one that is not of PhysGym), what gives rewards in place of what was
+            learned of them: (observations (N, D), actions as the env takes them, next observations (N, D))
+            to (N,).
+        terminated_fn: of the same three, which rows end.
         device: where the model runs, such as "cuda"; None: where it is. Without CUDA, the CPU.
         render_mode: "rgb_array" or None.
         arguments: of the true env, where they may differ from those of the buffer: obs_mode,
@@ -94,6 +100,8 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
         uncertainty_penalty: float = 0.0,
         uncertainty_limit: float | None = None,
         divergence_factor: float = DIVERGENCE_FACTOR,
+        reward_fn: Judge | None = None,
+        terminated_fn: Judge | None = None,
         device: str | None = None,
         render_mode: str | None = None,
         **arguments: Any,
@@ -117,7 +125,8 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
             self.model, uncertainty_penalty, uncertainty_limit
         )
         self._experience = truth.Experience(self.model, self.task)
-        self._modality = _modality_of(self.model, self.task, divergence_factor)
+        given = {"reward_fn": reward_fn, "terminated_fn": terminated_fn}
+        self._modality = _modality_of(self.model, self.task, divergence_factor, given)
         self._starts = _choose_starts(starts, dataset, self._modality)
         self._predictor = Predictor(self._modality, self.num_envs, self.task.dt)
         self._params = np.tile(np.array(self.task.base, dtype=np.float64), (self.num_envs, 1))
@@ -199,9 +208,10 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
     def facts(self) -> dict[str, Any]:
         """What is known: of predicted states all that the true env tells, of pictures less."""
         params = self._named_params()
+        told = {name: values.copy() for name, values in params._asdict().items()}
         info = {
             **self._modality.facts(self._predictor.shown, params),
-            "params": {name: values.copy() for name, values in params._asdict().items()},
+            **({"params": told} if told else {}),
             **{name: flag.copy() for name, flag in self._flags.items()},
         }
         if knows_uncertainty(self.model):
@@ -270,8 +280,18 @@ def _uncertainty(model: WorldModel, penalty: Any, limit: Any) -> tuple[float, fl
     return factor, most
 
 
-def _modality_of(model: WorldModel, task: Task, factor: float) -> Modality:
-    """That of the model: pictures where its spec has an image size, else states."""
+def _modality_of(
+    model: WorldModel, task: Task, factor: float, given: Mapping[str, Judge | None]
+) -> Modality:
+    """That of the model: pictures where its spec has an image size, a foreign env's observations, or states."""
+    if model.spec.foreign and not model.spec.image_size:
+        return ObservationModality(model, task, factor, **given)
+    for name, function in given.items():
+        if function is not None:
+            raise ValueError(
+                f"{name}={function!r} is of envs that are not of PhysGym, seen as observations: this one's "
+                "are known, and reward= takes a function, too"
+            )
     kind = PixelModality if model.spec.image_size else StateModality
     return kind(model, task, factor)
 

@@ -21,6 +21,8 @@ def conditions(source: Any) -> dict[str, Any]:
     Raises what ``physgym.get_system`` and its checks raise.
     """
     system, given = physgym.system_of(source), source.env_kwargs
+    if "parameters" not in system.knows:
+        return {"dt": float(source.dt), "action_mode": system.action_mode, **dict(given)}
     randomize = given.get("randomize") or {}
     ranges = system.ranges if randomize is True else randomize
     params = system.check_params(given.get("params"))._asdict()
@@ -37,11 +39,11 @@ def conditions(source: Any) -> dict[str, Any]:
 def differences(own: Any, other: Any) -> dict[str, tuple[Any, Any]]:
     """Conditions that two sources do not share, with both values."""
     first, second = conditions(own), conditions(other)
-    drawn = {f"params.{name}" for name in first["randomize"]}
+    drawn = {f"params.{name}" for name in first.get("randomize", ())}
     return {
-        name: (value, second[name])
+        name: (value, second.get(name))
         for name, value in first.items()
-        if value != second[name] and name not in drawn
+        if value != second.get(name) and name not in drawn
     }
 
 
@@ -73,6 +75,9 @@ def mismatch(specs: Mapping[str, Any], dataset: Any) -> str:
 def describe(source: Any) -> str:
     """A source in words: actions, dt, and what else is not the system's default."""
     system, values = physgym.system_of(source), conditions(source)
+    if "parameters" not in system.knows:
+        others = [f"{name} {value}" for name, value in source.env_kwargs.items()]
+        return ", ".join([f"{values['action_mode']} actions", f"dt {values['dt']:g} s", *others])
     usual: dict[str, Any] = {
         f"params.{name}": float(value) for name, value in system.Params()._asdict().items()
     }

@@ -17,7 +17,7 @@ class Problems(NamedTuple):
     """B starts with actions, and the truth about them."""
 
     system: Any
-    """The true ``physgym.System``."""
+    """The true ``physgym.System``, or what is known of a foreign env: see its ``knows``."""
     params: Any
     """Its ``Params`` of (B,) arrays."""
     dt: float
@@ -32,6 +32,12 @@ class Problems(NamedTuple):
     """(B, T) bool: step t lies in the episode."""
     integrator: str | None = None
     """Integrator of the truth; None: the system's own."""
+    angles: tuple[int, ...] = ()
+    """Components of the states that are angles, compared the shorter way round."""
+    rewards: np.ndarray | None = None
+    """(B, T) float64, what was recorded."""
+    terminated: np.ndarray | None = None
+    """(B, T) bool."""
 
     @property
     def steps(self) -> int:
@@ -44,7 +50,7 @@ class Problems(NamedTuple):
         return np.stack(columns, axis=1) if columns else np.zeros((len(self.states), 0))
 
     def energy(self, states: np.ndarray) -> np.ndarray:
-        """(B, T) true energy [J] of any states (B, T, D) under each row's parameters."""
+        """(B, T) true energy [J] of any states (B, T, D) under each row's parameters; NaN: nobody knows it."""
         with np.errstate(all="ignore"):
             return np.asarray(self.system.energy(states, columns(self.params)), np.float64)
 
@@ -93,6 +99,10 @@ def part(problems: Problems, rows: slice | np.ndarray = slice(None), first: int 
         actions=problems.actions[rows, first:],
         controls=problems.controls[rows, first:],
         valid=problems.valid[rows, first:],
+        **{
+            name: None if (values := getattr(problems, name)) is None else values[rows, first:]
+            for name in ("rewards", "terminated")
+        },
     )
 
 
@@ -118,6 +128,11 @@ def at_step_length(problems: Problems, dt: float, hold: float, seconds: float) -
     The truth is computed anew, by the system's own accurate step. Raises ``ValueError`` where
     ``hold`` is no multiple of ``dt``, ``seconds`` none of ``hold``, or the actions do not last.
     """
+    if "equations" not in problems.system.knows:
+        raise ValueError(
+            f"other step lengths cannot be asked of {problems.system.env_id}: nobody knows its equations, so "
+            "there is no truth to compare with; leave --dt-values out"
+        )
     per_hold, holds = _multiple(hold, dt, "dt"), _multiple(seconds, hold, "the longest dt")
     if holds > problems.steps:
         raise ValueError(f"{seconds:g} s need {holds} actions, but there are {problems.steps}")
@@ -135,7 +150,9 @@ def at_step_length(problems: Problems, dt: float, hold: float, seconds: float) -
         alive = alive & np.isfinite(after).all(axis=1)
         states.append(after)
     truth, known = np.stack(states, axis=1), np.stack(valid, axis=1)
-    return Problems(system, params, dt, truth, actions, controls, known, problems.integrator)
+    return Problems(
+        system, params, dt, truth, actions, controls, known, problems.integrator, problems.angles
+    )
 
 
 def without_action(tasks: Problems, spec: Any) -> Problems:
@@ -156,6 +173,8 @@ def idle_actions(spec: Any, count: int, steps: int) -> np.ndarray:
 
 def controls_of(system: Any, actions: np.ndarray, params: Any) -> np.ndarray:
     """Physical controls (B, T, U) of discrete (B, T) or continuous (B, T, A) actions."""
+    if "equations" not in system.knows:  # what is done is all that is known of it
+        return np.asarray(actions[..., None] if actions.ndim == 2 else actions, np.float64)
     rows = system.discrete_actions[actions] if actions.ndim == 2 else actions
     return np.asarray(system.control(np.asarray(rows, np.float64), columns(params)))
 
@@ -168,13 +187,25 @@ def _at(dataset: Any, rows: np.ndarray, at: np.ndarray) -> Problems:
     valid = at[:, :-1] < dataset.lengths[rows, None]
     params = _params(system, {name: values[rows] for name, values in dataset.params.items()})
     controls = controls_of(system, actions, params)
-    integrator = dataset.env_kwargs.get("integrator")
-    return Problems(system, params, dataset.dt, states, actions, controls, valid, integrator)
+    known = "equations" in system.knows
+    return Problems(
+        system,
+        params,
+        dataset.dt,
+        states,
+        actions,
+        controls,
+        valid,
+        dataset.env_kwargs.get("integrator") if known else None,
+        tuple(system.angles),
+        dataset.rewards[rows[:, None], at[:, :-1]],
+        dataset.terminated[rows[:, None], at[:, :-1]],
+    )
 
 
 def _params(system: Any, given: dict[str, np.ndarray]) -> Any:
     """``Params`` of (B,) arrays: those given, and the defaults of the others."""
-    count = len(next(iter(given.values())))
+    count = len(next(iter(given.values()), ()))
     defaults = system.Params()._asdict()
     return system.Params(
         **{

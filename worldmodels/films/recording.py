@@ -36,7 +36,7 @@ class Recording(NamedTuple):
 
 
 def baseline(system: Any, policy: str, seed: int) -> Policy:
-    """Policy by name. Raises ``ValueError`` for one that is not in ``POLICIES``."""
+    """Policy by name. Raises ``ValueError`` for one that is not in ``POLICIES``, or that the env cannot have."""
     rows = system.discrete_actions
     rng = np.random.default_rng(seed)
     nothing = int(np.abs(rows).sum(axis=1).argmin())
@@ -61,7 +61,9 @@ def record(
     ``policy``: a name of ``POLICIES``, or a policy of one row.
     Raises what ``gymnasium.make`` and ``baseline`` raise.
     """
-    system = physgym.get_system(env_name)
+    system = physgym.get_system(env_name, env_kwargs)
+    if "equations" not in system.knows:
+        return _record_foreign(system, policy, steps, seed)
     act = baseline(system, policy, seed) if isinstance(policy, str) else policy
     limit: dict[str, Any] = {} if steps is None else {"max_episode_steps": steps}
     env = gymnasium.make(system.env_id, **limit, **env_kwargs)
@@ -98,8 +100,46 @@ def record(
     )
 
 
+def _record_foreign(
+    system: Any, policy: str | Policy, steps: int | None, seed: int
+) -> Recording:
+    """An episode of an env that is not of PhysGym: by chance, or by a policy that gives actions as a buffer
+    holds them.
+    """
+    if isinstance(policy, str) and policy != "random":
+        raise ValueError(
+            f"policy={policy!r} is not known for {system.env_id}, which has no hand-written controller and no "
+            "action that is known to do nothing: expected random"
+        )
+    limit: dict[str, Any] = {} if steps is None else {"max_episode_steps": steps}
+    env = system.make(**limit)
+    rng = np.random.default_rng(seed)
+    try:
+        states, actions, rewards, done = [env.reset(seed=seed)[0]], [], [], False
+        while not done:
+            if not isinstance(policy, str):
+                chosen = policy(np.asarray(states[-1])[None], system.Params(), len(actions))[0]
+            elif system.discrete:
+                chosen = rng.integers(system.action_count)
+            else:
+                chosen = rng.uniform(-1.0, 1.0, system.action_size).astype(np.float32)
+            observation, reward, terminated, truncated, _ = env.step(system.to_env(chosen))
+            states.append(observation)
+            actions.append(chosen)
+            rewards.append(float(reward))
+            done = terminated or truncated
+    finally:
+        env.close()
+    kept = np.asarray(actions, np.int64 if system.discrete else np.float32)
+    controls = kept.reshape(len(kept), -1).astype(np.float64)
+    seen = np.asarray(states, np.float64)
+    return Recording(system, system.Params(), system.dt, seen, kept, controls, np.asarray(rewards))
+
+
 def captions(recording: Recording, states: np.ndarray) -> list[str]:
-    """Time and true energy of each of ``states`` (T+1, D)."""
+    """Time, and the true energy where it is known, of each of ``states`` (T+1, D)."""
+    if "energy" not in recording.system.knows:
+        return [f"t {index * recording.dt:5.2f} s" for index in range(len(states))]
     energies = np.asarray(recording.system.energy(states, recording.params))
     return [
         f"t {index * recording.dt:5.2f} s   energy {energy:.2f} J"

@@ -25,11 +25,12 @@ def series(subject: Subject, path: str | Path) -> Path:
     start, actions = task.states[:, :1], task.actions[:, :steps]
     moved = forecast(subject.model, start, actions, subject.told(task), task.dt)
     truth, guess = task.states[:, : steps + 1], np.concatenate([start, moved], axis=1)
-    system, half = subject.system, subject.system.state_size // 2
+    system, size = subject.system, subject.system.state_size
+    half, known = (size + 1) // 2, "energy" in system.knows
     time = task.dt * np.arange(steps + 1)
-    with figure_at(path, figsize=(10.4, 1.4 + 1.5 * (half + 1)), layout="constrained") as figure:
-        grid = figure.add_gridspec(half + 1, 2)
-        for index in range(2 * half):
+    with figure_at(path, figsize=(10.4, 1.4 + 1.5 * (half + known)), layout="constrained") as figure:
+        grid = figure.add_gridspec(half + known, 2)
+        for index in range(size):
             axes = figure.add_subplot(grid[index % half, index // half])
             axes.plot(time, truth[0, :, index], label="true", **TRUTH)
             axes.plot(time, guess[0, :, index], label="predicted", color=subject.color)
@@ -37,9 +38,10 @@ def series(subject: Subject, path: str | Path) -> Path:
             _show_range(axes, truth[0, :, index])
             axes.tick_params(labelbottom=index % half == half - 1)
             axes.set_xlim(0, time[-1])
-        axes = figure.add_subplot(grid[half, :])
-        _energies(axes, subject, task, time, truth, guess)
-        axes.set_xlim(0, time[-1])
+        if known:
+            axes = figure.add_subplot(grid[half, :])
+            _energies(axes, subject, task, time, truth, guess)
+            axes.set_xlim(0, time[-1])
         axes.set_xlabel("time [s]")
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
         figure.suptitle(

@@ -28,7 +28,8 @@ def film_beside(
 
     ``advance`` is called for each of its T+1 pictures.
     """
-    system, half = recording.system, recording.system.state_size // 2
+    system = recording.system
+    half = system.state_size // (2 if "equations" in system.knows else 1)
     truth, guess = (
         film(system, states, recording.controls, recording.params, size, advance=told)
         for states, told in ((recording.states, advance), (learned, lambda: None))
@@ -62,6 +63,8 @@ def write_pictures(model: Any, dataset: Any, folder: str | Path, seed: int = 0) 
     if model.spec.image_size:
         raise ValueError("this model sees pixels: worldmodels.films.pixels draws its pictures")
     subject, folder = Subject(model, dataset, seed), Path(folder)
+    if "equations" not in subject.system.knows:  # there is nothing to draw a flow or an energy beside
+        return [series(subject, folder / "series.png")]
     made = [
         phase_portrait(subject, folder / "phase_portrait.png"),
         coefficients(subject, folder / "coefficients.png"),

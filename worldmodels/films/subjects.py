@@ -106,7 +106,8 @@ class Subject:
 
     def label(self, index: int) -> str:
         """Name and unit of a state component, for an axis."""
-        return f"{self.system.state_names[index]} [{raised(self.system.state_units[index])}]"
+        unit = raised(self.system.state_units[index])
+        return f"{self.system.state_names[index]} [{unit}]" if unit else self.system.state_names[index]
 
 
 class Plane(NamedTuple):

@@ -42,8 +42,13 @@ def film(
         known = controls is not None and index < len(controls)
         control = tuple(map(float, controls[index])) if known and controls is not None else None
         finite = bool(np.isfinite(state).all())
-        scene = system.scene(tuple(map(float, state)), control, params, True) if finite else []
         caption = captions[index] if captions is not None else None
+        if "pictures" not in system.knows:
+            frames[index] = system.portrait(state, size, caption)
+            if advance is not None:
+                advance()
+            continue
+        scene = system.scene(tuple(map(float, state)), control, params, True) if finite else []
         frames[index] = render(scene, system.view, size, SCREEN, caption)
         if advance is not None:
             advance()

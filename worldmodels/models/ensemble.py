@@ -64,7 +64,7 @@ class EnsembleWorldModel(WorldModel):
             model.know_time_scale()
 
     def _check(self, latent: Latent) -> None:
-        check_latent(latent, (len(self.models), self.spec.state_size))
+        check_latent(latent, (len(self.models), self._first.observed.size))
 
     def _stacked(self) -> dict[str, Tensor]:
         named = [dict(model.named_parameters()) for model in self.models]
@@ -104,7 +104,7 @@ class EnsembleWorldModel(WorldModel):
     def members(self, latent: Latent) -> Tensor:
         """(B, K, D) physical states of the members."""
         self._check(latent)
-        return latent.z * self._first.scale + self._first.shift
+        return self._first.shown(latent.z)
 
     def decode(self, latent: Latent) -> Tensor:
         """(B, D) mean physical state of the members."""
@@ -113,6 +113,20 @@ class EnsembleWorldModel(WorldModel):
     def disagreement(self, latent: Latent) -> Tensor:
         """(B,) standard deviation over members in latent units, root mean square over the state."""
         return latent.z.var(1, correction=0).mean(-1).sqrt()
+
+    def judge(self, before: Tensor, action: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+        """Means over the members of what ``StateWorldModel.judge`` learned."""
+        told = [model.judge(before, action, after) for model in self.models]  # type: ignore[operator]
+        rewards, logits = zip(*told, strict=True)
+        return torch.stack(rewards).mean(0), torch.stack(logits).mean(0)
+
+    def separate_parts(self) -> dict[str, list[nn.Module]]:
+        """Parts that learn for themselves, of all members together."""
+        parts: dict[str, list[nn.Module]] = {}
+        for model in self.models:
+            for name, modules in model.separate_parts().items():  # type: ignore[operator]
+                parts.setdefault(name, []).extend(modules)
+        return parts
 
     def energy(self, latent: Latent) -> Tensor:
         """(B,) mean of the members' learned energies."""

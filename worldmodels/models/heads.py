@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldmodels.configs.keypoints import KeypointConfig
+from worldmodels.configs.structures import ModelConfig
 from worldmodels.configs.visual import VisualConfig
 from worldmodels.dynamics.fields import ActionEmbedding, embedded_size
 from worldmodels.interface import Medium
@@ -44,7 +45,7 @@ class OutcomeHeads(nn.Module):
         rewards = np.asarray(dataset.rewards)[valid]
         spread = float(rewards.std())
         self.reward_shift.fill_(float(rewards.mean()))
-        self.reward_scale.fill_(spread if spread > 1e-6 else 1.0)
+        self.reward_scale.fill_(max(spread, 1e-6))  # one that never changes is its mean, whatever is said
 
     def _raw(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         seen = torch.tanh(self.look(z)).flatten(1)
@@ -85,3 +86,22 @@ class PointHeads(OutcomeHeads):
         hidden = F.silu(self.first(torch.cat((z, self.action(action)), 1)))
         reward, logit = self.out(F.silu(self.hidden(hidden))).unbind(1)
         return reward, logit
+
+
+class StateHeads(PointHeads):
+    """Features before and after a step, angles as (cos, sin), and the action to the same.
+
+    Rewards and ends of an env that nobody knows may ask for all three.
+    """
+
+    WIDTH = 128
+    """Of both hidden layers."""
+
+    def __init__(self, config: ModelConfig, medium: Medium) -> None:
+        nn.Module.__init__(self)
+        self.action = ActionEmbedding(medium, config.action_embedding)
+        size = 2 * embedded_size(medium.features, medium.angles) + config.action_embedding
+        self.first = nn.Linear(size, self.WIDTH)
+        self.hidden = nn.Linear(self.WIDTH, self.WIDTH)
+        self.out = nn.Linear(self.WIDTH, 2)
+        self._scales()

@@ -92,6 +92,8 @@ def check_latent(latent: Any, sizes: Sequence[int | str]) -> None:
 
 def idle_action(spec: Spec) -> int | None:
     """The discrete action without any control, 0 for continuous ones; None where there is none."""
+    if spec.foreign:
+        return None
     if spec.action_kind != "discrete":
         return 0
     levels = np.abs(physgym.system_of(spec).discrete_actions).sum(1)

@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldmodels.configs.structures import ModelConfig
 from worldmodels.dynamics import build_dynamics
+from worldmodels.dynamics.fields import embed
 from worldmodels.interface import Batch, Latent, Medium, Spec, WorldModel
+from worldmodels.models.heads import StateHeads
 from worldmodels.models.inputs import check_actions, check_context, check_latent, check_params
+from worldmodels.models.observed import Observed
 
 
 class StateWorldModel(WorldModel):
@@ -31,12 +34,19 @@ class StateWorldModel(WorldModel):
         told = len(spec.param_names) if config.condition == "params" else 0
         if config.condition == "params" and not told:
             raise ValueError("condition='params' needs a buffer whose spec names parameters")
+        self.observed = Observed(spec)
+        size, structured = self.observed.size, self.observed.structured
+        if config.structured and not structured:
+            raise ValueError(
+                f"{config.name} needs to know which observations of {spec.env_name} are positions and "
+                "velocities: train with --env.coordinates"
+            )
         medium = Medium(
-            spec.state_size, False, spec.angles, spec.action_kind, spec.action_size, told, idle
+            size, False, self.observed.angles, spec.action_kind, spec.action_size, told, idle, structured
         )
         self.dynamics = build_dynamics(config, medium)
         self.any_dt = self.dynamics.any_dt
-        size = spec.state_size
+        self.heads = StateHeads(config, medium) if spec.foreign else None
         self.shift: Tensor
         self.scale: Tensor
         self.time_scale: Tensor
@@ -50,7 +60,7 @@ class StateWorldModel(WorldModel):
         self.register_buffer("step_scale", torch.ones(size))
         self.register_buffer("param_shift", torch.zeros(told))
         self.register_buffer("param_scale", torch.ones(told))
-        self.register_buffer("reach", torch.full((size,), float("inf")))
+        self.register_buffer("reach", torch.full((spec.state_size,), float("inf")))
         self._tau = 1.0
         self.register_load_state_dict_post_hook(_after_loading)
 
@@ -66,23 +76,14 @@ class StateWorldModel(WorldModel):
 
     def fit_normaliser(self, dataset: Any) -> None:
         """Set scales from the episodes of ``dataset`` (its train split). Raises on non-finite data."""
-        states, following = transitions(dataset)
-        half = self.spec.state_size // 2
-        straight = [i for i in range(half) if i not in self.spec.angles]
-        centre = states.mean(0)
-        length = np.ones(half)
-        if straight:
-            spread = np.sqrt(np.mean((states[:, straight] - centre[straight]) ** 2))
-            length[straight] = _floored(spread)
-        rate = np.sqrt(np.mean((states[:, half:] / length) ** 2))
-        tau = 1.0 / _floored(rate)
-        shift = np.zeros(2 * half)
-        shift[straight] = centre[straight]
-        scale = np.concatenate((length, length / tau))
-        change = np.sqrt(np.mean(((following - states) / scale) ** 2, 0))
+        seen = transitions(dataset)
+        states, following = (self.observed.features(torch.from_numpy(rows)) for rows in seen)
+        steps = self.observed.difference(following, states).numpy()
+        shift, scale, tau = self._scales(states.numpy(), steps)
+        change = np.sqrt(np.mean((steps / scale) ** 2, 0))
         values = {"shift": shift, "scale": scale, "time_scale": tau}
         values["step_scale"] = np.array([_floored(c) for c in change])
-        values["reach"] = np.abs(states).max(0)
+        values["reach"] = np.abs(seen[0]).max(0)
         if self.param_shift.numel():
             table = np.stack([dataset.params[name] for name in self.spec.param_names], 1)
             values["param_shift"] = table.mean(0)
@@ -92,6 +93,27 @@ class StateWorldModel(WorldModel):
             buffer.copy_(torch.as_tensor(value, dtype=buffer.dtype))
         self.know_time_scale()
         self.dynamics.calibrate(self.spec.dt / self._tau)
+        if self.heads is not None:
+            self.heads.fit_normaliser(dataset)
+
+    def _scales(self, states: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        """Shift (F,), scale (F,) and time [s] of features (M, F) that change by ``steps`` (M, F)."""
+        centre = states.mean(0)
+        if not self.observed.structured:  # of unlike things, each has a scale of its own
+            scale = np.array([_floored(s) for s in states.std(0)])
+            moved = np.sqrt(np.mean((steps / scale) ** 2))
+            return centre, scale, self.spec.dt / min(_floored(moved), 1.0)
+        half, angles = len(centre) // 2, self.observed.angles
+        straight = [i for i in range(half) if i not in angles]
+        length = np.ones(half)
+        if straight:
+            spread = np.sqrt(np.mean((states[:, straight] - centre[straight]) ** 2))
+            length[straight] = _floored(spread)
+        rate = np.sqrt(np.mean((states[:, half:] / length) ** 2))
+        tau = 1.0 / _floored(rate)
+        shift = np.zeros(2 * half)
+        shift[straight] = centre[straight]
+        return shift, np.concatenate((length, length / tau)), tau
 
     def know_time_scale(self) -> None:
         """Keep tau as a plain number too: integrators then spend nothing on it."""
@@ -103,7 +125,7 @@ class StateWorldModel(WorldModel):
         Raises ``ValueError`` naming another shape or type, as every verb does.
         """
         check_context(context, (self.spec.state_size,), "floats", 1, "states")
-        z = (context[:, -1].to(self.scale.dtype) - self.shift) / self.scale
+        z = self._latent(context[:, -1])
         condition = None
         if self.param_shift.numel():
             told = check_params(params, self.spec, len(z)).to(z.dtype)
@@ -112,15 +134,36 @@ class StateWorldModel(WorldModel):
 
     def step(self, latent: Latent, action: Tensor, dt: Tensor | float | None = None) -> Latent:
         """Latent ``dt`` seconds later. A model that knows one step length only ignores ``dt``."""
-        check_latent(latent, (self.spec.state_size,))
+        check_latent(latent, (self.observed.size,))
         check_actions(action, self.spec, latent.z.shape[:1])
         seconds = self.spec.dt if dt is None else dt
         return self.dynamics.step(latent, action, seconds / self._tau)
 
     def decode(self, latent: Latent) -> Tensor:
-        """(B, D) state in physical units, angles unwrapped."""
-        check_latent(latent, (self.spec.state_size,))
-        return latent.z * self.scale + self.shift
+        """(B, D) state in physical units, angles unwrapped; what a foreign env would show."""
+        check_latent(latent, (self.observed.size,))
+        return self.shown(latent.z)
+
+    def shown(self, z: Tensor) -> Tensor:
+        """(..., D) what latents (..., F) look like."""
+        return self.observed.shown(z * self.scale + self.shift)
+
+    def judge(self, before: Tensor, action: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+        """Learned (reward, logit of termination), each (B,), of going from observations ``before`` (B, D) to
+        ``after`` by ``action``. Raises ``NotImplementedError`` where the true env's own are known.
+        """
+        if self.heads is None:
+            raise NotImplementedError(
+                f"rewards and ends of {self.spec.env_name} are known: nothing of them was learned"
+            )
+        return self.heads(self._pairs(before, after), action)
+
+    def _latent(self, states: Tensor) -> Tensor:
+        return (self.observed.features(states.to(self.scale.dtype)) - self.shift) / self.scale
+
+    def _pairs(self, before: Tensor, after: Tensor) -> Tensor:
+        angles = self.observed.angles
+        return torch.cat([embed(self._latent(states), angles) for states in (before, after)], 1)
 
     def energy(self, latent: Latent) -> Tensor:
         """(B,) learned energy, up to scale and offset. Raises where the structure has none."""
@@ -138,10 +181,29 @@ class StateWorldModel(WorldModel):
             errors = self._matching_errors(batch)
         weights = batch.mask.to(errors.dtype)
         if self.config.relative_loss:
-            change = (batch.states[:, 1:] - batch.states[:, :-1]) / (self.scale * self.step_scale)
+            known = self.observed.features(batch.states)
+            gap = self.observed.difference(known[:, 1:], known[:, :-1])
+            change = gap / (self.scale * self.step_scale)
             weights = weights / (1.0 + (change**2).mean(2))
         loss = (errors * weights).sum() / batch.mask.sum().clamp(min=1)
-        return loss, {"loss": loss.detach()}
+        if self.heads is None:
+            return loss, {"loss": loss.detach()}
+        reward, end = self._outcome_losses(batch)
+        logs = {"loss": loss.detach(), "reward_loss": reward.detach(), "end_loss": end.detach()}
+        return loss + reward + end, logs
+
+    def _outcome_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Of rewards and ends of the true transitions of a batch, which knows them."""
+        if self.heads is None or batch.rewards is None or batch.terminated is None:
+            raise ValueError("the batch holds no rewards and ends, which this model learns too")
+        pairs = self._pairs(batch.states[:, :-1].flatten(0, 1), batch.states[:, 1:].flatten(0, 1))
+        known = (batch.actions, batch.rewards, batch.terminated, batch.mask)
+        return self.heads.loss(pairs, *(values.flatten(0, 1) for values in known))
+
+    def separate_parts(self) -> dict[str, list[nn.Module]]:
+        """Parts that learn for themselves, each with an optimiser of its own."""
+        heads = [] if self.heads is None else [self.heads]
+        return {"all": [self.dynamics], **({"heads": heads} if heads else {})}
 
     def _matching_errors(self, batch: Batch) -> Tensor:
         """(B, T): each true state one step ahead; memory runs through the window."""
@@ -150,7 +212,7 @@ class StateWorldModel(WorldModel):
             latent = self.encode(batch.states[:, :1], batch.params)
             errors = []
             for t in range(steps):
-                latent = latent._replace(z=(batch.states[:, t] - self.shift) / self.scale)
+                latent = latent._replace(z=self._latent(batch.states[:, t]))
                 latent = self.step(latent, batch.actions[:, t])
                 errors.append(self._error(latent.z, batch.states[:, t + 1]))
             return torch.stack(errors, 1)
@@ -171,8 +233,10 @@ class StateWorldModel(WorldModel):
         return torch.stack(errors, 1)
 
     def _error(self, z: Tensor, target: Tensor) -> Tensor:
-        wanted = (target - self.shift) / self.scale
-        return (((z - wanted) / self.step_scale) ** 2).mean(1)
+        gap = z - self._latent(target)
+        if self.observed.turning:
+            gap = self.observed.difference(z * self.scale, self._latent(target) * self.scale) / self.scale
+        return ((gap / self.step_scale) ** 2).mean(1)
 
 
 def _after_loading(model: StateWorldModel, keys: Any) -> None:

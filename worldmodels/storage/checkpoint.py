@@ -177,7 +177,9 @@ def _build(config: Mapping[str, Any], device: str) -> WorldModel:
 def _require_registered(folder: Path, config: Mapping[str, Any]) -> None:
     """Raise CheckpointError for a system or structure that is not known here, with the run's plugins."""
     model, spec = config["model"], config["spec"]
-    wanted: list[tuple[str, Any, Any]] = [("the system", spec.get("env_name"), physgym.SYSTEMS)]
+    wanted: list[tuple[str, Any, Any]] = []
+    if not spec.get("foreign"):  # a foreign env is asked for where it is needed
+        wanted.append(("the system", spec.get("env_name"), physgym.SYSTEMS))
     wanted.append(("the structure", config["model_name"], KINDS))
     if config["model_name"] == "visual" and isinstance(model, dict):
         wanted.append(("the predictor", model.get("predictor", "spatial_jump"), PREDICTORS))

@@ -37,7 +37,8 @@ class StateLoader:
         windowed = model.objective == "shooting" or config.model_name == "lstm"
         train, size = dataset.subset("train"), config.optim.batch_size
         length = model.rollout_steps if windowed else 1
-        self.windows = Windows(train, length, size, config.seed, device)
+        kind = OutcomeWindows if spec.foreign else Windows
+        self.windows = kind(train, length, size, config.seed, device)
         self.grows = model.rollout_growth and model.objective == "shooting"
         scale = metrics.state_scale(train, spec.angles)
         held = dataset.subset(_validation_split(dataset))

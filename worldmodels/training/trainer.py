@@ -16,6 +16,7 @@ from worldmodels.configs.training import (
     PixelConfig,
     TrainConfig,
     VisualConfig,
+    coordinates_of,
     scores_one,
     to_dict,
 )
@@ -59,23 +60,29 @@ class LoggerLike(Protocol):
     def rewind(self, step: int) -> None: ...
 
 
-def spec_of(dataset: Any, visual: bool = False) -> Spec:
-    """What a model must know of the env that ``dataset`` came from; its pictures if ``visual``."""
+def spec_of(dataset: Any, visual: bool = False, coordinates: str | None = None) -> Spec:
+    """What a model must know of the env that ``dataset`` came from; its pictures if ``visual``.
+
+    ``coordinates``: those of a foreign env's observations; None: what is known of it.
+    """
     import physgym
 
     system = physgym.system_of(dataset)
-    discrete = dataset.actions.ndim == 2
+    discrete, own = dataset.actions.ndim == 2, "parameters" in system.knows
+    known = None if own or visual else coordinates_of(coordinates, system)
     return Spec(
         env_name=system.name,
         env_kwargs=dict(dataset.env_kwargs),
         dt=float(dataset.dt),
         state_size=system.state_size,
-        angles=tuple(system.angles),
+        angles=tuple(system.angles) if known is None else known.angle_observations,
         action_kind="discrete" if discrete else "continuous",
-        action_size=len(system.discrete_actions) if discrete else system.action_size,
+        action_size=system.action_count if discrete else system.action_size,
         param_names=tuple(dataset.params),
         max_episode_steps=int(system.max_episode_steps),
         image_size=check_pictures(dataset) if visual else 0,
+        foreign=not own,
+        coordinates="" if known is None else known.text,
     )
 
 
@@ -86,7 +93,7 @@ def seeded_model(config: TrainConfig, dataset: Any, made: Sighted | None = None)
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        spec = spec_of(dataset, isinstance(config.model, PixelConfig))
+        spec = spec_of(dataset, isinstance(config.model, PixelConfig), config.env.coordinates)
         model = build(spec, config.model_name, config.model if made is None else made.config)
     if made is not None:
         model.sight.load_state_dict(made.sight.state_dict())

@@ -112,11 +112,14 @@ def oracle(system: Any, integrator: str | None = None) -> Predictor:
     return predict
 
 
-def baselines_of(dataset: Any, angles: Sequence[int] = ()) -> dict[str, Callable[..., np.ndarray]]:
-    """The three by name; the linear one fitted to ``dataset``."""
+def baselines_of(
+    dataset: Any, angles: Sequence[int] = (), velocities: bool = True
+) -> dict[str, Callable[..., np.ndarray]]:
+    """The three by name; the linear one fitted to ``dataset``. Without ``velocities`` in the states, two."""
+    moving = {"constant-velocity": constant_velocity} if velocities else {}
     return {
         "copy-last-state": copy_last,
-        "constant-velocity": constant_velocity,
+        **moving,
         "linear-fit": linear_fit(dataset, angles),
     }
 
@@ -161,9 +164,14 @@ def oracles_of(models: Mapping[str, Any]) -> dict[str, Entry]:
     return rows or {"oracle (own integrator)": oracle_entry(None, None)}
 
 
-def baseline_entries(dataset: Any) -> dict[str, Entry]:
-    """Rows of ``baselines_of``; the linear one fitted to ``dataset``, and bound to its dt."""
-    angles = physgym.system_of(dataset).angles
+def baseline_entries(dataset: Any, angles: Sequence[int] | None = None) -> dict[str, Entry]:
+    """Rows of ``baselines_of``; the linear one fitted to ``dataset``, and bound to its dt.
+
+    ``angles``: components that turn; None: those of the env.
+    """
+    system = physgym.system_of(dataset)
+    turning = system.angles if angles is None else angles
+    found = baselines_of(dataset, turning, "equations" in system.knows)
 
     def entry(name: str, untrained: Predictor) -> Entry:
         def predict(tasks: Problems) -> np.ndarray:
@@ -171,6 +179,4 @@ def baseline_entries(dataset: Any) -> dict[str, Entry]:
 
         return Entry(predict, name != "linear-fit", "baseline")
 
-    return {
-        name: entry(name, untrained) for name, untrained in baselines_of(dataset, angles).items()
-    }
+    return {name: entry(name, untrained) for name, untrained in found.items()}

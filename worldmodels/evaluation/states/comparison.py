@@ -12,6 +12,7 @@ from worldmodels.evaluation.problems import Problems
 from worldmodels.evaluation.states import report
 from worldmodels.evaluation.states.baselines import baseline_entries, model_entry, oracles_of
 from worldmodels.evaluation.states.energy import energy_r_squared
+from worldmodels.evaluation.states.outcomes import outcome_scores
 from worldmodels.evaluation.states.scoring import Entry, Scale, over_step_lengths, scale_of, score
 
 
@@ -34,14 +35,19 @@ class StateComparison(Comparison):
     ) -> StateProblems:
         """Problems of the test split, and the scales of the train split."""
         tasks = open_loop.from_dataset(dataset.subset("test"), horizon, count)
-        return StateProblems(tasks, scale_of(dataset.subset("train")))
+        specs = [model.spec for model in models.values() if model.spec.foreign]
+        if specs:  # which observations are angles, a model's coordinates say
+            tasks = tasks._replace(angles=specs[0].angles)
+        return StateProblems(tasks, scale_of(dataset.subset("train"), tasks.angles))
 
     def entries(
         self, models: Mapping[str, Any], problems: StateProblems, dataset: Any
     ) -> dict[str, Entry]:
         """Models, three baselines, and an oracle for each integrator among the models."""
         rows = {name: model_entry(model, model.config.name) for name, model in models.items()}
-        return {**rows, **baseline_entries(dataset.subset("train")), **oracles_of(models)}
+        known = "equations" in problems.tasks.system.knows
+        baselines = baseline_entries(dataset.subset("train"), problems.tasks.angles)
+        return {**rows, **baselines, **(oracles_of(models) if known else {})}
 
     def score(
         self,
@@ -61,6 +67,8 @@ class StateComparison(Comparison):
         scores = score(entries, problems.tasks, problems.scale, advance=done)
         for name, model in models.items():
             scores["rows"][name]["energy_r_squared"] = energy_r_squared(model, problems.tasks)
+            if model.spec.foreign:
+                scores["rows"][name]["outcomes"] = outcome_scores(model, problems.tasks)
         if dt_values:
             scores["step_lengths"] = over_step_lengths(
                 entries, problems.tasks, problems.scale, dt_values, done

@@ -31,11 +31,11 @@ def learned_energy(model: Any, states: np.ndarray, params: np.ndarray) -> np.nda
 
 
 def energy_r_squared(model: Any, tasks: Problems) -> float | None:
-    """R^2 of the true energy under the best affine map of the learned one; None where there is none.
+    """R^2 of the true energy under the best affine map of the learned one; None where there is none, or nobody knows the true one.
 
     Over every state that the problems visit.
     """
-    if not getattr(model, "has_energy", False):
+    if not getattr(model, "has_energy", False) or "energy" not in tasks.system.knows:
         return None
     steps = tasks.states.shape[1]
     known = np.concatenate([np.ones_like(tasks.valid[:, :1]), tasks.valid], axis=1)

@@ -22,6 +22,14 @@ from worldmodels.evaluation.tables import (
 
 def definitions(report: Mapping[str, Any]) -> str:
     """What columns and rows mean, for a reader who has nothing else."""
+    if report["true_power_residual"] is None:
+        return (
+            f"{report['problems']} open-loop rollouts of {report['steps']} steps of {report['dt']:g} s on the "
+            "test split, of which nothing but what was recorded is known: energies read n/a, and no oracle can "
+            "be asked. Normalised squared error of observations after n steps: median (quartiles); finite: "
+            "share of rollouts; valid: median seconds until the error first exceeds "
+            f"{report['valid_threshold']:g} (>=: not before the end)."
+        )
     return (
         f"{report['problems']} open-loop rollouts of {report['steps']} steps of {report['dt']:g} s "
         "on the test split. Normalised squared error after n steps: median (quartiles); finite: "
@@ -37,6 +45,12 @@ def definitions(report: Mapping[str, Any]) -> str:
 
 def legend(report: Mapping[str, Any]) -> str:
     """The definitions in a few lines, for a terminal."""
+    if report["true_power_residual"] is None:
+        return (
+            "finite: share of rollouts; valid: seconds until the error first exceeds "
+            f"{report['valid_threshold']:g} (>=: not before the end); energy and power: n/a, nobody knows "
+            "them of this env; copy, linear: untrained baselines"
+        )
     return (
         "finite: share of rollouts; valid: seconds until the error first exceeds "
         f"{report['valid_threshold']:g} (>=: not before the end); energy: error of the energy over its "
@@ -50,6 +64,8 @@ def legend(report: Mapping[str, Any]) -> str:
 def tables(report: Mapping[str, Any], quartiles: bool = True, join: str = " ") -> list[Table]:
     """The scores, and the errors at other step lengths where they were asked for."""
     found = [_scores(report, quartiles, join)]
+    if any("outcomes" in row for row in report["rows"].values()):
+        found.append(_outcomes(report))
     if "step_lengths" in report:
         found.append(_step_lengths(report, quartiles, join))
     return [*found, costs(report)]
@@ -88,6 +104,34 @@ def _scores(report: Mapping[str, Any], quartiles: bool, join: str) -> Table:
     return Table(title, head, lines, True)
 
 
+OUTCOMES = {
+    "reward_r_squared": "R² of reward",
+    "rollout_reward_r_squared": "imagined",
+    "end_recall": "ends found",
+    "end_precision": "ends right",
+    "ends_early": "too early",
+    "ends_late": "too late",
+}
+"""Columns of what was learned of rewards and ends."""
+
+
+def _outcomes(report: Mapping[str, Any]) -> Table:
+    lines = []
+    for name, row in report["rows"].items():
+        if "outcomes" in row:
+            known = row["outcomes"]
+            shares = [
+                UNKNOWN if known[key] is None else f"{100 * known[key]:.1f} %"
+                for key in list(OUTCOMES)[2:]
+            ]
+            lines.append([name, *(share(known[key], None) for key in list(OUTCOMES)[:2]), *shares])
+    title = (
+        "learned rewards and ends: R² at true and at imagined transitions, ends of true transitions that are "
+        "found and that are right, rollouts that end too early or too late"
+    )
+    return Table(title, ["model", *OUTCOMES.values()], lines, True)
+
+
 def _step_lengths(report: Mapping[str, Any], quartiles: bool, join: str) -> Table:
     study = report["step_lengths"]
     names = [f"{dt:g}" for dt in study["dt_values"]]
@@ -103,10 +147,9 @@ def _step_lengths(report: Mapping[str, Any], quartiles: bool, join: str) -> Tabl
 
 def plots_of(report: Mapping[str, Any], folder: Path, suffix: str) -> list[Path]:
     """Draw the report's plots into ``folder``, in the format of ``suffix``, and return their paths."""
-    files = [
-        plots.error_over_horizon(report, folder / f"error_over_horizon{suffix}"),
-        plots.energy_over_time(report, folder / f"energy_over_time{suffix}"),
-    ]
+    files = [plots.error_over_horizon(report, folder / f"error_over_horizon{suffix}")]
+    if report["true_power_residual"] is not None:  # else nobody knows the energy
+        files.append(plots.energy_over_time(report, folder / f"energy_over_time{suffix}"))
     if "step_lengths" in report:
         files.append(
             plots.error_over_step_length(report, folder / f"error_over_step_length{suffix}")

@@ -55,9 +55,12 @@ class Scale(NamedTuple):
     """Standard deviation of the true energy [J]."""
 
 
-def scale_of(dataset: Any) -> Scale:
-    """Scales of the episodes of ``dataset``; what never varies counts as 1."""
-    angles = physgym.system_of(dataset).angles
+def scale_of(dataset: Any, angles: Sequence[int] | None = None) -> Scale:
+    """Scales of the episodes of ``dataset``; what never varies, or nobody knows, counts as 1.
+
+    ``angles``: components that turn; None: those of the env.
+    """
+    angles = physgym.system_of(dataset).angles if angles is None else angles
     valid = np.arange(dataset.energy.shape[1]) <= dataset.lengths[:, None]
     energy = float(dataset.energy[valid].std())
     return Scale(metrics.state_scale(dataset, angles), energy if energy > 1e-9 else 1.0)
@@ -114,6 +117,8 @@ def scores(
     states = np.concatenate([tasks.states[:, :1], predicted], axis=1)
     own_energy = tasks.energy(states)
     energy_errors = energy_error(energy, own_energy)[:, 1:] / scale.energy
+    if "energy" not in tasks.system.knows:
+        energy_errors = np.full_like(energy_errors, np.nan)
     return {
         "nmse": at_horizons(errors, tasks.valid, horizons),
         "energy_error": at_horizons(energy_errors, tasks.valid, horizons),
@@ -127,15 +132,18 @@ def scores(
 
 def errors_of(tasks: Problems, predicted: np.ndarray, scale: Scale) -> np.ndarray:
     """Normalised squared error (B, T) of ``predicted`` states (B, T, D)."""
-    return metrics.normalised_mse(tasks.states[:, 1:], predicted, scale.state, tasks.system.angles)
+    return metrics.normalised_mse(tasks.states[:, 1:], predicted, scale.state, tasks.angles)
 
 
 def power_residual(tasks: Problems, states: np.ndarray, energy_scale: float) -> float:
     """Median energy that comes from nowhere along ``states`` (B, T+1, D), per step and normalised.
 
     |E(t+dt) - E(t) - (input power - dissipation) dt|, the power by Simpson's rule over the cubic
-    with the positions and velocities of both ends. The truth's own value is this rule's floor.
+    with the positions and velocities of both ends. The truth's own value is this rule's floor. NaN where
+    nobody knows the energy.
     """
+    if "energy" not in tasks.system.knows:
+        return float("nan")
     system, params, dt = tasks.system, problems.columns(tasks.params), tasks.dt
     half = states.shape[2] // 2
     before, after = states[:, :-1], states[:, 1:]
