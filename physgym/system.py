@@ -22,7 +22,15 @@ from physgym.equations import Equations
 from physgym.integrators import ORDERS
 from physgym.packing import alike, like, sized
 
-__all__ = ["INTEGRATORS", "REWARDS", "SYSTEMS", "SYSTEM_REWARDS", "System", "get_system", "system_of"]
+__all__ = [
+    "INTEGRATORS",
+    "REWARDS",
+    "SYSTEMS",
+    "SYSTEM_REWARDS",
+    "System",
+    "get_system",
+    "system_of",
+]
 
 REWARDS = ("dense", "sparse", "quadratic", "none")
 """Kinds of reward that an env takes: in [0, 1] and smooth; 1 near the goal, else 0; minus the

@@ -47,8 +47,6 @@ FACTS: dict[str, Facts] = {
     "CartPole-v1": _CART_POLE,
     "MountainCar-v0": _MOUNTAIN_CAR,
     "MountainCarContinuous-v0": _MOUNTAIN_CAR,
-    "Pendulum-v1": Facts(
-        ("cos theta", "sin theta", "theta_dot"), "0+1 | 2", None, _angle_and_rate
-    ),
+    "Pendulum-v1": Facts(("cos theta", "sin theta", "theta_dot"), "0+1 | 2", None, _angle_and_rate),
 }
 """By the id of the env."""

@@ -151,7 +151,9 @@ class ForeignSystem:
     def check_params(self, overrides: Mapping[str, float] | None, base: Any = None) -> NoParams:
         """No parameters. Raises ValueError for any."""
         if overrides:
-            raise ValueError(f"{self.env_id} has no parameters that could be set: {dict(overrides)}")
+            raise ValueError(
+                f"{self.env_id} has no parameters that could be set: {dict(overrides)}"
+            )
         return NoParams()
 
     def energy(self, states: Any, params: Any) -> np.ndarray:

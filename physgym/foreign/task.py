@@ -106,27 +106,28 @@ class ForeignTask:
 class ForeignActions:
     """The actions of a foreign env; every refusal is a `gymnasium.error.InvalidAction`.
 
-    Rows are integers (N,) from 0, or (N, A) float64 in [-1, 1], whatever the ends of the env's own space.
+    One action stays as the env takes it; rows become integers (N,) from 0, or (N, A) float64 in [-1, 1],
+    whatever the ends of the env's own space.
     """
 
     def __init__(self, system: ForeignSystem) -> None:
         self._system, self._space = system, system.action_space
 
     def index(self, action: Any) -> int:
-        """One discrete action as an int from 0."""
+        """One discrete action as an int, as the env takes it."""
         number = int(action) if isinstance(action, bool) else whole_number(action)
         if number is None or not self._space.contains(np.int64(number)):
             raise InvalidAction(f"action {action!r} is not one of {self._space}")
-        return number - int(self._space.start)
+        return number
 
     def vector(self, action: Any) -> tuple[float, ...]:
-        """One continuous action as floats in [-1, 1], clipped to its space."""
+        """One continuous action as floats, clipped to its space."""
         row = real_array(action)
         if row is None or row.shape != self._space.shape or not np.isfinite(row).all():
             raise InvalidAction(
                 f"action {action!r} must be finite numbers of shape {self._space.shape}, in {self._space}"
             )
-        return tuple(self._system.from_env(row).tolist())
+        return tuple(np.clip(row, self._space.low, self._space.high).astype(float).tolist())
 
     def rows(self, actions: Any, num_envs: int, resting: Any | None = None) -> np.ndarray:
         """Actions of a batch; those of rows of the mask `resting` are not looked at and read zero."""

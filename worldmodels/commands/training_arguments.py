@@ -219,7 +219,10 @@ def _describe(env_name: str) -> str:
     """The physical parameters of a system, for the help of `--env.params`."""
     system = physgym.get_system(env_name)
     if "parameters" not in system.knows:
-        told = system.coordinates or "unknown (structures without positions alone: jump, lstm, first_order)"
+        told = (
+            system.coordinates
+            or "unknown (structures without positions alone: jump, lstm, first_order)"
+        )
         return f"Coordinates of {system.env_id} (--env.coordinates): {told}"
     values = " ".join(f"{k} {v:g}" for k, v in system.Params()._asdict().items())
     return f"Physical parameters of the {system.name} (--env.params): {values}"

@@ -40,7 +40,9 @@ class Coordinates:
         used = self.observations
         twice = sorted({index for index in used if used.count(index) > 1})
         if twice:
-            raise ConfigError(f"coordinates {self.text!r} have observation {twice[0]} twice: {FORM}")
+            raise ConfigError(
+                f"coordinates {self.text!r} have observation {twice[0]} twice: {FORM}"
+            )
 
     @classmethod
     def parse(cls, text: str) -> Coordinates:

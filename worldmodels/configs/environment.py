@@ -17,9 +17,7 @@ def require_step_length(name: str, dt: float | None) -> None:
     require(name, dt, valid, f"seconds above 0, at most {LONGEST_STEP:g}")
 
 
-def find_system(
-    name: str, where: str = "env_name", kwargs: Mapping[str, Any] | None = None
-) -> Any:
+def find_system(name: str, where: str = "env_name", kwargs: Mapping[str, Any] | None = None) -> Any:
     """What is known of the env of a name or id; an env that is not of PhysGym is made with ``kwargs``.
 
     Raises ``ConfigError`` with the closest match for a name that nobody has, or where it cannot be made.
@@ -32,7 +30,9 @@ def find_system(
         from physgym.foreign.system import close_ids
 
         ids = suggestion(name, close_ids(str(name)))
-        closest = ids if "-v" in str(name) and ids else suggestion(str(name).lower(), SYSTEMS) or ids
+        closest = (
+            ids if "-v" in str(name) and ids else suggestion(str(name).lower(), SYSTEMS) or ids
+        )
         raise ConfigError(
             f"{where}={shown(name)} is an unknown system: expected one of {', '.join(SYSTEMS)} "
             f"(or the id of any env that Gymnasium knows, module:Id-v0 where a module registers it){closest}"

@@ -16,7 +16,7 @@ from gymnasium import Space, spaces
 
 import physgym
 from worldmodels.configs.keywords import known_keywords
-from worldmodels.configs.policies import is_foreign
+from worldmodels.configs.policies import GIVEN, is_foreign
 from worldmodels.configs.schema import converted, require
 from worldmodels.data import foreign, store
 from worldmodels.data.config import CollectConfig
@@ -60,22 +60,25 @@ def collect(
     system = _system(config)
     config = replace(config, env=system.name)
     folder = Path(root) / system.folder / config.name
-    header = _new_header(config, system)
+    header = new_header(config, system)
     _check_size(config, header)
     if not repair and _is_complete(folder, header):
         return folder  # there is nothing to write, so the place may be one that cannot be written
+    make_policy = policy_of(config, policy)
     if workers > 1:
         require_main_guard()
-    make_policy = _policy_of(config, policy)
     with storage.RunLock(folder):
         storage.remove_orphans(folder)
         header = _continue(folder, header, repair, report)
         listed = {shard.first for shard in store.shards_of(header)}
         todo = [job for job in _jobs(config) if job[1] not in listed]
+        if header.get("appended"):
+            _check_whole(folder, config, header)
+            todo = []
         done = config.episodes - sum(count for _, _, count in todo)
         with Progress(f"collecting {system.name}", config.episodes, progress) as bar:
             bar.reach(done)
-            for shard in _shards(config, folder, todo, workers, bar.part, make_policy):
+            for shard in shards(config, folder, todo, workers, bar.part, make_policy):
                 entries = [*header["shards"], asdict(shard)]
                 header = {**header, "shards": sorted(entries, key=lambda entry: entry["first"])}
                 store.write_header(folder, header)
@@ -91,10 +94,15 @@ def _system(config: CollectConfig) -> Any:
         raise DatasetError(str(error.args[0])) from error
 
 
-def _policy_of(
+def policy_of(
     config: CollectConfig, given: Callable[[], Policy] | None
 ) -> Callable[[], Policy] | None:
     """What makes the user's policy; None where `config` names one of this package."""
+    if config.policy == GIVEN:
+        raise DatasetError(
+            "policy='given' is of episodes that were brought: Dataset.from_episodes or physgym convert writes "
+            "them, and nothing can be collected again"
+        )
     if not is_foreign(config.policy):
         require("policy", given, given is None, f"None beside the policy {config.policy!r}")
         return None
@@ -126,12 +134,24 @@ def _is_complete(folder: Path, fresh: dict[str, Any]) -> bool:
     if not (folder / store.HEADER).is_file():
         return False
     header = store.read_header(folder)
+    if not header["shards"]:
+        return False
     _same_config(folder, header["config"], fresh["config"])
     if sum(shard.episodes for shard in store.shards_of(header)) < fresh["config"]["episodes"]:
         return False
     _tell_other_versions(folder, header, fresh)
     _refuse_damage(folder, header)
     return True
+
+
+def _check_whole(folder: Path, config: CollectConfig, header: dict[str, Any]) -> None:
+    """Raise DatasetError where an episode of a buffer that was appended to is missing: no one policy made it."""
+    found = sum(shard.episodes for shard in store.shards_of(header))
+    if found < config.episodes:
+        raise DatasetError(
+            f"{folder} was appended to, and holds {found} of its {config.episodes} episodes: what was dropped "
+            "cannot be collected by one policy again; append as many anew, or start another buffer"
+        )
 
 
 def _jobs(config: CollectConfig) -> Iterator[tuple[int, int, int]]:
@@ -141,7 +161,7 @@ def _jobs(config: CollectConfig) -> Iterator[tuple[int, int, int]]:
         yield index, first, min(size, config.episodes - first)
 
 
-def _shards(
+def shards(
     config: CollectConfig,
     folder: Path,
     todo: list[tuple[int, int, int]],
@@ -212,6 +232,11 @@ def _continue(
         report(f"wrote {store.HEADER} anew, all shards are collected again: {error}")
         store.write_header(folder, fresh)
         return fresh
+    if not header["shards"] and not any(folder.glob("shard-*.h5")):
+        store.write_header(
+            folder, fresh
+        )  # nothing was collected: another config takes nothing away
+        return fresh
     _same_config(folder, header["config"], fresh["config"])
     _tell_other_versions(folder, header, fresh)
     if repair:
@@ -244,7 +269,7 @@ def _same_config(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) ->
             )
 
 
-def _new_header(config: CollectConfig, system: Any) -> dict[str, Any]:
+def new_header(config: CollectConfig, system: Any) -> dict[str, Any]:
     """What `dataset.json` says before the first shard. Raises ValueError for bad env arguments."""
     observation, action = _spaces(config, system)
     return {
@@ -310,10 +335,16 @@ def _describe(space: Space[Any]) -> dict[str, Any]:
         return {"kind": "Discrete", "n": int(space.n)}
     if not isinstance(space, spaces.Box):
         return {"kind": type(space).__name__}
-    ends = (np.asarray(bound, dtype=object) for bound in (space.low, space.high))
-    low, high = (np.where(np.isfinite(end.astype(float)), end.astype(float), None).tolist() for end in ends)
+    low, high = (_ends(bound) for bound in (space.low, space.high))
     shape = list(space.shape)
     return {"kind": "Box", "shape": shape, "dtype": str(space.dtype), "low": low, "high": high}
+
+
+def _ends(bound: np.ndarray) -> list[float | None]:
+    """The ends of a space (nested as it is) in JSON types: None where it has none."""
+    if bound.ndim > 1:
+        return [_ends(part) for part in bound]  # type: ignore[misc]
+    return [float(end) if np.isfinite(end) else None for end in bound]
 
 
 def _version(package: str) -> str | None:

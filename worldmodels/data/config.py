@@ -127,6 +127,8 @@ class CollectConfig:
         """8 hexadecimal digits that depend on every field but the name."""
         values = {key: value for key, value in self.to_dict().items() if key != "name"}
         if not self.make_kwargs:
-            del values["make_kwargs"]  # buffers that were made before there was such a field keep their name
+            del values[
+                "make_kwargs"
+            ]  # buffers that were made before there was such a field keep their name
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -96,6 +96,13 @@ class Dataset:
         """(N, T) bool: the steps that belong to an episode."""
         return np.arange(self.actions.shape[1]) < self.lengths[:, None]
 
+    @staticmethod
+    def from_episodes(*arrays: Any, **arguments: Any) -> Dataset:
+        """The buffer of one's own episodes, written and read: see `worldmodels.data.given.from_episodes`."""
+        from worldmodels.data.given import from_episodes
+
+        return from_episodes(*arrays, **arguments)
+
     def take(self, rows: np.ndarray | Sequence[int]) -> Dataset:
         """The dataset of some rows alone, without splits."""
         chosen = np.asarray(rows, dtype=np.int64)

@@ -163,5 +163,3 @@ def picture(env: gymnasium.Env[Any, Any], size: int) -> np.ndarray:
     cv2 = opencv()
     flat = np.ascontiguousarray(array[..., :3].astype(np.uint8))
     return cv2.resize(flat, (size, size), interpolation=cv2.INTER_AREA)
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
@@ -72,6 +72,17 @@ class SpacesRecord:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Episodes that were appended to a buffer."""
+
+    first: int
+    """Index of the first of them."""
+    episodes: int
+    policy: str
+    seed: int
+
+
+@dataclass(frozen=True)
 class Splits:
     """Episodes of each split."""
 
@@ -100,6 +111,7 @@ class Header:
     splits: Splits
     shards: list[Shard]
     seal: str
+    appended: list[Part] = field(default_factory=list)
 
 
 def checked(values: Any) -> Header:

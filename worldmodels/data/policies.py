@@ -107,7 +107,9 @@ def load_function(text: str) -> Policy:
     return found
 
 
-def asked(policy: Policy, observations: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
+def asked(
+    policy: Policy, observations: np.ndarray, shape: tuple[int, ...], name: str
+) -> np.ndarray:
     """What `policy` does at `observations` (N, F), an array of `shape`; ValueError for anything else."""
     actions = np.asarray(policy(observations))
     if actions.shape != shape or actions.dtype.kind not in ("iu" if len(shape) == 1 else "iuf"):

@@ -40,7 +40,7 @@ def make_vector_env(config: CollectConfig, system: System, num_envs: int) -> Any
     )
 
 
-def steps_of(config: CollectConfig, system: System) -> int:
+def steps_of(config: CollectConfig, system: Any) -> int:
     """T, the longest episode."""
     return config.steps or system.max_episode_steps
 

@@ -40,6 +40,7 @@ class ObservationModality(StateModality):
         terminated_fn: Judge | None = None,
     ) -> None:
         super().__init__(model, task, factor)
+        self.task: Any = task
         self.flags = ()
         self._given = {"reward_fn": reward_fn, "terminated_fn": terminated_fn}
         for name, function in self._given.items():

@@ -99,10 +99,8 @@ def part(problems: Problems, rows: slice | np.ndarray = slice(None), first: int 
         actions=problems.actions[rows, first:],
         controls=problems.controls[rows, first:],
         valid=problems.valid[rows, first:],
-        **{
-            name: None if (values := getattr(problems, name)) is None else values[rows, first:]
-            for name in ("rewards", "terminated")
-        },
+        rewards=None if problems.rewards is None else problems.rewards[rows, first:],
+        terminated=None if problems.terminated is None else problems.terminated[rows, first:],
     )
 
 

@@ -100,9 +100,7 @@ def record(
     )
 
 
-def _record_foreign(
-    system: Any, policy: str | Policy, steps: int | None, seed: int
-) -> Recording:
+def _record_foreign(system: Any, policy: str | Policy, steps: int | None, seed: int) -> Recording:
     """An episode of an env that is not of PhysGym: by chance, or by a policy that gives actions as a buffer
     holds them.
     """
@@ -115,7 +113,8 @@ def _record_foreign(
     env = system.make(**limit)
     rng = np.random.default_rng(seed)
     try:
-        states, actions, rewards, done = [env.reset(seed=seed)[0]], [], [], False
+        states, rewards, done = [env.reset(seed=seed)[0]], [], False
+        actions: list[Any] = []
         while not done:
             if not isinstance(policy, str):
                 chosen = policy(np.asarray(states[-1])[None], system.Params(), len(actions))[0]

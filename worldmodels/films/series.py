@@ -28,7 +28,9 @@ def series(subject: Subject, path: str | Path) -> Path:
     system, size = subject.system, subject.system.state_size
     half, known = (size + 1) // 2, "energy" in system.knows
     time = task.dt * np.arange(steps + 1)
-    with figure_at(path, figsize=(10.4, 1.4 + 1.5 * (half + known)), layout="constrained") as figure:
+    with figure_at(
+        path, figsize=(10.4, 1.4 + 1.5 * (half + known)), layout="constrained"
+    ) as figure:
         grid = figure.add_gridspec(half + known, 2)
         for index in range(size):
             axes = figure.add_subplot(grid[index % half, index // half])

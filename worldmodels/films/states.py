@@ -63,7 +63,9 @@ def write_pictures(model: Any, dataset: Any, folder: str | Path, seed: int = 0) 
     if model.spec.image_size:
         raise ValueError("this model sees pixels: worldmodels.films.pixels draws its pictures")
     subject, folder = Subject(model, dataset, seed), Path(folder)
-    if "equations" not in subject.system.knows:  # there is nothing to draw a flow or an energy beside
+    if (
+        "equations" not in subject.system.knows
+    ):  # there is nothing to draw a flow or an energy beside
         return [series(subject, folder / "series.png")]
     made = [
         phase_portrait(subject, folder / "phase_portrait.png"),

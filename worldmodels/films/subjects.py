@@ -107,7 +107,9 @@ class Subject:
     def label(self, index: int) -> str:
         """Name and unit of a state component, for an axis."""
         unit = raised(self.system.state_units[index])
-        return f"{self.system.state_names[index]} [{unit}]" if unit else self.system.state_names[index]
+        return (
+            f"{self.system.state_names[index]} [{unit}]" if unit else self.system.state_names[index]
+        )
 
 
 class Plane(NamedTuple):

@@ -45,7 +45,9 @@ class OutcomeHeads(nn.Module):
         rewards = np.asarray(dataset.rewards)[valid]
         spread = float(rewards.std())
         self.reward_shift.fill_(float(rewards.mean()))
-        self.reward_scale.fill_(max(spread, 1e-6))  # one that never changes is its mean, whatever is said
+        self.reward_scale.fill_(
+            max(spread, 1e-6)
+        )  # one that never changes is its mean, whatever is said
 
     def _raw(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         seen = torch.tanh(self.look(z)).flatten(1)

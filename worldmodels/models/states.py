@@ -42,7 +42,14 @@ class StateWorldModel(WorldModel):
                 "velocities: train with --env.coordinates"
             )
         medium = Medium(
-            size, False, self.observed.angles, spec.action_kind, spec.action_size, told, idle, structured
+            size,
+            False,
+            self.observed.angles,
+            spec.action_kind,
+            spec.action_size,
+            told,
+            idle,
+            structured,
         )
         self.dynamics = build_dynamics(config, medium)
         self.any_dt = self.dynamics.any_dt
@@ -96,7 +103,9 @@ class StateWorldModel(WorldModel):
         if self.heads is not None:
             self.heads.fit_normaliser(dataset)
 
-    def _scales(self, states: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    def _scales(
+        self, states: np.ndarray, steps: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float]:
         """Shift (F,), scale (F,) and time [s] of features (M, F) that change by ``steps`` (M, F)."""
         centre = states.mean(0)
         if not self.observed.structured:  # of unlike things, each has a scale of its own
@@ -202,7 +211,7 @@ class StateWorldModel(WorldModel):
 
     def separate_parts(self) -> dict[str, list[nn.Module]]:
         """Parts that learn for themselves, each with an optimiser of its own."""
-        heads = [] if self.heads is None else [self.heads]
+        heads: list[nn.Module] = [] if self.heads is None else [self.heads]
         return {"all": [self.dynamics], **({"heads": heads} if heads else {})}
 
     def _matching_errors(self, batch: Batch) -> Tensor:
@@ -235,7 +244,10 @@ class StateWorldModel(WorldModel):
     def _error(self, z: Tensor, target: Tensor) -> Tensor:
         gap = z - self._latent(target)
         if self.observed.turning:
-            gap = self.observed.difference(z * self.scale, self._latent(target) * self.scale) / self.scale
+            gap = (
+                self.observed.difference(z * self.scale, self._latent(target) * self.scale)
+                / self.scale
+            )
         return ((gap / self.step_scale) ** 2).mean(1)
 
 

@@ -31,9 +31,9 @@ def learned_energy(model: Any, states: np.ndarray, params: np.ndarray) -> np.nda
 
 
 def energy_r_squared(model: Any, tasks: Problems) -> float | None:
-    """R^2 of the true energy under the best affine map of the learned one; None where there is none, or nobody knows the true one.
+    """R^2 of the true energy under the best affine map of the learned one.
 
-    Over every state that the problems visit.
+    None where there is no learned one, or nobody knows the true one. Over every state that the problems visit.
     """
     if not getattr(model, "has_energy", False) or "energy" not in tasks.system.knows:
         return None
