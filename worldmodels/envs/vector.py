@@ -113,11 +113,11 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
         self.single_action_space = self.task.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self._penalty, self._uncertainty_limit = _uncertainty(
+        self._penalty, self._uncertainty_limit = check_uncertainty(
             self.model, uncertainty_penalty, uncertainty_limit
         )
         self._experience = truth.Experience(self.model, self.task)
-        self._modality = _modality_of(self.model, self.task, divergence_factor)
+        self._modality = modality_of(self.model, self.task, divergence_factor)
         self._starts = _choose_starts(starts, dataset, self._modality)
         self._predictor = Predictor(self._modality, self.num_envs, self.task.dt)
         self._params = np.tile(np.array(self.task.base, dtype=np.float64), (self.num_envs, 1))
@@ -261,7 +261,9 @@ def move(model: WorldModel, device: str | None) -> WorldModel:
     return model.to(checked_device(torch, device))
 
 
-def _uncertainty(model: WorldModel, penalty: Any, limit: Any) -> tuple[float, float | None]:
+def check_uncertainty(
+    model: WorldModel, penalty: Any, limit: Any = None
+) -> tuple[float, float | None]:
     """Both as floats; ValueError for other than numbers, and where the model is no ensemble."""
     factor = truth.number_of("uncertainty_penalty", penalty, -np.inf)
     most = None if limit is None else truth.number_of("uncertainty_limit", limit, 0.0)
@@ -270,7 +272,7 @@ def _uncertainty(model: WorldModel, penalty: Any, limit: Any) -> tuple[float, fl
     return factor, most
 
 
-def _modality_of(model: WorldModel, task: Task, factor: float) -> Modality:
+def modality_of(model: WorldModel, task: Task, factor: float) -> Modality:
     """That of the model: pictures where its spec has an image size, else states."""
     kind = PixelModality if model.spec.image_size else StateModality
     return kind(model, task, factor)
