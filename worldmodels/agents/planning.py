@@ -12,7 +12,7 @@ from physgym.task import Task
 from worldmodels.agents.beliefs import Warm
 from worldmodels.agents.futures import Problem
 from worldmodels.agents.learned_simulator import LearnedSimulator
-from worldmodels.agents.searches import METHODS, Search
+from worldmodels.agents.searches import METHODS, Effort, Search
 from worldmodels.agents.simulators import Cost, Seen, Simulator, TrueSimulator
 from worldmodels.configs.keywords import known_keywords
 from worldmodels.configs.schema import (
@@ -85,19 +85,13 @@ class Planner:
     ) -> None:
         require_name("method", method, METHODS)
         kind = METHODS[method]
+        for name, value, least in (("horizon", horizon, 1), ("hold", hold, 1), ("seed", seed, 0)):
+            _check_count(name, value, least, horizon if name == "hold" else 2**63 - 1)
         given: dict[str, Any] = {"samples": samples, "elites": elites, "rounds": rounds}
         given |= {"spread": spread, "temperature": temperature}
-        effort = replace(kind.usual, **{k: v for k, v in given.items() if v is not None})
-        if samples is not None and elites is None:
-            effort = replace(effort, elites=min(effort.elites, max(1, effort.samples // 2)))
-        counts = {"horizon": horizon, "samples": effort.samples, "rounds": effort.rounds}
-        for name, value in {**counts, "hold": hold, "elites": effort.elites, "seed": seed}.items():
-            most = {"hold": horizon, "elites": effort.samples}.get(name, 2**31 - 1)
-            require_count(name, converted(int, value, name), int(name != "seed"), most)
-        for name in ("spread", "temperature"):
-            require_number(name, converted(float, getattr(effort, name), name), 1e-6, 1e6)
+        effort = _effort_of(kind, given)
         if batch is not None:
-            require_count("batch", converted(int, batch, "batch"), 1, 2**31 - 1)
+            _check_count("batch", batch, 1)
         self.simulator = simulator_of(env_or_model, reward, cost, uncertainty_penalty)
         self.method, self.horizon, self.hold, self.seed = method, horizon, hold, seed
         if method == "gradient":
@@ -105,7 +99,11 @@ class Planner:
         self.batch = self.simulator.batch if batch is None else batch
         blocks, actions = -(-horizon // hold), self.simulator.actions
         self._search: Search = kind(actions, self.simulator.idle, blocks, effort)
-        self.reset()
+        self._rngs: list[np.random.Generator] = []
+        self._warm: Warm = {}
+        self._steps: np.ndarray
+        self._context: np.ndarray
+        self._acted: np.ndarray
 
     def _check_gradient(self) -> None:
         if self.simulator.actions.count:
@@ -123,9 +121,7 @@ class Planner:
         Raises ValueError for a mask of another shape.
         """
         if mask is None:
-            self._rngs: list[np.random.Generator] = []
-            self._warm: Warm = {}
-            self._steps, self._acted, self._context = (np.zeros(0, dtype=np.int64),) * 3
+            self._rngs, self._warm = [], {}
             return
         marked = np.asarray(mask)
         if marked.shape != (len(self._rngs),) or marked.dtype != np.bool_:
@@ -198,6 +194,26 @@ class Planner:
         found = self._search.search(problem, later, [self._rngs[row] for row in rows.tolist()])
         for name, values in found.items():
             self._warm[name][rows] = values
+
+
+def _check_count(name: str, value: Any, least: int, most: int = 2**31 - 1) -> None:
+    require_count(name, converted(int, value, name), least, most)
+
+
+def _effort_of(kind: type[Search], given: dict[str, Any]) -> Effort:
+    """The method's usual effort with what is `given`, checked; None is not."""
+    chosen = {name: value for name, value in given.items() if value is not None}
+    for name, value in chosen.items():
+        if name in ("spread", "temperature"):
+            require_number(name, converted(float, value, name), 1e-6, 1e6)
+        elif name != "elites":
+            _check_count(name, value, 1)
+    most = chosen.get("samples", kind.usual.samples)
+    if "elites" in chosen:
+        _check_count("elites", chosen["elites"], 1, most)
+    else:
+        chosen["elites"] = min(kind.usual.elites, max(1, most // 2))
+    return replace(kind.usual, **chosen)
 
 
 def simulator_of(

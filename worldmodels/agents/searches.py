@@ -38,7 +38,7 @@ class Effort:
     """Of MPPI, in units of the spread of a row's returns."""
     noise: float = 0.0
     """Colour of the noise along a plan: power falls with frequency f as 1 / f^noise."""
-    rate: float = 0.1
+    rate: float = 0.25
     """Step length of Adam."""
 
 

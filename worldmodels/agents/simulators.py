@@ -228,6 +228,8 @@ def told_params(task: Task, told: Any, seen: np.ndarray | None, count: int) -> n
     if told is None:
         return table
     told = told._asdict() if hasattr(told, "_asdict") else told
+    if isinstance(told, Mapping):  # the masks of an info, such as "_mass", say nothing more
+        told = {name: value for name, value in told.items() if str(name)[:1] != "_"}
     if not isinstance(told, Mapping) or not set(told) <= set(names):
         raise ValueError(f"params={told!r} are not valid: expected a table of {', '.join(names)}")
     table = table.copy()

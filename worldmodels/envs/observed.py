@@ -29,8 +29,8 @@ def read_states(task: Task, observations: Any) -> tuple[np.ndarray, np.ndarray |
     widths = {size: 0, embedded: 0, size + told: told, embedded + told: told}
     if values.ndim != 2 or values.shape[1] not in widths:
         raise ValueError(
-            f"observations of shape {values.shape} are not valid: expected (N, {size}), the states of "
-            f"{system.name}"
+            f"observations of shape {values.shape} are not valid: expected (N, {size}), states of "
+            f"{system.name} as info['state'] holds them"
             + (f", or (N, {embedded}), with angles as cos, sin" if system.angles else "")
         )
     if not np.isfinite(values).all():
