@@ -15,11 +15,12 @@ import physgym
 import worldmodels
 from physgym.actions import ActionKind
 from worldmodels.agents.beliefs import coloured_noise
-from worldmodels.agents.futures import ranked
+from worldmodels.agents.futures import Problem, ranked
 from worldmodels.agents.planning import Planner
 from worldmodels.agents.returns import evaluate_agent
 from worldmodels.agents.searches import METHODS
 from worldmodels.agents.simulators import Moment, Seen, Simulator
+from worldmodels.configs.training import MODELS
 from worldmodels.interface import Latent
 
 LIGHT: dict[str, Any] = {"horizon": 20, "hold": 5, "samples": 24, "rounds": 2}
@@ -319,3 +320,26 @@ def test_coloured_noise_is_standard_normal_and_drifts_slowly() -> None:
             assert abs(noise.std() - 1.0) < 0.03 and abs(noise.mean()) < 0.1
             together = (noise[:, :, 1:] * noise[:, :, :-1]).mean()
             assert low < together < high
+
+
+@pytest.mark.parametrize("name", [*MODELS, "ensemble", "truth", "told"])
+def test_the_slope_is_that_of_the_return(name: str) -> None:
+    """By central differences, through every structure and the truth, with parameters as rows too."""
+    spec = make_spec("pendulum", action_mode="continuous")
+    if name in ("truth", "told"):
+        place: Any = truth("pendulum", "continuous")
+    else:
+        kind = "newtonian" if name == "ensemble" else name
+        place = small_model(kind, spec, **({"ensemble": 2} if name == "ensemble" else {})).double()
+    simulator = light(place, "gradient").simulator
+    shown, params = simulator.read(STARTS, {"mass": [0.9, 1.0, 1.1]} if name == "told" else None)
+    seen = Seen(shown[:, None], np.zeros((3, 0, 1)), params)
+    problem = Problem(simulator, seen, horizon=5, hold=2, batch=4)
+    plans = np.random.default_rng(1).uniform(-0.5, 0.5, (3, 2, 3, 1))
+    scores, slope = problem.slope(plans)
+    np.testing.assert_allclose(scores, problem.score(plans), rtol=1e-9)
+    for block in range(3):
+        bump = np.zeros_like(plans)
+        bump[:, :, block] = 1e-4
+        change = (problem.score(plans + bump) - problem.score(plans - bump)) / 2e-4
+        np.testing.assert_allclose(slope[:, :, block, 0], change, rtol=1e-4, atol=1e-7)
