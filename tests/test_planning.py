@@ -21,6 +21,7 @@ from worldmodels.agents.returns import evaluate_agent
 from worldmodels.agents.searches import METHODS
 from worldmodels.agents.simulators import Moment, Seen, Simulator
 from worldmodels.configs.training import MODELS
+from worldmodels.envs.single import make_truth
 from worldmodels.interface import Latent
 
 LIGHT: dict[str, Any] = {"horizon": 20, "hold": 5, "samples": 24, "rounds": 2}
@@ -343,3 +344,19 @@ def test_the_slope_is_that_of_the_return(name: str) -> None:
         bump[:, :, block] = 1e-4
         change = (problem.score(plans + bump) - problem.score(plans - bump)) / 2e-4
         np.testing.assert_allclose(slope[:, :, block, 0], change, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", physgym.SYSTEMS)
+def test_every_system_is_planned_in_and_shown_in_any_mode(name: str) -> None:
+    """Planned in a perfect model and played in the truth, which shows angles as cos, sin."""
+    for method, mode in (("icem", "discrete"), ("gradient", "continuous")):
+        model = Smooth(make_spec(name, action_mode=mode))
+        shown = make_truth(model.spec, 2, obs_mode="embedded", max_episode_steps=3)
+        played = make_truth(model.spec, 2, max_episode_steps=3)
+        options: dict[str, Any] = {"horizon": 3, "hold": 1, "samples": 6, "rounds": 2}
+        earned = [
+            evaluate_agent(Planner(place, method, **options), env, seed=2).returns
+            for place, env in ((model, shown), (played, played))
+        ]
+        assert np.isfinite(earned).all()
+        np.testing.assert_allclose(*earned, rtol=1e-3)
