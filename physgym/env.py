@@ -110,6 +110,11 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
         return self._task.system
 
     @property
+    def task(self) -> Task:
+        """The arguments of this environment, and what follows from them."""
+        return self._task
+
+    @property
     def dt(self) -> float:
         """Control step [s]."""
         return self._task.dt

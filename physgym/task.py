@@ -105,6 +105,10 @@ class Task:
     def __deepcopy__(self, memo: Any) -> Task:
         return self
 
+    def replaced(self, **arguments: Any) -> Task:
+        """This task with other `arguments`; ValueError as on making one."""
+        return Task(**{**self._arguments, **arguments})
+
     # -- spaces ------------------------------------------------------------------------------------
 
     def _action_space(self) -> spaces.Space[Any]:

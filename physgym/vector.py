@@ -132,6 +132,11 @@ class PhysicsVectorEnv(
         """The `physgym.System` behind this environment."""
         return self._task.system
 
+    @property
+    def task(self) -> Task:
+        """The arguments of this environment, and what follows from them."""
+        return self._task
+
     def blank(self, dtype: type) -> Any:
         """(N,) zeros of `dtype`, where this env keeps its arrays."""
         return self._arrays.blank(self.num_envs, dtype)

@@ -312,17 +312,12 @@ def test_a_planner_earns_more_than_chance_and_repeats() -> None:
         return record("oscillator", {}, policy, steps=60, seed=1)
 
     def planned() -> Any:
-        planner = Planner(model, blocks=5, hold=3, samples=32, seed=4)
+        planner = Planner(model, horizon=15, hold=3, samples=32, seed=4)
         return played(lambda states, params, step: planner(states))
 
     first, second = planned(), planned()
     np.testing.assert_array_equal(first.actions, second.actions)
     assert first.rewards.sum() > 1.5 * played("random").rewards.sum()
-
-
-def test_a_planner_wants_discrete_actions() -> None:
-    with pytest.raises(ValueError, match="discrete"):
-        Planner(Perfect(make_spec("oscillator", action_mode="continuous")))
 
 
 class Energetic(Perfect):

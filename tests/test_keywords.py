@@ -24,6 +24,7 @@ CALLS: dict[str, tuple[Callable[..., Any], str, str]] = {
     "collect": (worldmodels.collect, "repiar", "repair"),
     "train": (worldmodels.train, "resum", "resume"),
     "default_config": (worldmodels.default_config, "modelname", "model_name"),
+    "Planner": (worldmodels.Planner, "elite", "elites"),
     "calibrate_uncertainty": (worldmodels.calibrate_uncertainty, "quantil", "quantile"),
     "CollectConfig": (worldmodels.CollectConfig, "episode", "episodes"),
     "TrainConfig": (worldmodels.TrainConfig, "epoch", "epochs"),
@@ -101,14 +102,14 @@ def test_a_value_of_another_kind_is_refused_by_name(call: Callable[[], Any], wor
 
 def test_a_planner_names_what_it_cannot_do() -> None:
     model = build_model(SPEC, TINY)
-    wrong: list[dict[str, Any]] = [{"blocks": 0}, {"hold": 1.5}, {"rounds": 0}, {"seed": -1}]
-    for options in [*wrong, {"samples": 4, "elite": 5}, {"samples": True}]:
+    wrong: list[dict[str, Any]] = [{"horizon": 0}, {"hold": 1.5}, {"rounds": 0}, {"seed": -1}]
+    for options in [*wrong, {"samples": 4, "elites": 5}, {"samples": True}]:
         with pytest.raises(ValueError, match=next(reversed(options))):
             worldmodels.Planner(model, **options)
-    with pytest.raises(ValueError, match="model='run'"):
+    with pytest.raises(ValueError, match="env_or_model='run'"):
         worldmodels.Planner("run")
-    planner = worldmodels.Planner(model, blocks=2, samples=4, elite=2, rounds=1)
+    planner = worldmodels.Planner(model, horizon=10, samples=4, elites=2, rounds=1)
     planner(np.zeros((2, 2)))
-    for observations in (np.zeros(2), np.zeros((2, 3)), np.zeros((3, 2)), np.full((2, 2), np.nan)):
+    for observations in (np.zeros(2), np.zeros((2, 4)), np.zeros((3, 2)), np.full((2, 2), np.nan)):
         with pytest.raises(ValueError, match="observations"):
             planner(observations)

@@ -88,7 +88,11 @@ def test_the_planner_does_what_its_reward_asks_for():
     table = SYSTEMS["oscillator"].discrete_actions[:, 0]
     for sign in (1.0, -1.0):
         planner = worldmodels.Planner(
-            model, blocks=2, samples=32, reward=lambda s, u, n, p, sign=sign: sign * (n[0] - s[0])
+            model,
+            horizon=10,
+            hold=5,
+            samples=32,
+            reward=lambda s, u, n, p, sign=sign: sign * (n[0] - s[0]),
         )
         assert (np.sign(table[planner(states)]) == sign).all()
     with pytest.raises(ValueError, match="reward='gentle' is unknown"):

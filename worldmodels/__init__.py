@@ -18,6 +18,7 @@ _HOME = {
     "Dataset": "worldmodels.data.dataset",
     "Dynamics": "worldmodels.interface",
     "Planner": "worldmodels.agents.planning",
+    "Simulator": "worldmodels.agents.simulators",
     "TrainConfig": "worldmodels.configs.training",
     "WorldModel": "worldmodels.interface",
     "WorldModelEnv": "worldmodels.envs.single",

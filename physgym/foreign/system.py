@@ -108,6 +108,11 @@ class ForeignSystem:
         return int(self.action_space.n) if self.discrete else self.action_size
 
     @property
+    def discrete_actions(self) -> np.ndarray:
+        """(n, 1) of choices, none of which is known to be weaker than another; (A, A) of numbers."""
+        return np.ones((self.action_count, 1)) if self.discrete else np.eye(self.action_size)
+
+    @property
     def action_names(self) -> tuple[str, ...]:
         """Of discrete actions."""
         return tuple(f"action {index}" for index in range(self.action_count))

@@ -112,6 +112,8 @@ class ForeignActions:
 
     def __init__(self, system: ForeignSystem) -> None:
         self._system, self._space = system, system.action_space
+        self.count = system.action_count if system.discrete else 0
+        self.size = system.action_size
 
     def index(self, action: Any) -> int:
         """One discrete action as an int, as the env takes it."""

@@ -35,10 +35,14 @@ def evaluate_agent(
     """Play one whole episode in every env of `vector_env`, in any autoreset mode.
 
     Args:
-        act: batched observations to batched actions; see `greedy`.
+        act: batched observations to batched actions; see `greedy`. One that remembers and has a `reset()`,
+            such as `worldmodels.Planner`, is reset first.
         vector_env: as many envs as episodes are wanted.
         seed: env i starts from seed + i.
     """
+    forget = getattr(act, "reset", None)
+    if forget is not None:
+        forget()
     playing = np.ones(vector_env.num_envs, dtype=np.bool_)
     returns, diverged = np.zeros(vector_env.num_envs), 0
     restarter = Restarter(vector_env)

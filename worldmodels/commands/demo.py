@@ -185,7 +185,7 @@ def policy_of(model: Any, name: str, seed: int) -> Policy:
     from worldmodels.films.recording import baseline
 
     if name == "planner":
-        planner = Planner(model, seed=seed)
+        planner = Planner(model, hold=5, rounds=2, seed=seed)
         return lambda states, params, step: planner(states)
     return baseline(physgym.system_of(model.spec), name, seed)
 

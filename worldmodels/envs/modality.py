@@ -17,6 +17,7 @@ from torch import Tensor
 from physgym.env import RENDER_SIZE
 from physgym.task import Task
 from worldmodels.envs import task as truth
+from worldmodels.envs.observed import read_states
 from worldmodels.envs.starts import BufferStarts, Starts, TrueStarts
 from worldmodels.interface import Latent, WorldModel
 
@@ -50,6 +51,8 @@ class Modality(ABC):
     """NumPy type of it."""
     length: int
     """L, the elements of a start's context."""
+    reads_shown: bool
+    """Whether `judge` looks at what is shown, or at the latent alone."""
     flags: tuple[str, ...]
     """Keys of `Outcome.events`, and "out_of_bounds" where it can be told: bools of `info`."""
 
@@ -77,6 +80,10 @@ class Modality(ABC):
     def decode(self, latent: Latent) -> Decoded:
         """What latents look like, and which of them can be trusted."""
 
+    def sound(self, latent: Latent) -> np.ndarray:
+        """Which latents (N,) can be trusted, as far as can be told without showing them."""
+        return self.decode(latent).sound
+
     @abstractmethod
     def judge(
         self,
@@ -89,6 +96,23 @@ class Modality(ABC):
         """Reward and ends of having come to `latent` by `actions`; `params` are columns (N,).
 
         `before` and `shown` (N, *shape) are what the latents before and after look like.
+        """
+
+    @abstractmethod
+    def judge_tensors(
+        self, latent: Latent, before: Any, after: Any, actions: Tensor, params: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Rewards (N,) with their gradients, and ends (N,) bool, of having come to `latent` by continuous
+        `actions` (N, A).
+
+        `before` and `after` (N, *shape) are what `model.decode` makes of the latents before and after, None
+        where `reads_shown` is False; `params` are columns (N,) of tensors.
+        """
+
+    @abstractmethod
+    def read(self, observations: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """What N rows show (N, *shape), and their parameters (N, P) where they are observed, from
+        `observations` as envs give them; `observe` reversed. ValueError for a wrong shape.
         """
 
     @abstractmethod
@@ -122,7 +146,7 @@ class StateModality(Modality):
     A state has diverged beyond `factor` times the training range; angles beyond 1e6 rad.
     """
 
-    dtype, length = np.float64, 1
+    dtype, length, reads_shown = np.float64, 1, True
 
     def __init__(self, model: WorldModel, task: Task, factor: float) -> None:
         super().__init__(model, task, factor)
@@ -154,6 +178,14 @@ class StateModality(Modality):
     ) -> truth.Outcome:
         control = truth.controls_of(self.task, actions, params)
         return truth.judge(self.task, before, shown, control, params)
+
+    def judge_tensors(
+        self, latent: Latent, before: Any, after: Any, actions: Tensor, params: Any
+    ) -> tuple[Tensor, Tensor]:
+        return truth.judge_tensors(self.task, before, after, actions, params)
+
+    def read(self, observations: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        return read_states(self.task, observations)
 
     def observe(self, shown: np.ndarray, params: np.ndarray) -> Any:
         return self.task.observe_rows(shown, params)

@@ -106,6 +106,30 @@ class ObservationModality(StateModality):
         nothing = np.zeros(len(shown), np.bool_)
         return truth.Outcome(rewards, np.asarray(terminated, np.bool_), nothing, {})
 
+    def judge_tensors(
+        self, latent: Any, before: Any, after: Any, actions: torch.Tensor, params: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the heads say. Raises ValueError where a function was given: it passes no gradients."""
+        for name, function in self._given.items():
+            if function is not None:
+                raise ValueError(
+                    f"no gradients: {name} is a function of arrays; plan with cost=, written with torch, or "
+                    "by another method"
+                )
+        model: Any = self.model
+        reward, logit = model.judge(before, actions, after)
+        return reward, logit.detach() > 0.0
+
+    def read(self, observations: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        rows, size = np.asarray(observations), self.task.system.state_size
+        valid = rows.ndim == 2 and rows.shape[1] == size and rows.dtype.kind in "iuf"
+        if not valid or not np.isfinite(rows).all():
+            raise ValueError(
+                f"observations of shape {rows.shape} and type {rows.dtype} are not valid: expected (N, {size}) "
+                f"finite numbers, as {self.task.system.env_id} shows them"
+            )
+        return rows.astype(np.float64), None
+
     def facts(self, shown: np.ndarray, params: Any) -> dict[str, Any]:
         return {"state": shown.copy()}
 

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from physgym.env import RENDER_SIZE
 from physgym.rendering import opencv, write_text
 from physgym.task import Task
 from worldmodels.envs import task as truth
 from worldmodels.envs.modality import Decoded, Modality
+from worldmodels.envs.observed import read_pictures
 from worldmodels.envs.pixel_starts import BufferFrames, TrueFrames
 from worldmodels.envs.starts import Starts
 from worldmodels.interface import Latent, WorldModel
@@ -25,7 +27,7 @@ class PixelModality(Modality):
     holds no state, no energy and no events: the head tells that an episode ends, not why.
     """
 
-    dtype, flags = np.uint8, ()
+    dtype, flags, reads_shown = np.uint8, (), False
 
     def __init__(self, model: WorldModel, task: Task, factor: float) -> None:
         super().__init__(model, task, factor)
@@ -56,6 +58,10 @@ class PixelModality(Modality):
         levels = (255.0 * pictures).round_().clamp_(0.0, 255.0).to(torch.uint8)
         return Decoded(levels.contiguous().cpu().numpy(), sound.cpu().numpy())
 
+    def sound(self, latent: Latent) -> np.ndarray:
+        largest = self.visual.largest(latent)
+        return (largest.isfinite() & (largest <= self._limit)).cpu().numpy()
+
     def judge(
         self,
         latent: Latent,
@@ -74,6 +80,16 @@ class PixelModality(Modality):
         rewards = np.where(np.isfinite(rewards), rewards, 0.0).clip(low, high)
         terminated = (torch.sigmoid(logit) > 0.5).cpu().numpy() & self._ends
         return truth.Outcome(rewards, terminated, np.zeros_like(terminated), {})
+
+    def judge_tensors(
+        self, latent: Latent, before: Any, after: Any, actions: Tensor, params: Any
+    ) -> tuple[Tensor, Tensor]:
+        """What the heads say; rewards are not held to their range, which would cut their gradients."""
+        reward, logit = self.visual.judge(latent, actions)
+        return reward, (logit > 0.0) if self._ends else torch.zeros_like(logit, dtype=torch.bool)
+
+    def read(self, observations: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        return read_pictures(self.shape, observations), None
 
     def observe(self, shown: np.ndarray, params: np.ndarray) -> Any:
         return shown.copy()

@@ -21,6 +21,10 @@ from worldmodels.envs.starts import Start
 from worldmodels.imagination import map_tensors, small_batch, step_rows
 from worldmodels.interface import DivergenceError, WorldModel
 
+DIVERGENCES = (AssertionError, ArithmeticError, RuntimeError, ValueError)
+"""What a model may raise where it cannot go on: solvers of others report by AssertionError, torch by
+RuntimeError."""
+
 
 class Prediction(NamedTuple):
     """One step of every row."""
@@ -79,13 +83,13 @@ class Predictor:
         with torch.inference_mode(), small_batch(self.model, self.num_rows):
             parsed = self.modality.actions(actions)
             latent, lost, error = step_rows(
-                self.model.step, self.latent, parsed, self.dt, _DIVERGENCES
+                self.model.step, self.latent, parsed, self.dt, DIVERGENCES
             )
             if error is not None:
                 self._warn(error)
             shown, sound = self._decode(latent)
             diverged = lost | ~sound
-            uncertainty = self._uncertainty(latent)
+            uncertainty = uncertainty_of(self.model, latent, self.num_rows)
             if diverged.any():
                 known = ~diverged.reshape(-1, *[1] * (shown.ndim - 1))
                 shown = np.where(known, shown, self.shown)
@@ -97,15 +101,9 @@ class Predictor:
     def _decode(self, latent: Any) -> Decoded:
         try:
             return self.modality.decode(latent)
-        except _DIVERGENCES as error:
+        except DIVERGENCES as error:
             self._warn(error)
             return Decoded(self.shown.copy(), np.zeros(self.num_rows, dtype=np.bool_))
-
-    def _uncertainty(self, latent: Any) -> np.ndarray:
-        if not knows_uncertainty(self.model):
-            return np.zeros(self.num_rows)
-        disagreement: Any = self.model.disagreement
-        return np.nan_to_num(disagreement(latent).double().cpu().numpy(), nan=np.inf)
 
     def _index(self, rows: np.ndarray) -> Tensor:
         return torch.as_tensor(rows, device=self.modality.device)
@@ -125,7 +123,7 @@ class Predictor:
                     warnings.simplefilter("ignore")
                     self.model.step(latent, modality.actions(actions), self.dt)
                 modality.judge(latent, context[:, -1], context[:, -1], actions, params)
-        except _DIVERGENCES as error:
+        except DIVERGENCES as error:
             if isinstance(error, (DivergenceError, ArithmeticError, AssertionError)):
                 return
             if modality.float_type is not torch.float32:
@@ -150,6 +148,14 @@ class Predictor:
 def knows_uncertainty(model: WorldModel) -> bool:
     """Whether `model` can say how far its members disagree."""
     return hasattr(model, "disagreement")
+
+
+def uncertainty_of(model: WorldModel, latent: Any, rows: int) -> np.ndarray:
+    """How far an ensemble's members disagree in `latent` (rows,) float64; 0 for a single model."""
+    if not knows_uncertainty(model):
+        return np.zeros(rows)
+    disagreement: Any = model.disagreement
+    return np.nan_to_num(disagreement(latent).double().cpu().numpy(), nan=np.inf)
 
 
 @known_keywords
@@ -191,11 +197,6 @@ def calibrate_uncertainty(
             latent = model.step(latent, actions[:, t])
             seen.append(disagreement(latent).double().cpu().numpy()[t < lengths])
     return float(np.quantile(np.nan_to_num(np.concatenate(seen), nan=np.inf), quantile))
-
-
-# What a model may raise where it cannot go on: solvers of others report by AssertionError, torch by
-# RuntimeError.
-_DIVERGENCES = (AssertionError, ArithmeticError, RuntimeError, ValueError)
 
 
 def _put(old: Tensor, at: Any, new: Tensor) -> Tensor:

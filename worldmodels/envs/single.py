@@ -19,6 +19,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from physgym.autoreset import parse_autoreset_mode, parse_seed
 from physgym.env import RENDER_MODES
 from physgym.keyboard import keys_to_action, played
+from physgym.task import Task
 from worldmodels.envs.task import arguments_of, find_system, parse_action
 from worldmodels.envs.vector import WorldModelVectorEnv, resolve_model
 from worldmodels.interface import Spec, WorldModel
@@ -77,6 +78,16 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
     def model(self) -> WorldModel:
         """The world model."""
         return self._rows.model
+
+    @property
+    def task(self) -> Task:
+        """The true env's arguments, and what follows from them."""
+        return self._rows.task
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Functions that were given in place of what was learned of a foreign env's rewards and ends."""
+        return self._rows.given
 
     @property
     def spec(self) -> EnvSpec | None:

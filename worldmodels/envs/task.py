@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 import physgym
 from physgym.rewards import check_at_starts, earned
@@ -282,3 +284,21 @@ def judge(
     if not np.isfinite(rewards).all():
         rewards = np.nan_to_num(rewards)
     return Outcome(rewards, terminated, outside | nothing, events)
+
+
+def judge_tensors(
+    task: Task, before: Tensor, states: Tensor, actions: Tensor, params: Any
+) -> tuple[Tensor, Tensor]:
+    """Rewards (N,) with their gradients, and ends (N,) bool, of going from `before` (N, D) to `states` (N, D)
+    by continuous `actions` (N, A); `params` are floats or columns (N,).
+    """
+    system, parts = task.system, tuple(states.unbind(-1))
+    control, old = system.control_of(tuple(actions.unbind(-1)), params), tuple(before.unbind(-1))
+    if callable(task.reward):
+        rewards = earned(task.reward, old, control, parts, params)
+    else:
+        rewards = system.reward(old, control, parts, params, task.reward)
+    ended = torch.zeros_like(parts[0], dtype=torch.bool)
+    for happened in system.events(parts, params).values():
+        ended = ended | happened
+    return rewards, ended

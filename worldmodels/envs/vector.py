@@ -18,7 +18,7 @@ from physgym.autoreset import AutoresetVectorEnv
 from physgym.backends import checked_device
 from physgym.observations import frames_per_second
 from physgym.starts import by_row
-from physgym.task import Task, check_names
+from physgym.task import check_names
 from worldmodels.envs import task as truth
 from worldmodels.envs.modality import Modality, StateModality
 from worldmodels.envs.observations import Judge, ObservationModality
@@ -121,12 +121,13 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
         self.single_action_space = self.task.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self._penalty, self._uncertainty_limit = _uncertainty(
+        self._penalty, self._uncertainty_limit = check_uncertainty(
             self.model, uncertainty_penalty, uncertainty_limit
         )
         self._experience = truth.Experience(self.model, self.task)
         given = {"reward_fn": reward_fn, "terminated_fn": terminated_fn}
-        self._modality = _modality_of(self.model, self.task, divergence_factor, given)
+        self.given = given
+        self._modality = modality_of(self.model, self.task, divergence_factor, given)
         self._starts = _choose_starts(starts, dataset, self._modality)
         self._predictor = Predictor(self._modality, self.num_envs, self.task.dt)
         self._params = np.tile(np.array(self.task.base, dtype=np.float64), (self.num_envs, 1))
@@ -271,7 +272,9 @@ def move(model: WorldModel, device: str | None) -> WorldModel:
     return model.to(checked_device(torch, device))
 
 
-def _uncertainty(model: WorldModel, penalty: Any, limit: Any) -> tuple[float, float | None]:
+def check_uncertainty(
+    model: WorldModel, penalty: Any, limit: Any = None
+) -> tuple[float, float | None]:
     """Both as floats; ValueError for other than numbers, and where the model is no ensemble."""
     factor = truth.number_of("uncertainty_penalty", penalty, -np.inf)
     most = None if limit is None else truth.number_of("uncertainty_limit", limit, 0.0)
@@ -280,10 +283,14 @@ def _uncertainty(model: WorldModel, penalty: Any, limit: Any) -> tuple[float, fl
     return factor, most
 
 
-def _modality_of(
-    model: WorldModel, task: Task, factor: float, given: Mapping[str, Judge | None]
+def modality_of(
+    model: WorldModel, task: Any, factor: float, given: Mapping[str, Judge | None] | None = None
 ) -> Modality:
-    """That of the model: pictures where its spec has an image size, a foreign env's observations, or states."""
+    """That of the model: pictures where its spec has an image size, a foreign env's observations, or states.
+
+    ``given``: functions in place of what was learned of a foreign env's rewards and ends.
+    """
+    given = given or {}
     if model.spec.foreign and not model.spec.image_size:
         return ObservationModality(model, task, factor, **given)
     for name, function in given.items():
