@@ -129,7 +129,7 @@ def test_policies_do_what_they_say(policy: Any, action_mode: Any, tmp_path: Path
 
 
 def test_splits_are_disjoint_complete_and_of_the_config_alone() -> None:
-    from worldmodels.data.collecting import split_episodes
+    from worldmodels.data.beginning import split_episodes
 
     for episodes in (1, 2, 3, 10, 101, 1000):
         config = CollectConfig(episodes=episodes)

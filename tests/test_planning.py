@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import foreign_cases
 import gymnasium
 import numpy as np
 import pytest
@@ -304,7 +305,9 @@ def test_bad_arguments_are_named() -> None:
         Planner(truth("oscillator", "discrete", reward="none"))
     assert Planner(truth("oscillator", "discrete", reward="none"), reward="dense")
     with pytest.raises(ValueError, match="env_or_model=.*expected a WorldModel"):
-        Planner(gymnasium.make("CartPole-v1"))
+        Planner(object())
+    with pytest.raises(ValueError, match="put it into an observation"):
+        Planner(gymnasium.make(foreign_cases.CART))
     with pytest.raises(ValueError, match=r"must return one number a row, \(72,\).*shape \(72, 2\)"):
         light(env, "cem", cost=lambda s, u, n: n)(STARTS)
     planner = light(env, "cem")

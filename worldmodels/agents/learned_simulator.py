@@ -54,8 +54,9 @@ class LearnedSimulator(Simulator):
         self._warned = False
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
-        if "equations" not in self.task.system.knows:
-            return self.task.system.to_env(actions)
+        system: Any = self.task.system
+        if "equations" not in system.knows:
+            return system.to_env(actions)
         return super().to_env(actions)
 
     def read(self, observations: Any, params: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,8 @@ from typing import Any
 import physgym
 from worldmodels.configs.schema import require
 from worldmodels.data import store
-from worldmodels.data.collecting import policy_of, shards, split_episodes
+from worldmodels.data.beginning import split_episodes
+from worldmodels.data.collecting import policy_of, shards
 from worldmodels.data.config import CollectConfig
 from worldmodels.data.policies import Policy
 from worldmodels.data.progress import Progress

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import functools
-import platform
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from gymnasium import Space, spaces
 
 import physgym
 from worldmodels.configs.keywords import known_keywords
 from worldmodels.configs.policies import GIVEN, is_foreign
 from worldmodels.configs.schema import converted, require
 from worldmodels.data import foreign, store
+from worldmodels.data.beginning import new_header
 from worldmodels.data.config import CollectConfig
-from worldmodels.data.header import schema_of, shard_bytes
-from worldmodels.data.policies import BEHAVIOURS, Policy, load_function
+from worldmodels.data.header import shard_bytes
+from worldmodels.data.policies import Policy, load_function
 from worldmodels.data.progress import Progress
-from worldmodels.data.rollouts import Tick, make_vector_env, pictures, roll_out, steps_of
+from worldmodels.data.rollouts import Tick, pictures, roll_out
 from worldmodels.data.store import DatasetError, Shard
 from worldmodels.data.workers import require_main_guard, run_jobs
 from worldmodels.storage import files as storage
 from worldmodels.storage.reading import MAX_SHARD_BYTES
-
-_PACKAGES = ("physgym", "numpy", "gymnasium", "h5py")
 
 
 @known_keywords
@@ -267,88 +261,3 @@ def _same_config(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) ->
                 f"{folder} was collected with {name}={found.get(name)!r}, not "
                 f"{wanted.get(name)!r}: give that value, or choose another --name"
             )
-
-
-def new_header(config: CollectConfig, system: Any) -> dict[str, Any]:
-    """What `dataset.json` says before the first shard. Raises ValueError for bad env arguments."""
-    observation, action = _spaces(config, system)
-    return {
-        "format_version": store.FORMAT_VERSION,
-        "env_id": system.env_id,
-        "env_name": system.name,
-        "env_kwargs": config.env_kwargs,
-        "dt": float(config.dt or system.dt),
-        "steps": steps_of(config, system),
-        "state_names": list(system.state_names),
-        "param_names": list(system.Params._fields),
-        "behaviours": list(BEHAVIOURS),
-        "spaces": {"observation": _describe(observation), "action": _describe(action)},
-        "config": config.to_dict(),
-        "schema": schema_of(
-            config,
-            steps_of(config, system),
-            system.state_size,
-            None if config.action_mode == "discrete" else (system.action_size,),
-            system.Params._fields,
-            "energy" in system.knows,
-        ),
-        "versions": {"python": platform.python_version()} | {n: _version(n) for n in _PACKAGES},
-        "splits": split_episodes(config),
-        "shards": [],
-    }
-
-
-def _spaces(config: CollectConfig, system: Any) -> tuple[Space[Any], Space[Any]]:
-    """The spaces of what is stored: observations, and actions as a buffer holds them."""
-    if "equations" not in system.knows:
-        foreign.check(config, system)
-        if system.discrete:
-            return system.observation_space, spaces.Discrete(system.action_count)
-        return system.observation_space, spaces.Box(-1.0, 1.0, (system.action_size,))
-    env = make_vector_env(config, system, 1)
-    try:
-        return env.single_observation_space, env.single_action_space
-    finally:
-        env.close()
-
-
-def split_episodes(config: CollectConfig) -> dict[str, list[int]]:
-    """Episodes of each split, disjoint and sorted; a function of the config alone.
-
-    From 3 episodes on, no split whose fraction is above 0 is empty.
-    """
-    count = config.episodes
-    order = np.random.default_rng(np.random.SeedSequence([config.seed, 1])).permutation(count)
-    sizes = [_share(config.val_fraction, count), _share(config.test_fraction, count)]
-    bounds = np.cumsum(sizes)
-    parts = {"train": order[bounds[1] :], "val": order[: bounds[0]]}
-    parts["test"] = order[bounds[0] : bounds[1]]
-    return {name: sorted(part.tolist()) for name, part in parts.items()}
-
-
-def _share(fraction: float, count: int) -> int:
-    return max(1, round(fraction * count)) if fraction > 0 and count >= 3 else 0
-
-
-def _describe(space: Space[Any]) -> dict[str, Any]:
-    if isinstance(space, spaces.Discrete):
-        return {"kind": "Discrete", "n": int(space.n)}
-    if not isinstance(space, spaces.Box):
-        return {"kind": type(space).__name__}
-    low, high = (_ends(bound) for bound in (space.low, space.high))
-    shape = list(space.shape)
-    return {"kind": "Box", "shape": shape, "dtype": str(space.dtype), "low": low, "high": high}
-
-
-def _ends(bound: np.ndarray) -> list[float | None]:
-    """The ends of a space (nested as it is) in JSON types: None where it has none."""
-    if bound.ndim > 1:
-        return [_ends(part) for part in bound]  # type: ignore[misc]
-    return [float(end) if np.isfinite(end) else None for end in bound]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

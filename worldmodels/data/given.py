@@ -14,7 +14,7 @@ import numpy as np
 
 import physgym
 from worldmodels.data import store
-from worldmodels.data.collecting import new_header
+from worldmodels.data.beginning import new_header
 from worldmodels.data.config import CollectConfig
 from worldmodels.data.dataset import Dataset, load_dataset
 from worldmodels.data.policies import BEHAVIOURS
@@ -77,14 +77,7 @@ def from_episodes(
             env's spaces, values that are not finite or lie outside the action space, an end before the last
             step, a name that is taken. The message names the episode.
     """
-    columns = (observations, actions, rewards, terminated, truncated)
-    parts = dict(zip(ARRAYS, columns, strict=True))
-    counts = {key: len(values) for key, values in parts.items()}
-    if len(set(counts.values())) != 1 or not counts["actions"]:
-        raise DatasetError(
-            f"there are {counts} episodes: expected as many of each, and at least one"
-        )
-    rows = zip(*parts.values(), strict=True)
+    rows = _rows((observations, actions, rewards, terminated, truncated))
     system = physgym.get_system(env, make_kwargs)
     episodes = [checked(index, row, system) for index, row in enumerate(rows)]
     config = CollectConfig(
@@ -101,6 +94,16 @@ def from_episodes(
         test_fraction=test_fraction,
     )
     return write(config, system, episodes, Path(root))
+
+
+def _rows(columns: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+    """The columns of ``ARRAYS`` by episode. Raises DatasetError where their numbers differ, or for none."""
+    counts = {name: len(values) for name, values in zip(ARRAYS, columns, strict=True)}
+    if len(set(counts.values())) != 1 or not counts["actions"]:
+        raise DatasetError(
+            f"there are {counts} episodes: expected as many of each, and at least one"
+        )
+    return list(zip(*columns, strict=True))
 
 
 def checked(index: int, parts: Sequence[Any], system: Any) -> Episode:
