@@ -1,0 +1,117 @@
+"""Does a learned model plan as well as the truth?
+
+    python benchmarks/planning_gap.py --envs pendulum Pendulum-v1 --models jump port_hamiltonian
+
+For each env a model is trained with the defaults on random actions (of the classic ones, on those of `POLICY`);
+then the same planner, on the same starts and seeds, plans in the truth and in the model and acts in the truth.
+What is missing in the results is run; `--out` keeps the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from reporting import print_table, write_json
+
+HERE = Path(__file__).parent
+OURS = ("oscillator", "pendulum", "spaceship", "three_body")
+CLASSIC = ("Pendulum-v1", "CartPole-v1", "Acrobot-v1", "MountainCar-v0")
+POLICY = {"Pendulum-v1": "ou", "MountainCar-v0": "bang"}
+"""Who collects where chance sees too little."""
+PLANNER: dict[str, dict[str, Any]] = {
+    "Acrobot-v1": {"horizon": 60, "hold": 3},
+    "MountainCar-v0": {"horizon": 100, "hold": 5},
+    "CartPole-v1": {"horizon": 30, "hold": 1},
+}
+"""Arguments of the planner beside the defaults."""
+COLUMNS = ("env", "model", "return", "truth", "random", "ratio", "score", "low", "high", "success", "verdict")
+
+
+def trained(arguments: argparse.Namespace, env: str, model: str) -> Any:
+    """The model of a run that is there, or of a new one."""
+    import worldmodels
+    from worldmodels.training import experiment
+
+    out = arguments.runs / f"{env}-{model}-s{arguments.seed}"
+    if not (out / "checkpoints" / "best").is_dir():
+        config = worldmodels.default_config(env, model)
+        data = replace(config.data, policy=POLICY.get(env, "random"), episodes=arguments.buffer)
+        config = replace(config, data=data, seed=arguments.seed, out=str(out))
+        experiment.train(config)
+    return worldmodels.load(out)
+
+
+def row_of(arguments: argparse.Namespace, env: str, model: str) -> dict[str, Any]:
+    """Train, plan in both, compare."""
+    import gymnasium
+
+    import physgym
+    from worldmodels.agents.gap import planning_gap
+    from worldmodels.envs.single import make_truth
+
+    learned = trained(arguments, env, model)
+    system = physgym.get_system(env)
+    began = time.process_time()
+    gaps = planning_gap(
+        {"truth": gymnasium.make(system.env_id), "model": learned},
+        lambda count: make_truth(learned.spec, num_envs=count),
+        arguments.episodes,
+        1000 * (1 + arguments.seed),
+        system.reward_threshold,
+        **PLANNER.get(env, {}),
+    )
+    found = gaps["model"]
+    return {
+        "env": env,
+        "model": model,
+        "seed": arguments.seed,
+        "buffer": arguments.buffer,
+        "episodes": arguments.episodes,
+        "planner": {"method": "cem", **PLANNER.get(env, {})},
+        "return": float(found.returns.mean()),
+        "truth": float(gaps["truth"].returns.mean()),
+        "random": float(gaps["random"].returns.mean()),
+        "ratio": found.ratio,
+        "score": found.score,
+        "low": found.low,
+        "high": found.high,
+        "success": found.success,
+        "success_of_truth": gaps["truth"].success,
+        "verdict": found.verdict,
+        "returns": {name: gap.returns.tolist() for name, gap in gaps.items()},
+        "cpu_seconds": round(time.process_time() - began, 1),
+    }
+
+
+def main() -> None:
+    """Run what is missing, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--envs", nargs="+", default=[*OURS, *CLASSIC])
+    parser.add_argument("--models", nargs="+", default=["jump"])
+    parser.add_argument("--episodes", type=int, default=16, help="planned in each place")
+    parser.add_argument("--buffer", type=int, default=1000, help="episodes that are learned from")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--runs", type=Path, default=Path("outputs/planning_gap"))
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "planning_gap.json")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    if arguments.out.exists():
+        rows = json.loads(arguments.out.read_text())["rows"]
+    for env in arguments.envs:
+        for model in arguments.models:
+            done = {(row["env"], row["model"], row["seed"]) for row in rows}
+            if (env, model, arguments.seed) not in done:
+                rows.append(row_of(arguments, env, model))
+                write_json(arguments.out, {"rows": rows})
+    print_table(rows, COLUMNS, "planning by the cross-entropy method: returns in the truth")
+
+
+if __name__ == "__main__":
+    main()
