@@ -35,7 +35,7 @@ class StateWorldModel(WorldModel):
             spec.state_size, False, spec.angles, spec.action_kind, spec.action_size, told, idle
         )
         self.dynamics = build_dynamics(config, medium)
-        self.any_dt = self.dynamics.any_dt
+        self.any_dt, self.reversible = self.dynamics.any_dt, self.dynamics.reversible
         size = spec.state_size
         self.shift: Tensor
         self.scale: Tensor
