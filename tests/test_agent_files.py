@@ -59,7 +59,7 @@ def test_a_curve_is_short_and_loses_no_episode(steps: int) -> None:
 def test_the_plot_of_any_number_of_rows(rows: int, tmp_path: Path) -> None:
     row = {"agent/return": 1.0, "agent/return_std": 0.5}
     known = [{"env_steps": 10 * i, **row} for i in range(rows)]
-    agents = {"model": Trained(known, 3.0, None), "truth": Trained(known)}
+    agents = {"model": Trained(50, known, 3.0, None), "truth": Trained(50, known)}
     path = returns_over_steps(agents, tmp_path / "new" / "x.png", "ppo", "newtonian")
     assert path.stat().st_size > 5_000
 

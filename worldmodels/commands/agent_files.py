@@ -104,7 +104,7 @@ class Results:
         self.rows.append({"trained in": place, "seconds": seconds, **earned})
         truth = earned["truth"]
         error = truth.standard_error if len(truth.returns) > 1 else None
-        self._trained[place] = Trained(curve.rows, truth.mean, error)
+        self._trained[place] = Trained(self.args.steps, curve.rows, truth.mean, error)
         plot = self.out.with_name(f"{self.out.stem}-learning.png")
         title = f"{self.args.agent}: returns while it trains"
         returns_over_steps(self._trained, plot, title, self.structure)

@@ -15,6 +15,8 @@ from worldmodels.films.mosaics import figure_at
 class Trained(NamedTuple):
     """One agent's training."""
 
+    steps: int
+    """Env steps of it."""
     rows: Sequence[Mapping[str, Any]]
     """`env_steps`, `agent/return` and `agent/return_std` of the episodes that ended up to there."""
     earned: float | None = None
@@ -43,12 +45,13 @@ def returns_over_steps(
             axes.fill_between(steps, mean - spread, mean + spread, alpha=0.18, linewidth=0, **style)
             if trained.earned is not None:
                 axes.errorbar(
-                    steps[-1:] if len(steps) else [0.0], [trained.earned], yerr=[trained.error or 0.0],
+                    [trained.steps], [trained.earned], yerr=[trained.error or 0.0],
                     marker="D", markersize=7, capsize=3, linestyle="none", label="then, in the truth", **style,
                 )  # fmt: skip
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, 1.03 * max(trained.steps for trained in agents.values()))
         axes.set_xlabel("env steps")
         axes.set_ylabel("return of an episode")
-        axes.set_title(title)
+        known = any(trained.rows for trained in agents.values())
+        axes.set_title(title if known else f"{title} (no episode ended)")
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
     return Path(path)
