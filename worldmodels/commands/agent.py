@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -88,8 +88,9 @@ def main() -> None:
     places, structure = _places(args)
     for make in places.values():
         env = make(1)  # an option that one of the envs refuses is said before the work
-        _stack(args, env)
+        stack = _stack(args, env)
         env.close()
+    args = replace(args, stack=stack)
     results = agent_files.Results(args, out, list(places), structure)
     for place in [name for name in places if name == "model" or args.compare or not args.run]:
         with results.logger(place) as logger:
@@ -98,7 +99,7 @@ def main() -> None:
             earned = {name: _evaluate(args, agent, make) for name, make in places.items()}
             if args.film:
                 singles = {name: make(None) for name, make in places.items()}
-                results.film(place, agent, singles, _stack(args, singles["truth"]))
+                results.film(place, agent, singles, stack)
             results.add(place, seconds, earned, curve, logger)
     results.report()
 
@@ -210,7 +211,7 @@ def _stack(args: Arguments, env: Any) -> int:
 
     space = getattr(env, "single_observation_space", env.observation_space)
     pictures = len(space.shape or ()) == 3
-    stack = args.stack or (STACK if pictures else 1)
+    stack = args.stack if args.stack is not None else STACK if pictures else 1
     check_stack(stack, pictures)
     return stack
 
