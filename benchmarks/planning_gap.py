@@ -30,7 +30,19 @@ PLANNER: dict[str, dict[str, Any]] = {
     "CartPole-v1": {"horizon": 30, "hold": 1},
 }
 """Arguments of the planner beside the defaults."""
-COLUMNS = ("env", "model", "return", "truth", "random", "ratio", "score", "low", "high", "success", "verdict")
+COLUMNS = (
+    "env",
+    "model",
+    "return",
+    "truth",
+    "random",
+    "ratio",
+    "score",
+    "low",
+    "high",
+    "success",
+    "verdict",
+)
 
 
 def trained(arguments: argparse.Namespace, env: str, model: str) -> Any:

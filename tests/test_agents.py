@@ -200,8 +200,8 @@ def script(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_script_reports_both_places(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "agent.json"
-    few = ("--steps", "2048", "--num-envs", "32", "--episodes", "2", "--compare", "--out", str(out))
-    done = script("--run", str(run), "--agent", "ppo", *few)
+    few = ("--steps", "2048", "--num-envs", "32", "--episodes", "2", "--compare", "--no-film")
+    done = script("--run", str(run), "--agent", "ppo", *few, "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert "return in the model" in done.stdout
     assert "return in the truth" in done.stdout
@@ -214,7 +214,7 @@ def test_the_script_reports_both_places(run: Path, tmp_path: Path) -> None:
 def test_the_script_keeps_the_agent_without_being_asked(run: Path, tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     shutil.copytree(run, whole / "checkpoints" / "best")
-    few = ("--steps", "1", "--num-envs", "1", "--episodes", "1")
+    few = ("--steps", "1", "--num-envs", "1", "--episodes", "1", "--no-film")
     for name in ("ppo-seed0", "ppo-seed0-2"):
         done = script("--run", str(whole), *few)
         assert done.returncode == 0, done.stderr

@@ -661,6 +661,10 @@ USELESS = {
     "train_agent --env pendulum --compare": "name its --run",
     "train_agent --env pendulum --seed -1": "--seed -1",
     "train_agent --env pendulun": "did you mean 'pendulum'",
+    "train_agent --env pendulum --device gpu": "device='gpu' is not valid: expected auto, cpu",
+    "train_agent --env pendulum --device cuda:99": "use --device cpu",
+    "train_agent --env pendulum --stack 3": "stack=3 is not valid: expected 1",
+    "train_agent --env pendulum --stack 0": "stack=0 is not valid: expected 1",
     "train_agent --run missing": "no checkpoint in missing",
 }
 

@@ -31,6 +31,7 @@ SCRIPTS = sorted([*(ROOT / "scripts").glob("*.py"), *(ROOT / "benchmarks").glob(
 ONLY_IN = {
     "wandb": {"worldmodels.training.tracking"},
     "stable_baselines3": {"worldmodels.agents.stable_baselines"},
+    "pygame": {"physgym.steering"},
     "tyro": set(),
     "scripts": set(),
     "ray": set(),

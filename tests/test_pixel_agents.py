@@ -65,10 +65,12 @@ def script(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def test_the_script_takes_a_visual_run_unchanged(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "agent.json"
-    few = ("--steps", 128, "--num-envs", 2, "--episodes", 2, "--compare", "--out", out)
+    few = ("--steps", 128, "--num-envs", 2, "--episodes", 2, "--compare", "--no-film", "--out", out)
     done = script("--run", run, *few)
     assert done.returncode == 0, done.stderr
-    rows = json.loads(out.read_text())["rows"]
+    values = json.loads(out.read_text())
+    rows = values["rows"]
+    assert values["stack"] == 3, "one picture shows no motion"
     assert [row["trained in"] for row in rows] == ["model", "truth"]
     assert all(len(row[place]["returns"]) == 2 for row in rows for place in ("model", "truth"))
     assert (tmp_path / "agent-model.zip").exists()

@@ -24,6 +24,7 @@ _HOME = {
     "WorldModelEnv": "worldmodels.envs.single",
     "WorldModelVectorEnv": "worldmodels.envs.vector",
     "calibrate_uncertainty": "worldmodels.envs.predictor",
+    "check_world_model": "worldmodels.checking.world_model",
     "collect": "worldmodels.data.collecting",
     "dataset_for": "worldmodels.data.cache",
     "default_config": "worldmodels.configs.training",

@@ -209,6 +209,8 @@ class Dynamics(nn.Module, ABC):
     """Whether ``energy`` is there."""
     any_dt: bool = False
     """Whether a step length other than the buffer's means something to this structure."""
+    reversible: bool = False
+    """Whether a step of -dt undoes one of dt under the same action; ``check_world_model`` holds it to that."""
     unit_step: Tensor
 
     def __init__(self, medium: Medium) -> None:
@@ -239,6 +241,8 @@ class WorldModel(nn.Module, ABC):
     spec: Spec
     any_dt: bool = False
     """Whether a step length other than the buffer's means something to this model."""
+    reversible: bool = False
+    """Whether a step of -dt undoes one of dt under the same action."""
 
     @property
     def told_params(self) -> tuple[str, ...]:

@@ -62,7 +62,9 @@ def planning_gap(
         ValueError: no "truth"; as `Planner`.
     """
     if "truth" not in places:
-        raise ValueError(f"places={list(places)} are not valid: planning in the 'truth' is what they are held to")
+        raise ValueError(
+            f"places={list(places)} are not valid: planning in the 'truth' is what they are held to"
+        )
     returns = {"random": _chance(make_env, episodes, seed)}
     for name, place in places.items():
         env = make_env(episodes)
@@ -71,7 +73,9 @@ def planning_gap(
         env.close()
         advance(name)
     truth, chance = returns["truth"], returns["random"]
-    return {name: gap_of(values, truth, chance, threshold, seed) for name, values in returns.items()}
+    return {
+        name: gap_of(values, truth, chance, threshold, seed) for name, values in returns.items()
+    }
 
 
 def _chance(make_env: Callable[[int], VectorEnv], episodes: int, seed: int) -> np.ndarray:

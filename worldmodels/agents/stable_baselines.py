@@ -22,6 +22,7 @@ from gymnasium.error import DependencyNotInstalled
 from gymnasium.vector import VectorEnv
 
 import physgym
+from physgym.backends import checked_device
 from worldmodels.agents.returns import Restarter, numpy_of
 
 _COMMON = {"policy_kwargs": {"net_arch": [64, 64]}, "learning_rate": 1e-3, "gamma": 0.98}
@@ -81,6 +82,8 @@ def train_agent(
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
     stack: int = 1,
+    device: str = "auto",
+    ended: Callable[[int, float, int], object] | None = None,
     **settings: Any,
 ) -> Any:
     """Train a Stable-Baselines3 agent on a vector env and return it; `.predict` acts.
@@ -93,11 +96,13 @@ def train_agent(
         progress: called now and then with the number of env steps taken so far.
         stack: pictures that the agent sees as one, the newest last, so that motion is visible; its
             policy wants them as `greedy(agent, stack)` gives them.
+        device: where the agent's networks run; see `device_of`.
+        ended: told of every training episode that ends: the env steps so far, its return and its length.
         settings: override those of `AGENTS[agent]`, and `PIXEL_SETTINGS` where pictures are seen.
 
     Raises:
         ValueError: an unknown agent, one that cannot serve the env's action space, pictures that are
-            too small for its network, or a stack of anything but pictures.
+            too small for its network, a stack of anything but pictures, or a device that is not there.
         gymnasium.error.DependencyNotInstalled: Stable-Baselines3 is not installed.
     """
     check_actions(agent, isinstance(vector_env.single_action_space, gymnasium.spaces.Discrete))
@@ -123,9 +128,22 @@ def train_agent(
             stacklevel=2,
         )
     kind = getattr(sb3, agent.upper())
-    model = kind(policy, venv, seed=seed, device="cpu", verbose=0, **chosen)
-    callback = None if progress is None else _progress_callback(progress)
-    return model.learn(total_timesteps=steps, callback=callback)
+    where = device_of(device, both or pixels)
+    model = kind(policy, venv, seed=seed, device=where, verbose=0, **chosen)
+    return model.learn(total_timesteps=steps, callback=_callback(progress, ended))
+
+
+def device_of(name: str, pixels: bool) -> str:
+    """Where an agent's networks run: `name`, or for "auto" CUDA where pictures are seen and it is there, else the CPU.
+
+    Networks of states are two layers of 64: a GPU would mostly wait for the envs, and Stable-Baselines3 itself
+    advises against one. Raises ValueError for a device that torch cannot use here.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if pixels and torch.cuda.is_available() else "cpu"
+    return str(checked_device(torch, name))
 
 
 def check_actions(agent: str, discrete: bool) -> None:
@@ -252,9 +270,18 @@ def _adapter() -> type:
     return type("VectorEnvAdapter", (_Adapter, base), {})
 
 
-def _progress_callback(progress: Callable[[int], None]) -> Any:
+def _callback(
+    progress: Callable[[int], None] | None, ended: Callable[[int, float, int], object] | None
+) -> Any:
+    """What Stable-Baselines3 calls after every step of all envs, with its local variables."""
+
     def report(values: dict[str, Any], _: dict[str, Any]) -> bool:
-        progress(values["self"].num_timesteps)
+        steps = values["self"].num_timesteps
+        if progress is not None:
+            progress(steps)
+        for info in values["infos"]:
+            if ended is not None and "episode" in info:  # VecMonitor's
+                ended(steps, float(info["episode"]["r"]), int(info["episode"]["l"]))
         return True
 
     return report

@@ -19,6 +19,7 @@ VERBS = {
     "evaluate": "compare world models with the truth and with baselines",
     "report": "one page of a whole sweep or of any runs: tables, plots, intervals",
     "visualize": "watch a system, or a world model beside it; film and draw",
+    "play": "steer a learned world and the truth beside it with the keys",
     "agent": "train a stock agent inside a learned world model",
     "list": "systems, structures, predictors, buffers and runs that are there",
     "inspect": "what a buffer or a run is, and whether its hashes hold",

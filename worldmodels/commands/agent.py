@@ -3,20 +3,23 @@
     physgym agent --run outputs/2026-01-31/12-00-00/newtonian --agent ppo
     physgym agent --env pendulum --agent ppo     # in the truth, for comparison
 
+Beside the numbers lie the agent (.zip), what its training episodes earned (.jsonl, and a plot of all of
+them), and a film of it in the truth and in the model, from the same start.
+
 Needs the extra `agents` (Stable-Baselines3): pip install 'physgym[agents]'.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
-import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from worldmodels.commands import agent_files
 from worldmodels.commands import terminal as cli
+from worldmodels.configs.training import LogConfig
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
@@ -53,9 +56,16 @@ class Arguments:
     """Pictures that the agent sees as one, so that motion is visible; None: 3 of pictures, else 1."""
     compare: bool = False
     """With --run: train a second agent in the truth, on the same budget."""
+    device: str = "auto"
+    """Where the agent's networks run: cpu, cuda, cuda:N or mps. auto: CUDA where pictures are seen and it
+    is there; else the CPU, which is faster for networks this small."""
+    film: bool = True
+    """Film the trained agent."""
     out: Path | None = None
-    """File for the numbers, as JSON, and the agent beside it (.zip); None: RUN/agents/, or
+    """File for the numbers, as JSON, and all others beside it; None: RUN/agents/, or
     outputs/<date>/<time>/agent/ where there is no run."""
+    log: LogConfig = field(default_factory=LogConfig)
+    """Logging."""
 
 
 def main() -> None:
@@ -74,21 +84,24 @@ def main() -> None:
     out = args.out or _default_out(args)
     cli.check_writable(out)
     _check_agent(args)
-    places = _places(args)
+    _check_device(args)
+    places, structure = _places(args)
     for make in places.values():
         env = make(1)  # an option that one of the envs refuses is said before the work
-        _stack(args, env)
+        stack = _stack(args, env)
         env.close()
-    rows: list[dict[str, Any]] = []
+    args = replace(args, stack=stack)
+    results = agent_files.Results(args, out, list(places), structure)
     for place in [name for name in places if name == "model" or args.compare or not args.run]:
-        agent, seconds = _train(args, place, places[place])
-        saved = _save(agent, out.with_name(f"{out.stem}-{place}.zip"))
-        print(f"agent   {saved}", flush=True)
-        earned = {name: _evaluate(args, agent, make) for name, make in places.items()}
-        rows.append({"trained in": place, "seconds": seconds, **earned})
-        _write(args, rows, list(places), out)  # each agent's at once: the next one takes long
-    _report(args, rows, list(places))
-    print(f"numbers {out}")
+        with results.logger(place) as logger:
+            agent, curve, seconds = _train(args, place, places[place], logger)
+            results.keep(place, agent)
+            earned = {name: _evaluate(args, agent, make) for name, make in places.items()}
+            if args.film:
+                singles = {name: make(None) for name, make in places.items()}
+                results.film(place, agent, singles, stack)
+            results.add(place, seconds, earned, curve, logger)
+    results.report()
 
 
 def _default_out(args: Arguments) -> Path:
@@ -119,38 +132,62 @@ def _check_agent(args: Arguments) -> None:
     check_actions(args.agent, spec["action_kind"] == "discrete")
 
 
-def _places(args: Arguments) -> dict[str, Any]:
-    """Makers of vector envs by name: "model" (with --run) and "truth"."""
+def _check_device(args: Arguments) -> None:
+    """Raise DeviceError for a device that is not there."""
+    if args.device != "auto":
+        from worldmodels.training.devices import resolve_device
+
+        resolve_device(args.device)
+
+
+def _places(args: Arguments) -> tuple[dict[str, Any], str]:
+    """Makers of envs by name, "model" (with --run) and "truth", and the structure of the model.
+
+    A maker takes a number of envs, or None for a single one.
+    """
     import gymnasium
 
     import physgym
     import worldmodels
     from worldmodels.envs.single import make_truth
 
-    common: dict[str, Any] = {"autoreset_mode": "SameStep"}
+    common: dict[str, Any] = {}
     if args.run is None:
         common["obs_mode"] = args.obs_mode or "embedded"
         system = physgym.get_system(str(args.env))
         if args.agent == "sac":
             common["action_mode"] = "continuous"
-        mode = "vector_entry_point"
-        return {
-            "truth": lambda n: gymnasium.make_vec(
-                system.env_id, num_envs=n, vectorization_mode=mode, **common
-            )
+        mode: dict[str, Any] = {
+            "vectorization_mode": "vector_entry_point",
+            "autoreset_mode": "SameStep",
         }
+        return {
+            "truth": lambda n: (
+                gymnasium.make(system.env_id, **common)
+                if n is None
+                else gymnasium.make_vec(system.env_id, num_envs=n, **mode, **common)
+            )
+        }, ""
     model = worldmodels.load(args.run)
     common["obs_mode"] = args.obs_mode or ("pixels" if model.spec.image_size else "embedded")
+
+    def of(n: int | None) -> dict[str, Any]:
+        return common if n is None else {**common, "autoreset_mode": "SameStep"}
+
+    config: Any = model.config
     return {
-        "model": lambda n: worldmodels.make_env(model, num_envs=n, **common),
-        "truth": lambda n: make_truth(model.spec, num_envs=n, **common),
-    }
+        "model": lambda n: worldmodels.make_env(model, num_envs=n, **of(n)),
+        "truth": lambda n: make_truth(model.spec, num_envs=n, **of(n)),
+    }, getattr(config, "structure", config.name)
 
 
-def _train(args: Arguments, place: str, make: Any) -> tuple[Any, float]:
+def _train(args: Arguments, place: str, make: Any, logger: Any) -> tuple[Any, Any, float]:
+    """The agent, what its training episodes earned, and how long it took."""
+    from worldmodels.agents.learning import LearningCurve
     from worldmodels.agents.stable_baselines import train_agent
 
     env: VectorEnv = make(args.num_envs)
+    curve = LearningCurve(args.steps, logger.log)
     begun, done = time.perf_counter(), 0
     with cli.progress(f"training {args.agent} in the {place}", args.steps) as advance:
 
@@ -159,28 +196,24 @@ def _train(args: Arguments, place: str, make: Any) -> tuple[Any, float]:
             advance(steps - done)
             done = steps
 
-        agent = train_agent(env, args.agent, args.steps, args.seed, report, _stack(args, env))
+        stack = _stack(args, env)
+        agent = train_agent(
+            env, args.agent, args.steps, args.seed, report, stack, args.device, curve.add
+        )
     env.close()
-    return agent, time.perf_counter() - begun
+    curve.close()
+    return agent, curve, time.perf_counter() - begun
 
 
-def _stack(args: Arguments, env: VectorEnv) -> int:
+def _stack(args: Arguments, env: Any) -> int:
     """Observations that are seen as one. Raises ValueError where they cannot be."""
     from worldmodels.agents.stable_baselines import check_stack
 
-    pictures = len(env.single_observation_space.shape or ()) == 3
-    stack = args.stack or (STACK if pictures else 1)
+    space = getattr(env, "single_observation_space", env.observation_space)
+    pictures = len(space.shape or ()) == 3
+    stack = args.stack if args.stack is not None else STACK if pictures else 1
     check_stack(stack, pictures)
     return stack
-
-
-def _save(agent: Any, path: Path) -> Path:
-    """Write an agent as a whole, and through no link."""
-    from worldmodels.storage.files import atomic_write, make_parent
-
-    make_parent(path)
-    atomic_write(path, agent.save)
-    return path
 
 
 def _evaluate(args: Arguments, agent: Any, make: Any) -> Returns:
@@ -191,40 +224,3 @@ def _evaluate(args: Arguments, agent: Any, make: Any) -> Returns:
     result = evaluate_agent(policy, env, seed=args.seed + 1_000_000)
     env.close()
     return result
-
-
-def _report(args: Arguments, rows: list[dict[str, Any]], places: list[str]) -> None:
-    columns = ["agent", "trained in", "steps", "seconds", *(f"return in the {p}" for p in places)]
-    cells = [
-        [args.agent, row["trained in"], args.steps, row["seconds"], *(str(row[p]) for p in places)]
-        for row in rows
-    ]
-    cli.print_table(f"{args.agent}: mean return +- standard error", columns, cells)
-
-
-def _write(args: Arguments, rows: list[dict[str, Any]], places: list[str], out: Path) -> None:
-    """Write the numbers of `rows` as JSON."""
-    from worldmodels.storage.files import atomic_write
-
-    values = {
-        "agent": args.agent,
-        "steps": args.steps,
-        "seed": args.seed,
-        "stack": args.stack,
-        "run": None if args.run is None else str(args.run),
-        "env": args.env,
-        "rows": [{k: _plain(v) if k in places else v for k, v in row.items()} for row in rows],
-    }
-    atomic_write(out, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
-
-
-def _plain(returns: Returns) -> dict[str, Any]:
-    """`returns` in JSON types: what is not finite is None."""
-    values = {**returns._asdict(), "returns": [_finite(each) for each in returns.returns.tolist()]}
-    if len(returns.returns) < 2:
-        values["standard_error"] = None
-    return {name: _finite(value) for name, value in values.items()}
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,6 +12,7 @@ Activation = Literal["tanh", "softplus", "silu", "sin"]
 Objective = Literal["matching", "shooting"]
 Condition = Literal["none", "params"]
 SPLIT = ("semi_implicit_euler", "leapfrog", "yoshida4", "suzuki4")
+SYMMETRIC = ("leapfrog", "yoshida4", "suzuki4")
 FIXED_STEP = ("euler", "rk4", *SPLIT)
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun", "fehlberg2")
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldmodels.configs.training import SPLIT, PortHamiltonianConfig
+from worldmodels.configs.training import SPLIT, SYMMETRIC, PortHamiltonianConfig
 from worldmodels.dynamics.fields import (
     ActionEmbedding,
     Coefficients,
@@ -71,7 +71,8 @@ class PortHamiltonian(Dynamics):
     medium names one: then H holds all that acts without a control. Separable (default): H = T(p) + V(q) with
     T = p^T M^-1 p / 2 (or a network). The second half of the features is taken as velocities v, and
     p = M v: M is the identity (equal masses, coordinates of one kind) or learned, diagonal or full.
-    With ``separable=False`` H(q, p) is one network, and M still says what p is.
+    With ``separable=False`` H(q, p) is one network, and M still says what p is. Without damping, a splitting
+    that is symmetric in time can be reversed.
     """
 
     any_dt = True
@@ -80,6 +81,7 @@ class PortHamiltonian(Dynamics):
     def __init__(self, config: PortHamiltonianConfig, medium: Medium) -> None:
         super().__init__(medium)
         self.config = config
+        self.reversible = not config.damping and config.integrator in SYMMETRIC
         self.pairs = half = medium.features // 2
         told = medium.condition_size
         self.action = ActionEmbedding(medium, config.action_embedding, relative=True)

@@ -90,6 +90,11 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
         return self._rows.given
 
     @property
+    def system(self) -> Any:
+        """The `physgym.System` that the model learned."""
+        return self._rows.task.system
+
+    @property
     def spec(self) -> EnvSpec | None:
         """What `gymnasium.make` was asked for, with the time limit and the reward threshold."""
         return self._spec

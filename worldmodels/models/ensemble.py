@@ -33,7 +33,7 @@ class EnsembleWorldModel(WorldModel):
         self.models = nn.ModuleList(
             StateWorldModel(spec, config, idle) for _ in range(config.ensemble)
         )
-        self.any_dt = self._first.any_dt
+        self.any_dt, self.reversible = self._first.any_dt, self._first.reversible
 
     @property
     def _first(self) -> StateWorldModel:

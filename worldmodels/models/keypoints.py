@@ -55,7 +55,7 @@ class KeypointWorldModel(WorldModel):
         kind = EnsembleWorldModel if config.dynamics.ensemble > 1 else StateWorldModel
         self.motion = kind(inner, config.dynamics, idle_action(spec))
         self.heads = PointHeads(config, self.own.dynamics.medium)
-        self.any_dt = self.motion.any_dt
+        self.any_dt, self.reversible = self.motion.any_dt, self.motion.reversible
         self.reach: Tensor
         self.grain: Tensor
         self.register_buffer("reach", torch.zeros(()))

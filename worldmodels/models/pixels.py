@@ -56,6 +56,7 @@ class VisualWorldModel(WorldModel):
         self.dynamics.calibrate(config.time_step)
         self.heads = OutcomeHeads(config, medium)
         self.any_dt = self.dynamics.any_dt
+        self.reversible = self.dynamics.reversible and not config.refresh_steps
         self.param_shift: Tensor
         self.param_scale: Tensor
         self.reach: Tensor

@@ -52,7 +52,7 @@ class StateWorldModel(WorldModel):
             structured,
         )
         self.dynamics = build_dynamics(config, medium)
-        self.any_dt = self.dynamics.any_dt
+        self.any_dt, self.reversible = self.dynamics.any_dt, self.dynamics.reversible
         self.heads = StateHeads(config, medium) if spec.foreign else None
         self.shift: Tensor
         self.scale: Tensor

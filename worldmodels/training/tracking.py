@@ -28,13 +28,14 @@ class Logger:
 
     Args:
         run_dir: the run folder; rows are appended to `metrics.jsonl` in it, or to
-            `evaluation.jsonl` where they are an evaluation's.
+            `evaluation.jsonl` where they are an evaluation's, or to `file`.
         config: where else to log (`config.wandb` is disabled, offline or online).
         values: the run's configuration, shown beside it at wandb.
         job_type: what the run does: collect, train, evaluate or agent. An agent's steps are
             counted as `env_steps`, all others' as `epoch`.
         name: the run's name at wandb; None: the run folder's.
         run_id: id of an earlier run at wandb, to continue it. The id in use is `.run_id`.
+        file: name of the file of rows, where a folder holds several; None: that of the job.
 
     Raises StorageError where the file cannot be written, or is no file of ours.
     """
@@ -48,8 +49,9 @@ class Logger:
         *,
         name: str | None = None,
         run_id: str | None = None,
+        file: str | None = None,
     ) -> None:
-        self.path = Path(run_dir) / FILES.get(job_type, METRICS)
+        self.path = Path(run_dir) / (file or FILES.get(job_type, METRICS))
         self.step_name = "env_steps" if job_type == "agent" else "epoch"
         self._file = RowFile(self.path)
         self._wandb: Any = None
