@@ -76,7 +76,7 @@ class ForeignTask:
             return self._given(state), NoParams()
         if self._env is None:
             self._env = self.system.make()
-        observation, _ = self._env.reset(seed=int(rng.integers(2**31)))
+        observation, _ = self._env.reset(seed=true_seed(rng))
         return tuple(np.asarray(observation, np.float64).tolist()), NoParams()
 
     def _given(self, state: Any) -> tuple[float, ...]:
@@ -151,6 +151,11 @@ class ForeignActions:
         if outside.any():
             raise InvalidAction(f"actions {array!r} are not all in {self._space}")
         return rows
+
+
+def true_seed(rng: np.random.Generator) -> int:
+    """The seed of the true episode that a learned env begins as, where `rng` is the learned env's own."""
+    return int(rng.integers(2**31))
 
 
 def _rebuild(env_id: str, kwargs: dict[str, Any], dt: float) -> ForeignTask:

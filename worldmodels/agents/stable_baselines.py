@@ -46,6 +46,7 @@ AGENTS: dict[str, dict[str, Any]] = {
         "ent_coef": 0.001,
     },
     "sac": {**_COMMON, **_REPLAY, "learning_starts": 2_000, "gradient_steps": 3},
+    "td3": {**_COMMON, **_REPLAY, "learning_starts": 2_000, "gradient_steps": 3},
 }
 """Settings of each agent, found on the oscillator and the pendulum with 32 envs."""
 _PIXEL_REPLAY = {"learning_rate": 3e-4, "batch_size": 64, "buffer_size": 20_000}
@@ -53,6 +54,7 @@ PIXEL_SETTINGS: dict[str, dict[str, Any]] = {
     "dqn": {**_PIXEL_REPLAY, "gradient_steps": 1},
     "ppo": {"learning_rate": 3e-4, "batch_size": 256, "n_epochs": 4},
     "sac": {**_PIXEL_REPLAY, "gradient_steps": 1},
+    "td3": {**_PIXEL_REPLAY, "gradient_steps": 1},
 }
 """What differs where observations are pictures: a replay of 20,000 64 x 64 ones takes 0.5 GB."""
 
@@ -90,7 +92,7 @@ def train_agent(
 
     Args:
         vector_env: the envs to train in, in any autoreset mode.
-        agent: "dqn", "ppo" or "sac".
+        agent: "dqn", "ppo", "sac" or "td3".
         steps: env steps, over all envs together.
         seed: of the agent's weights and draws, and of the envs.
         progress: called now and then with the number of env steps taken so far.
@@ -152,11 +154,11 @@ def check_actions(agent: str, discrete: bool) -> None:
         raise ValueError(f"agent={agent!r} is none of {', '.join(AGENTS)}.")
     if agent == "dqn" and not discrete:
         raise ValueError(
-            "dqn needs discrete actions, this env has continuous ones: use ppo or sac."
+            "dqn needs discrete actions, this env has continuous ones: use ppo, sac or td3."
         )
-    if agent == "sac" and discrete:
+    if agent in ("sac", "td3") and discrete:
         raise ValueError(
-            "sac needs continuous actions, this env has discrete ones: use ppo or dqn."
+            f"{agent} needs continuous actions, this env has discrete ones: use ppo or dqn."
         )
 
 

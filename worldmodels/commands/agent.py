@@ -39,8 +39,15 @@ class Arguments:
     """Run folder (or checkpoint) of a world model to train in."""
     env: str | None = None
     """System to train in instead: the truth itself."""
-    agent: Literal["dqn", "ppo", "sac"] = "ppo"
-    """Agent of Stable-Baselines3; sac needs continuous actions."""
+    agent: Literal["dqn", "ppo", "sac", "td3", "plan"] = "ppo"
+    """Agent of Stable-Baselines3 (sac and td3 need continuous actions), or plan: no learning, but a search in
+    imagined futures at every step."""
+    method: Literal["cem", "icem", "mppi", "shooting", "gradient"] = "cem"
+    """Search of --agent plan."""
+    horizon: int = 40
+    """Steps that --agent plan looks ahead."""
+    hold: int = 2
+    """Steps that --agent plan holds an action, and a plan."""
     steps: int = 200_000
     """Env steps, over all envs together."""
     num_envs: int = 32
@@ -94,8 +101,11 @@ def main() -> None:
     results = agent_files.Results(args, out, list(places), structure)
     for place in [name for name in places if name == "model" or args.compare or not args.run]:
         with results.logger(place) as logger:
-            agent, curve, seconds = _train(args, place, places[place], logger)
-            results.keep(place, agent)
+            agent, curve, seconds = (_plan if args.agent == "plan" else _train)(
+                args, place, places[place], logger
+            )
+            if args.agent != "plan":  # which has nothing to keep
+                results.keep(place, agent)
             earned = {name: _evaluate(args, agent, make) for name, make in places.items()}
             if args.film:
                 singles = {name: make(None) for name, make in places.items()}
@@ -129,7 +139,8 @@ def _check_agent(args: Arguments) -> None:
         spec = read_sealed(folder / CONFIG)["spec"]
     except (StorageError, KeyError):
         return  # loading says what is wrong with it, or falls back to the checkpoint before
-    check_actions(args.agent, spec["action_kind"] == "discrete")
+    if args.agent != "plan":
+        check_actions(args.agent, spec["action_kind"] == "discrete")
 
 
 def _check_device(args: Arguments) -> None:
@@ -149,13 +160,16 @@ def _places(args: Arguments) -> tuple[dict[str, Any], str]:
 
     import physgym
     import worldmodels
-    from worldmodels.envs.single import make_truth
+    from worldmodels.envs.single import foreign_env, make_truth
 
     common: dict[str, Any] = {}
     if args.run is None:
         common["obs_mode"] = args.obs_mode or "embedded"
         system = physgym.get_system(str(args.env))
-        if args.agent == "sac":
+        if "equations" not in system.knows:
+            _refuse_mode(args, system.env_id)
+            return {"truth": lambda n: foreign_env(system.env_id, n)}, ""
+        if args.agent in ("sac", "td3"):
             common["action_mode"] = "continuous"
         mode: dict[str, Any] = {
             "vectorization_mode": "vector_entry_point",
@@ -169,7 +183,10 @@ def _places(args: Arguments) -> tuple[dict[str, Any], str]:
             )
         }, ""
     model = worldmodels.load(args.run)
-    common["obs_mode"] = args.obs_mode or ("pixels" if model.spec.image_size else "embedded")
+    if model.spec.foreign:
+        _refuse_mode(args, model.spec.env_name)
+    else:
+        common["obs_mode"] = args.obs_mode or ("pixels" if model.spec.image_size else "embedded")
 
     def of(n: int | None) -> dict[str, Any]:
         return common if n is None else {**common, "autoreset_mode": "SameStep"}
@@ -179,6 +196,14 @@ def _places(args: Arguments) -> tuple[dict[str, Any], str]:
         "model": lambda n: worldmodels.make_env(model, num_envs=n, **of(n)),
         "truth": lambda n: make_truth(model.spec, num_envs=n, **of(n)),
     }, getattr(config, "structure", config.name)
+
+
+def _refuse_mode(args: Arguments, env_id: str) -> None:
+    """Raise UsageError for another observation than the env's own."""
+    if args.obs_mode is not None:
+        raise cli.UsageError(
+            f"--obs-mode {args.obs_mode} is of systems of PhysGym, and {env_id} has its own"
+        )
 
 
 def _train(args: Arguments, place: str, make: Any, logger: Any) -> tuple[Any, Any, float]:
@@ -205,6 +230,17 @@ def _train(args: Arguments, place: str, make: Any, logger: Any) -> tuple[Any, An
     return agent, curve, time.perf_counter() - begun
 
 
+def _plan(args: Arguments, place: str, make: Any, logger: Any) -> tuple[Any, Any, float]:
+    """A planner in ``place``, which needs no training."""
+    from worldmodels.agents.learning import LearningCurve
+    from worldmodels.agents.planning import Planner
+
+    planner = Planner(make(None), args.method, horizon=args.horizon, hold=args.hold, seed=args.seed)
+    curve = LearningCurve(args.steps, logger.log)
+    curve.close()
+    return planner, curve, 0.0
+
+
 def _stack(args: Arguments, env: Any) -> int:
     """Observations that are seen as one. Raises ValueError where they cannot be."""
     from worldmodels.agents.stable_baselines import check_stack
@@ -220,7 +256,7 @@ def _evaluate(args: Arguments, agent: Any, make: Any) -> Returns:
     from worldmodels.agents.returns import evaluate_agent, greedy
 
     env = make(args.episodes)
-    policy = greedy(agent, _stack(args, env))
+    policy = agent if args.agent == "plan" else greedy(agent, _stack(args, env))
     result = evaluate_agent(policy, env, seed=args.seed + 1_000_000)
     env.close()
     return result

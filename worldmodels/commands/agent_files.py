@@ -75,7 +75,8 @@ class Results:
         sides = [Side(envs["truth"], "in the truth", FILM_SIZE)]
         if "model" in envs:
             sides.append(Side(envs["model"], "in the model", FILM_SIZE))
-        acts = [_single(greedy(agent, stack)) for _ in sides]
+        planned = self.args.agent == "plan"
+        acts = [_single(agent if planned else greedy(agent, stack)) for _ in sides]
         path = self.beside(place, ".mp4")
         with cli.progress("filming", sides[0].limit) as advance:
 
@@ -107,11 +108,13 @@ class Results:
         self._trained[place] = Trained(self.args.steps, curve.rows, truth.mean, error)
         plot = self.out.with_name(f"{self.out.stem}-learning.png")
         title = f"{self.args.agent}: returns while it trains"
-        returns_over_steps(self._trained, plot, title, self.structure)
-        self.files[place]["plot"] = plot
+        if self.args.agent != "plan":  # which learns nothing
+            returns_over_steps(self._trained, plot, title, self.structure)
+            self.files[place]["plot"] = plot
         self._write()
         logger.summary({f"return in the {name}": each.mean for name, each in earned.items()})
-        logger.image("learning", plot)
+        if "plot" in self.files[place]:
+            logger.image("learning", plot)
         if "film" in self.files[place]:
             logger.video("agent", self.files[place]["film"])
 
@@ -138,8 +141,7 @@ class Results:
                 for what, path in files.items()
                 if what != "plot"
             ]
-            plot = files["plot"]
-        lines.append(("plot", plot))
+        lines += [("plot", files["plot"])] if "plot" in files else []
         width = max(len(what) for what, _ in lines)
         print("\n".join(f"{what:<{width}}  {path}" for what, path in lines))
 

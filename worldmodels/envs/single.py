@@ -241,14 +241,23 @@ def make_truth(
 def _foreign_truth(
     spec: Spec, num_envs: int | None, arguments: dict[str, Any]
 ) -> gymnasium.Env | VectorEnv:
-    """An env that is not of this package: single, or one after another behind the vector interface."""
-    mode = arguments.pop("autoreset_mode", None)
-    kwargs = {**spec.env_kwargs, **arguments}
+    """The true env of a model that learned one which is not of PhysGym."""
+    mode = arguments.pop("autoreset_mode", AutoresetMode.NEXT_STEP)
+    return foreign_env(spec.env_name, num_envs, mode, **{**spec.env_kwargs, **arguments})
+
+
+def foreign_env(
+    env_id: str,
+    num_envs: int | None = None,
+    autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+    **kwargs: Any,
+) -> gymnasium.Env | VectorEnv:
+    """A true env that is not of this package: single, or one after another behind the vector interface."""
     if num_envs is None:
-        return gymnasium.make(spec.env_name, **kwargs)
-    chosen = AutoresetMode.NEXT_STEP if mode is None else parse_autoreset_mode(mode)
+        return gymnasium.make(env_id, **kwargs)
+    chosen = parse_autoreset_mode(autoreset_mode)
     return gymnasium.make_vec(
-        spec.env_name,
+        env_id,
         num_envs=num_envs,
         vectorization_mode="sync",
         vector_kwargs={"autoreset_mode": chosen},

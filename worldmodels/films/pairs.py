@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+import physgym
+from physgym.foreign.task import true_seed
 from physgym.rendering import SCREEN, render, write_text
 from worldmodels.films.mosaics import enlarged
 from worldmodels.films.video import DIVIDER, side_by_side
@@ -19,7 +21,7 @@ class Side:
     """A single Gymnasium env, true or learned, that is watched: it acts until its episode ends, and then stays.
 
     Args:
-        env: a `PhysicsEnv` or `WorldModelEnv`, wrapped or not.
+        env: a `PhysicsEnv` or `WorldModelEnv`, wrapped or not, or a Gymnasium env that is not of PhysGym.
         name: what stands above its pictures.
         size: width and height [px] of a picture; observations that are pictures themselves are shown, enlarged by
             the whole number that comes closest.
@@ -27,7 +29,12 @@ class Side:
 
     def __init__(self, env: Any, name: str, size: int = 360) -> None:
         self.env, self.name, self.size = env, name, size
-        self.system, self.dt = env.unwrapped.system, float(env.unwrapped.dt)
+        plain = env.unwrapped
+        self._foreign = not hasattr(plain, "system")
+        self.system = (
+            physgym.get_system(env.spec.id, env.spec.kwargs) if self._foreign else plain.system
+        )
+        self.dt = float(self.system.dt if self._foreign else plain.dt)
         self.observation: Any = None
         self.info: dict[str, Any] = {}
         self.total, self.steps, self.ending = 0.0, 0, ""
@@ -46,6 +53,8 @@ class Side:
 
     def restart(self, seed: int) -> None:
         """Begin an episode; envs of one system begin alike for the same seed."""
+        if self._foreign:  # as a learned one, which draws the true seed from its own
+            seed = true_seed(np.random.default_rng(seed))
         self.observation, self.info = self.env.reset(seed=seed)
         self.total, self.steps, self.ending, self._action = 0.0, 0, "", None
 
@@ -67,6 +76,8 @@ class Side:
         seen = self.observation
         if not isinstance(seen, dict) and np.ndim(seen) == 3:
             return enlarged(np.asarray(seen), max(1, round(self.size / len(seen))))
+        if "pictures" not in self.system.knows:
+            return self.system.portrait(self.info.get("state", seen), self.size)
         params = self.system.Params(**{**self.system.Params()._asdict(), **self.info["params"]})
         control = None
         if self._action is not None:
