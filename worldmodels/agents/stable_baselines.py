@@ -7,12 +7,9 @@ that a batch of envs costs one batched step. Nothing of it is imported before th
 from __future__ import annotations
 
 import copy
-import json
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +18,6 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.vector import VectorEnv
 
-import physgym
 from physgym.backends import checked_device
 from worldmodels.agents.returns import Restarter, numpy_of
 
@@ -107,15 +103,32 @@ def train_agent(
             too small for its network, a stack of anything but pictures, or a device that is not there.
         gymnasium.error.DependencyNotInstalled: Stable-Baselines3 is not installed.
     """
+    learner = start_agent(vector_env, agent, seed, stack, device, **settings)
+    first = getattr(learner, "learning_starts", 0)
+    if steps <= first:
+        warnings.warn(
+            f"{agent} learns from step {first} on, and steps={steps} end before it: it stays as it was drawn",
+            stacklevel=2,
+        )
+    return learner.learn(total_timesteps=steps, callback=_callback(progress, ended))
+
+
+def start_agent(
+    vector_env: VectorEnv,
+    agent: str = "ppo",
+    seed: int = 0,
+    stack: int = 1,
+    device: str = "auto",
+    **settings: Any,
+) -> Any:
+    """An agent of Stable-Baselines3 as it is drawn, on a vector env. Arguments and errors as of `train_agent`."""
     check_actions(agent, isinstance(vector_env.single_action_space, gymnasium.spaces.Discrete))
-    sb3 = _stable_baselines3()
+    sb3 = library()
     space = vector_env.single_observation_space
     both, pixels = isinstance(space, gymnasium.spaces.Dict), len(space.shape or ()) == 3
     policy = "MultiInputPolicy" if both else "CnnPolicy" if pixels else "MlpPolicy"
-    venv = sb3.common.vec_env.VecMonitor(to_sb3_vecenv(vector_env))
     if stack != 1:
         check_stack(stack, pixels)
-        venv = sb3.common.vec_env.VecFrameStack(venv, stack, channels_order="last")
     seen = PIXEL_SETTINGS[agent] if both or pixels else {}
     chosen = copy.deepcopy({**AGENTS[agent], **seen, **settings})  # sac writes into policy_kwargs
     if agent == "ppo" and "batch_size" not in settings:
@@ -123,16 +136,18 @@ def train_agent(
         chosen["batch_size"] = _even_share(rollout, chosen["batch_size"])
     if "features_extractor_class" not in chosen["policy_kwargs"]:
         check_pictures(space)
-    if steps <= chosen.get("learning_starts", 0):
-        warnings.warn(
-            f"{agent} learns from step {chosen['learning_starts']} on, and steps={steps} end before it: "
-            "it stays as it was drawn",
-            stacklevel=2,
-        )
-    kind = getattr(sb3, agent.upper())
     where = device_of(device, both or pixels)
-    model = kind(policy, venv, seed=seed, device=where, verbose=0, **chosen)
-    return model.learn(total_timesteps=steps, callback=_callback(progress, ended))
+    kind = getattr(sb3, agent.upper())
+    return kind(policy, watched(vector_env, stack), seed=seed, device=where, verbose=0, **chosen)
+
+
+def watched(vector_env: VectorEnv, stack: int = 1) -> Any:
+    """A vector env as agents learn in it: its episodes are counted, and ``stack`` pictures are seen as one."""
+    sb3 = library()
+    venv = sb3.common.vec_env.VecMonitor(to_sb3_vecenv(vector_env))
+    return (
+        venv if stack == 1 else sb3.common.vec_env.VecFrameStack(venv, stack, channels_order="last")
+    )
 
 
 def device_of(name: str, pixels: bool) -> str:
@@ -268,7 +283,7 @@ def _row(info: Mapping[str, Any], row: int) -> dict[str, Any]:
 
 @cache
 def _adapter() -> type:
-    base = _stable_baselines3().common.vec_env.VecEnv
+    base = library().common.vec_env.VecEnv
     return type("VectorEnvAdapter", (_Adapter, base), {})
 
 
@@ -289,74 +304,8 @@ def _callback(
     return report
 
 
-_MARKS = {
-    "dqn": "exploration_fraction",
-    "sac": "target_entropy",
-    "td3": "policy_delay",
-    "ppo": "clip_range",
-    "a2c": "use_rms_prop",
-}
-"""What only the saved data of an algorithm holds; the first that is there tells which it is."""
-
-
-def load_agent(path: str | Path) -> Any:
-    """The saved agent of a file, whichever algorithm of Stable-Baselines3 it is; `.predict` acts.
-
-    Raises:
-        ValueError: no such file, or none that Stable-Baselines3 wrote.
-        gymnasium.error.DependencyNotInstalled: Stable-Baselines3 is not installed.
-    """
-    sb3 = _stable_baselines3()
-    try:
-        with zipfile.ZipFile(path) as archive:
-            data = json.loads(archive.read("data"))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{str(path)!r} is no agent of Stable-Baselines3: {error}") from error
-    kind = next((name for name, mark in _MARKS.items() if mark in data), None)
-    if kind is None:
-        raise ValueError(
-            f"{str(path)!r} is of an algorithm that is not known here: expected one of {', '.join(_MARKS)}"
-        )
-    return getattr(sb3, kind.upper()).load(path, device="cpu")
-
-
-class AgentPolicy:
-    """A saved agent as what acts while a buffer is collected: observations (N, F) to its actions.
-
-    `obs_mode`: what it wants to see of a system of PhysGym, "state" or "embedded".
-    """
-
-    def __init__(self, agent: Any, obs_mode: str = "state") -> None:
-        self.agent, self.obs_mode = agent, obs_mode
-
-    def __call__(self, observations: np.ndarray) -> np.ndarray:
-        return np.asarray(self.agent.predict(observations, deterministic=False)[0])
-
-
-def load_policy(
-    path: str | Path, env: str, make_kwargs: Mapping[str, Any] | None = None
-) -> AgentPolicy:
-    """The policy of a saved agent for an env. Raises ValueError where it sees or does other things."""
-    system, agent = physgym.get_system(env, make_kwargs), load_agent(path)
-    seen, size = agent.observation_space.shape, system.state_size
-    modes = {(size,): "state"}
-    if "equations" in system.knows:
-        modes[(size + len(system.angles),)] = "embedded"
-    discrete = isinstance(agent.action_space, gymnasium.spaces.Discrete)
-    if seen not in modes:
-        raise ValueError(
-            f"{str(path)!r} sees observations of shape {seen}, and {system.env_id} shows {' or '.join(map(str, modes))}"
-        )
-    count = system.action_count if discrete else system.action_size
-    own = int(agent.action_space.n) if discrete else int(np.prod(agent.action_space.shape))
-    if own != count:
-        raise ValueError(
-            f"{str(path)!r} has the actions {agent.action_space}, which {system.env_id} does not take"
-        )
-    return AgentPolicy(agent, modes[seen])
-
-
-def _stable_baselines3() -> ModuleType:
+def library() -> ModuleType:
+    """Stable-Baselines3, imported when it is asked for. Raises DependencyNotInstalled where it is not there."""
     try:
         import stable_baselines3
         import stable_baselines3.common.vec_env

@@ -21,6 +21,7 @@ VERBS = {
     "visualize": "watch a system, or a world model beside it; film and draw",
     "play": "steer a learned world and the truth beside it with the keys",
     "agent": "train a stock agent inside a learned world model",
+    "loop": "learn a model and an agent from each other, in rounds",
     "list": "systems, structures, predictors, buffers and runs that are there",
     "inspect": "what a buffer or a run is, and whether its hashes hold",
 }

@@ -57,7 +57,7 @@ def main() -> None:
     start = time.perf_counter()
     policy = None
     if config.policy.endswith(".zip"):
-        from worldmodels.agents.stable_baselines import load_policy
+        from worldmodels.agents.saved import load_policy
 
         policy = functools.partial(load_policy, config.policy, config.env, config.make_kwargs)
         policy()  # a file that is none is said before the work

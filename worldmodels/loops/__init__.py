@@ -1,0 +1,1 @@
+"""Learning a model and an agent from each other, in turns."""
