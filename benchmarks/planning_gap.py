@@ -66,6 +66,7 @@ def row_of(arguments: argparse.Namespace, env: str, model: str) -> dict[str, Any
     import physgym
     from worldmodels.agents.gap import planning_gap
     from worldmodels.envs.single import make_truth
+    from worldmodels.evaluation.statistics import plain
 
     learned = trained(arguments, env, model)
     system = physgym.get_system(env)
@@ -79,7 +80,7 @@ def row_of(arguments: argparse.Namespace, env: str, model: str) -> dict[str, Any
         **PLANNER.get(env, {}),
     )
     found = gaps["model"]
-    return {
+    row = {
         "env": env,
         "model": model,
         "seed": arguments.seed,
@@ -99,6 +100,7 @@ def row_of(arguments: argparse.Namespace, env: str, model: str) -> dict[str, Any
         "returns": {name: gap.returns.tolist() for name, gap in gaps.items()},
         "cpu_seconds": round(time.process_time() - began, 1),
     }
+    return plain(row)
 
 
 def main() -> None:

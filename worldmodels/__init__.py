@@ -15,6 +15,7 @@ from worldmodels.registration import register as _register
 
 _HOME = {
     "CollectConfig": "worldmodels.data.config",
+    "Coordinates": "worldmodels.configs.coordinates",
     "Dataset": "worldmodels.data.dataset",
     "Dynamics": "worldmodels.interface",
     "Planner": "worldmodels.agents.planning",
@@ -34,7 +35,9 @@ _HOME = {
     "load": "worldmodels.storage.checkpoint",
     "load_dataset": "worldmodels.data.dataset",
     "load_plugin": "worldmodels.plugins",
+    "load_policy": "worldmodels.agents.saved",
     "make_env": "worldmodels.envs.single",
+    "planning_gap": "worldmodels.agents.gap",
     "register_structure": "worldmodels.registration",
     "runs": "worldmodels.storage",
     "to_sb3_vecenv": "worldmodels.agents.stable_baselines",
