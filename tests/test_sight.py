@@ -200,3 +200,13 @@ def test_a_leap_is_noticed() -> None:
     points[0, 25:] += 0.4  # another body was taken for it
     good = trusted_steps(points, np.ones((1, 40, 1), bool), np.array([39]))
     assert np.flatnonzero(~good[0]).tolist() == [25]
+
+
+def test_a_body_that_mostly_rests_is_no_part_of_the_background() -> None:
+    places = apart(80, 1)
+    places[20:] = torch.tensor([0.1, -0.3]) + 0.01 * places[20:]  # three quarters of the frames
+    frames = discs(places, COLOURS[:1])
+    assert float(frames.median(0).values.amax()) > 0.5
+    found = find_bodies(frames)
+    assert found.counts == [1] and float(found.background.amax()) < 0.03
+    assert worst(reader_of(frames)(frames).points, places) < 0.06

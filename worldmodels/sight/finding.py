@@ -23,6 +23,11 @@ LEAST_PRESENCE = 0.2
 MOST_MOVING = 0.4
 """Share of the pixels that may differ from the background: beyond it there is no background to speak of."""
 
+DIVERSE = 48
+"""Frames at most, as unlike one another as there are, whose median is held against that of all."""
+RESTING = 0.15
+"""Difference of the two above which a body rests there in most of the frames."""
+
 
 class SightError(ValueError):
     """Pictures that cannot be read as points; the message says why and what to do."""
@@ -48,7 +53,7 @@ def find_bodies(frames: Tensor) -> Bodies:
 
     Raises ``SightError`` where nothing moves, or everything does.
     """
-    background = frames.median(0).values
+    background = _background(frames)
     difference = frames - background
     threshold = max(0.03, 7.0 * _noise(difference))
     size = difference.norm(dim=1)
@@ -70,6 +75,27 @@ def find_bodies(frames: Tensor) -> Bodies:
     reader.begin(background, colours, threshold)
     radius, counts = _sizes(reader.shares(frames))
     return Bodies(background, colours, radius, counts, threshold)
+
+
+def _background(frames: Tensor) -> Tensor:
+    """(3, S, S): the median picture, or what it would be of frames as unlike one another as there are.
+
+    A body that rests at one place in half of the frames is part of their median. Frames chosen one by one, each
+    the farthest from those before, show it elsewhere.
+    """
+    usual = frames.median(0).values
+    small = torch.nn.functional.avg_pool2d(frames, 4).flatten(1)
+    chosen, nearest, farthest = [0], torch.full((len(frames),), torch.inf), 0.0
+    for _ in range(min(DIVERSE, len(frames)) - 1):
+        nearest = torch.minimum(nearest, ((small - small[chosen[-1]]) ** 2).sum(1))
+        farthest = max(farthest, float(nearest.max()))
+        if float(nearest.max()) < 0.25 * farthest:
+            break  # those that are left look like one that is there
+        chosen.append(int(nearest.argmax()))
+    unlike = frames[chosen].median(0).values
+    resting = ((usual - unlike).norm(dim=0) > RESTING).float()
+    around = torch.nn.functional.max_pool2d(resting[None, None], 5, 1, 2)[0, 0] > 0.0  # faint edges
+    return torch.where(around, unlike, usual)
 
 
 def _noise(difference: Tensor) -> float:
