@@ -81,10 +81,12 @@ def test_every_field_but_the_name_is_in_the_hash() -> None:
         reward="none", pixels=True, image_size=32, shard_episodes=3, val_fraction=0.2,
         test_fraction=0.2,
     )  # fmt: skip
-    assert {*changes, "name"} == set(asdict(base))
+    assert {*changes, "name", "make_kwargs"} == set(asdict(base))
     hashes = {replace(base, **{key: value}).content_hash() for key, value in changes.items()}
     assert len(hashes | {base.content_hash()}) == len(changes) + 1
     assert replace(base, name="x").content_hash() == base.content_hash()
+    plain = CollectConfig(env="Pendulum-v1")
+    assert replace(plain, make_kwargs={"g": 5.0}).content_hash() != plain.content_hash()
 
 
 def test_a_named_dataset_must_fit_the_run(folder: Path, tmp_path: Path) -> None:

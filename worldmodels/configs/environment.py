@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from worldmodels.configs.schema import ConfigError, require, require_name, shown, suggestion
+from worldmodels.configs.schema import (
+    LARGEST_NUMBER,
+    ConfigError,
+    require,
+    require_name,
+    shown,
+    suggestion,
+)
 
 LONGEST_STEP = 10.0
 """Seconds: the longest step that an env takes."""
@@ -15,6 +23,19 @@ def require_step_length(name: str, dt: float | None) -> None:
     """Raise ``ConfigError`` unless ``dt`` is None or seconds that an env can step."""
     valid = dt is None or 0.0 < dt <= LONGEST_STEP
     require(name, dt, valid, f"seconds above 0, at most {LONGEST_STEP:g}")
+
+
+def require_make_kwargs(name: str, kwargs: Mapping[str, Any] | None) -> None:
+    """Raise ``ConfigError`` unless every number of ``kwargs`` can be written down."""
+    for key, value in (kwargs or {}).items():
+        if isinstance(value, (int, float)):
+            sound = math.isfinite(value) and abs(value) <= LARGEST_NUMBER
+            require(
+                f"{name}.{key}",
+                value,
+                sound,
+                f"a finite number, at most {LARGEST_NUMBER:g} in size",
+            )
 
 
 def find_system(name: str, where: str = "env_name", kwargs: Mapping[str, Any] | None = None) -> Any:
@@ -59,8 +80,8 @@ def check_env(
         return _check_foreign(system, arguments, prefix)
     if kwargs:
         raise ConfigError(
-            f"{prefix}make_kwargs={shown(dict(kwargs))} is of envs that are not of PhysGym: the "
-            f"{system.name} takes options of its own (params, dt, action_mode, ...)"
+            f"{prefix}make_kwargs={shown(dict(kwargs))} is of envs that are not of PhysGym: expected None, "
+            f"since the {system.name} takes options of its own (params, dt, action_mode, ...)"
         )
     for option, allowed in (("integrator", system.integrators), ("start", system.starts)):
         value = arguments.get(option)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from worldmodels.configs.coordinates import Coordinates
-from worldmodels.configs.environment import require_step_length
+from worldmodels.configs.environment import require_make_kwargs, require_step_length
 from worldmodels.configs.keywords import known_keywords
 from worldmodels.configs.policies import require_policy
 from worldmodels.configs.schema import (
@@ -44,6 +44,7 @@ class EnvConfig:
         for name in ("params", "make_kwargs"):
             if not getattr(self, name):  # an empty table says no more than none
                 object.__setattr__(self, name, None)
+        require_make_kwargs("env.make_kwargs", self.make_kwargs)
         require_step_length("env.dt", self.dt)
         if self.coordinates not in (None, "none"):
             Coordinates.parse(self.coordinates)

@@ -8,7 +8,11 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from worldmodels.configs.environment import check_env, require_step_length
+from worldmodels.configs.environment import (
+    check_env,
+    require_make_kwargs,
+    require_step_length,
+)
 from worldmodels.configs.keywords import known_keywords
 from worldmodels.configs.policies import require_policy
 from worldmodels.configs.schema import conform, require, require_count
@@ -79,6 +83,7 @@ class CollectConfig:
         for option in ("params", "make_kwargs"):
             if not getattr(self, option):  # an empty table says no more than none
                 object.__setattr__(self, option, None)
+        require_make_kwargs("make_kwargs", self.make_kwargs)
         valid = _NAME.fullmatch(self.name) is not None
         require("name", self.name, valid, "letters, digits, '_', '-' and '.', not first a '.'")
         for name, high in _HIGHEST.items():

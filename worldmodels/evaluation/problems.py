@@ -35,9 +35,9 @@ class Problems(NamedTuple):
     angles: tuple[int, ...] = ()
     """Components of the states that are angles, compared the shorter way round."""
     rewards: np.ndarray | None = None
-    """(B, T) float64, what was recorded."""
+    """(B, T) float64, what was recorded; None where the system itself can tell."""
     terminated: np.ndarray | None = None
-    """(B, T) bool."""
+    """(B, T) bool, likewise."""
 
     @property
     def steps(self) -> int:
@@ -196,8 +196,8 @@ def _at(dataset: Any, rows: np.ndarray, at: np.ndarray) -> Problems:
         valid,
         dataset.env_kwargs.get("integrator") if known else None,
         tuple(system.angles),
-        dataset.rewards[rows[:, None], at[:, :-1]],
-        dataset.terminated[rows[:, None], at[:, :-1]],
+        None if known else dataset.rewards[rows[:, None], at[:, :-1]],
+        None if known else dataset.terminated[rows[:, None], at[:, :-1]],
     )
 
 

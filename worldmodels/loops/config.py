@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from worldmodels.configs.environment import check_env
+from worldmodels.configs.environment import check_env, require_make_kwargs
 from worldmodels.configs.keywords import known_keywords
 from worldmodels.configs.schema import conform, require, require_count, require_name, require_number
 from worldmodels.configs.training import MODELS
@@ -61,6 +61,7 @@ class LoopConfig:
     def __post_init__(self) -> None:
         conform(self)
         require_name("model", self.model, MODELS)
+        require_make_kwargs("make_kwargs", self.make_kwargs)
         counts = {
             "rounds": (1, 10_000),
             "first_episodes": (3, 100_000),
