@@ -242,6 +242,71 @@ def tasks(result: dict[str, Any]) -> Table:
     return table
 
 
+CASES = {
+    "as_it_is": "as they are",
+    "noise": "noise of 0.02 in every pixel",
+    "px_32": "32 x 32 pixels",
+    "px_128": "128 x 128 pixels",
+    "texture": "a texture behind",
+    "colours_at_test": "red and blue exchanged at test time",
+    "one_colour_twice": "two bodies of one colour",
+    "damping_1": "damping 1",
+    "continuous": "continuous actions",
+    "randomised_untold": "randomised parameters, untold",
+    "randomised_told": "the same, told",
+}
+"""What differs from the default, in the order of the table."""
+
+
+def robustness(result: dict[str, Any]) -> Table:
+    """What other pictures cost a model of keypoints."""
+    table = [["", "px at 20 / 60 / 100 steps", "R² of H", "CPU s"]]
+    found = {row["case"]: row for row in result["rows"]}
+    for case, name in CASES.items():
+        row = found.get(case)
+        if row is None:
+            continue
+        if "refused" in row:
+            table.append([name, "refused in one line", "n/a", "n/a"])
+            continue
+        off = " / ".join(_pixels(row[f"px_{h}"]) for h in (20, 60, 100))
+        table.append([name, off, _nearly_one(row["energy_r_squared"]), f"{row['cpu_seconds']:.0f}"])
+    return table
+
+
+def pixel_agents(result: dict[str, Any]) -> Table:
+    """Agents trained in learned pictures beside those trained in the true ones."""
+    table = [["", "steps", "trained in the model", "trained in the truth", "ratio"]]
+    for row in result["rows"]:
+        model = f"{row['in the model']:.1f} ± {row['error']:.1f}"
+        truth = f"{row['in the truth']:.1f} ± {row['error of it']:.1f}"
+        table.append([SYSTEMS[row["env"]], f"{row['steps']:,}", model, truth, f"{row['ratio']:.3f}"])
+    return table
+
+
+def loop(result: dict[str, Any]) -> Table:
+    """Returns over true steps, with a model and without."""
+    table = [["seed", "agent", "true steps: return", "steps to the threshold"]]
+    pairs = sorted({(row["seed"], row["agent"]) for row in result["rows"]})
+    for seed, agent in pairs:
+        rows = [row for row in result["rows"] if (row["seed"], row["agent"]) == (seed, agent)]
+        shown = "; ".join(f"{row['true_steps']:,}: {row['return']:.0f}" for row in rows)
+        reached = rows[0]["steps_to_threshold"]
+        table.append([str(seed), agent, shown, "not yet" if reached is None else f"{reached:,}"])
+    return table
+
+
+def planning_gap(result: dict[str, Any]) -> Table:
+    """Returns of planning in a model and in the truth."""
+    table = [["", "model", "planned in it", "in the truth", "chance", "score (95 %)", "verdict"]]
+    for row in result["rows"]:
+        score = f"{row['score']:.3f} ({row['low']:.3f}, {row['high']:.3f})"
+        means = [f"{row[name]:.1f}" for name in ("return", "truth", "random")]
+        name = SYSTEMS.get(row["env"], row["env"])
+        table.append([name, f"`{row['model']}`", *means, score, row["verdict"]])
+    return table
+
+
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Table]]] = {
     "learning": ("learning.json", learning),
     "energy": ("learning.json", energy),
@@ -255,6 +320,10 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Table]]] = {
     "tasks": ("baselines.json", tasks),
     "keypoints": ("keypoints.json", keypoints),
     "structures": ("keypoints.json", structures),
+    "robustness": ("robustness.json", robustness),
+    "pixel_agents": ("pixel_agents.json", pixel_agents),
+    "loop": ("loop.json", loop),
+    "planning_gap": ("planning_gap.json", planning_gap),
 }
 """Name of a table: the file of its figures, and what makes its rows of them."""
 
