@@ -41,7 +41,12 @@ def rows_of(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
         reached = first_above(rows, threshold)
         kept = ("true_steps", "return", "standard_error")
         found += [
-            {"seed": seed, "agent": agent, **{k: row[k] for k in kept}, "steps_to_threshold": reached}
+            {
+                "seed": seed,
+                "agent": agent,
+                **{k: row[k] for k in kept},
+                "steps_to_threshold": reached,
+            }
             for row in rows
         ]
     return found

@@ -280,7 +280,9 @@ def pixel_agents(result: dict[str, Any]) -> Table:
     for row in result["rows"]:
         model = f"{row['in the model']:.1f} ± {row['error']:.1f}"
         truth = f"{row['in the truth']:.1f} ± {row['error of it']:.1f}"
-        table.append([SYSTEMS[row["env"]], f"{row['steps']:,}", model, truth, f"{row['ratio']:.3f}"])
+        table.append(
+            [SYSTEMS[row["env"]], f"{row['steps']:,}", model, truth, f"{row['ratio']:.3f}"]
+        )
     return table
 
 

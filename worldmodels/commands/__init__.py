@@ -13,7 +13,7 @@ from typing import NoReturn
 VERBS = {
     "demo": "the whole tool on a pendulum in a few minutes",
     "collect": "collect a buffer of episodes from a true env",
-    "convert": "bring episodes from elsewhere: Minari sets, NumPy archives; and back",
+    "convert": "bring episodes from elsewhere: Minari, NumPy; and back",
     "train": "train a world model",
     "sweep": "train many: models, seeds and settings, here or on a cluster",
     "evaluate": "compare world models with the truth and with baselines",

@@ -1,8 +1,8 @@
 """Episodes from elsewhere into a buffer, or a buffer into what others read.
 
-    physgym convert pendulum/random-v0 --name mine              # a Minari set
-    physgym convert episodes.npz --env CartPole-v1 --name mine  # a NumPy archive
-    physgym convert CartPole-v1/mine --to cartpole/mine-v0      # a buffer as a Minari set
+    physgym convert pendulum/random-v0 --name mine           # a Minari set
+    physgym convert episodes.npz --env CartPole-v1 --name mine
+    physgym convert CartPole-v1/mine --to cartpole/mine-v0   # to a Minari set
     physgym convert CartPole-v1/mine --to episodes.npz
 
 Minari needs the extra `data`: pip install 'physgym[data]'. A NumPy archive holds observations, actions, rewards,

@@ -1,7 +1,9 @@
 """Learn a model and an agent from each other: collect, train, improve, and again.
 
     physgym loop --env pendulum --agent sac --rounds 10
-    physgym loop --env Pendulum-v1 --model-free-steps 20000     # beside the agent without a model
+    physgym loop --env Pendulum-v1 --model-free-steps 20000
+
+The second puts the same agent without a model beside it.
 
 Killed at any moment, the same command with the same --out goes on. True steps are what is counted; the plot
 shows what the agent earns over them.
