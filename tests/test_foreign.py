@@ -422,6 +422,7 @@ def test_every_structure_learns_a_foreign_env(name: str, buffers: Path, tmp_path
         buffers, tmp_path / "run", "CartPole-v1", name, model=replace(config.model, ensemble=2)
     )
     assert model.spec.foreign and model.spec.coordinates == "0 2 | 1 3"
+    worldmodels.check_world_model(model)
     env = worldmodels.make_env(model, num_envs=3)
     env.reset(seed=0)
     observations, rewards, *_ = env.step(np.array([0, 1, 1]))
@@ -441,7 +442,7 @@ def test_rewards_and_ends_are_learned(buffers: Path, tmp_path: Path) -> None:
     files = write_report(report, tmp_path / "report")
     assert sorted(path.suffix for path in files) == [".json", ".md", ".png"]
     text = (tmp_path / "report" / "report.md").read_text()
-    assert "n/a" in text and "R² of reward" in text
+    assert "n/a" in text and "R² of reward" in text and "inf" not in text
     with pytest.raises(ValueError, match="nobody knows its equations"):
         evaluate({"jump": model}, dataset, horizon=10, dt_values=(0.1, 0.05))
 
@@ -470,6 +471,18 @@ def test_outcome_scores_of_a_perfect_model(buffers: Path) -> None:
     slow.late = 100.0
     told = outcome_scores(slow, tasks)
     assert told["end_recall"] == 0.0 and told["ends_late"] > 0.2 and told["ends_early"] == 0.0
+
+
+def test_a_buffer_brings_the_arguments_of_its_env(tmp_path: Path) -> None:
+    """Those decide what its actions are, whatever the env takes without them."""
+    made = CollectConfig(env=cases.CART, name="k", episodes=5, make_kwargs={"reach": 0.1})
+    dataset = load_dataset(collect(made, tmp_path, progress=False))
+    config = worldmodels.default_config(cases.CART, "jump")
+    settled = worldmodels.data.settled(replace(config, dataset=str(dataset.path)), dataset)
+    assert settled.env.make_kwargs == {"reach": 0.1}
+    other = replace(config, env=replace(config.env, make_kwargs={"reach": 0.2}))
+    with pytest.raises(DatasetError, match="make_kwargs"):
+        worldmodels.data.settled(other, dataset)
 
 
 # -- learned envs ----------------------------------------------------------------------------------

@@ -65,11 +65,11 @@ def examples(model: Any, seed: int) -> Examples:
     told = tensor(_params(spec, rng))
     known = torch.ones(ROWS, count, dtype=torch.bool, device=device)
     batch = Batch(tensor(states), actions, told, known)
-    if frames is not None:
+    if frames is not None or spec.foreign:  # whose rewards and ends are learned
         rewards = tensor(rng.random((ROWS, count)))
-        batch = batch._replace(
-            frames=torch.as_tensor(frames, device=device), rewards=rewards, terminated=rewards > 0.9
-        )
+        batch = batch._replace(rewards=rewards, terminated=rewards > 0.9)
+    if frames is not None:
+        batch = batch._replace(frames=torch.as_tensor(frames, device=device))
     seen: Any = batch.states if frames is None else batch.frames
     return Examples(
         seen[:, :length], actions[:, : length - 1], actions[:, length - 1 :], told, batch

@@ -118,11 +118,19 @@ def energy(subject: Subject) -> None:
 
 
 def outcomes(subject: Subject) -> None:
-    """Of a model of pixels: reward and logit of an end (B,), and a ``reach`` to tell divergence by."""
-    if not subject.model.spec.image_size:
+    """Of a model of pixels, or of a foreign env: reward and logit of an end (B,).
+
+    And of one of pixels a ``reach`` to tell divergence by.
+    """
+    spec = subject.model.spec
+    if not (spec.image_size or spec.foreign):
         return
-    latent = subject.step(subject.encode())
-    answer = subject.call("judge", latent, subject.given.actions[:, 0])
+    if spec.image_size:
+        latent = subject.step(subject.encode())
+        answer = subject.call("judge", latent, subject.given.actions[:, 0])
+    else:
+        seen = subject.given.batch.states
+        answer = subject.call("judge", seen[:, 0], subject.given.actions[:, 0], seen[:, 1])
     subject.require(
         isinstance(answer, tuple) and len(answer) == 2, "judge", f"it returned {described(answer)}",
         "reward (B,) and logit of termination (B,)", "Return the two of them.",
@@ -130,6 +138,8 @@ def outcomes(subject: Subject) -> None:
     for value in answer:
         _shaped(subject, "judge", value, (ROWS,), "Return one number a row for each.")
         _finite(subject, "judge", value)
+    if not spec.image_size:
+        return
     reach = getattr(subject.model, "reach", None)
     subject.require(
         isinstance(reach, Tensor) and reach.numel() == 1, "reach", f"it is {described(reach)}",

@@ -170,17 +170,16 @@ def _contradictions(
     """Name, the dataset's value and the value asked for, of everything that differs."""
     import physgym
 
-    env = config.env
+    system, env = physgym.system_of(dataset), config.env
     yield from _unequal("env", dataset.env_name, config.env_name)
-    yield from _unequal("env.action_mode", collected["action_mode"], env.action_mode)
     if env.dt is not None:
         yield from _unequal("env.dt", dataset.dt, env.dt)
     if env.make_kwargs is not None:
         yield from _unequal("env.make_kwargs", collected["make_kwargs"], env.make_kwargs)
     yield from _of_data(config, collected, asked)
-    system = physgym.system_of(dataset)
     if "parameters" not in system.knows:
-        return
+        return  # its actions are those of its own arguments
+    yield from _unequal("env.action_mode", collected["action_mode"], env.action_mode)
     if env.integrator is not None:
         found = system.check_integrator(collected["integrator"])
         yield from _unequal("env.integrator", found, env.integrator)

@@ -76,7 +76,7 @@ def _scores(report: Mapping[str, Any], quartiles: bool, join: str) -> Table:
     head = ["model", *(f"n = {h}" for h in horizons), "finite", "valid [s]", "energy", "power"]
     learned = any(row.get("energy_r_squared") is not None for row in report["rows"].values())
     head += ["R² of H"] if learned else []
-    lines = []
+    lines, unknown = [], report["true_power_residual"] is None
     for name, row in report["rows"].items():
         last = str(horizons[-1])
         finite, halves = row["nmse"][last]["finite"], row.get("halves", {})
@@ -86,9 +86,9 @@ def _scores(report: Mapping[str, Any], quartiles: bool, join: str) -> Table:
                 *(spread(row["nmse"][str(h)], quartiles, join) for h in horizons),
                 UNKNOWN if finite is None else f"{100 * finite:.0f} %",
                 seconds(row["valid_time"]),
-                spread(row["energy_error"][last], False, join),
+                UNKNOWN if unknown else spread(row["energy_error"][last], False, join),
                 UNKNOWN
-                if row["kind"] == "baseline"
+                if unknown or row["kind"] == "baseline"
                 else between(row["power_residual"], halves.get("power_residual")),
                 *(
                     [share(row.get("energy_r_squared"), halves.get("energy_r_squared"))]
