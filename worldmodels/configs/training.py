@@ -161,7 +161,10 @@ class TrainConfig:
             return
         object.__setattr__(self, "env", replace(self.env, action_mode=system.action_mode))
         if self.model_name == "visual":
-            return
+            raise ConfigError(
+                f"model_name='visual' is not valid for {system.env_id}: pictures of envs that are not of PhysGym "
+                "can be collected, and are not learned yet; expected a model of its observations, such as jump"
+            )
         found = coordinates_of(self.env.coordinates, system)
         if found is None and self.model.structured:  # type: ignore[union-attr]
             free = [name for name, kind in MODELS.items() if not kind.structured]
