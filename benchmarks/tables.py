@@ -264,7 +264,9 @@ def robustness(result: dict[str, Any]) -> Table:
     found = {row["case"]: row for row in result["rows"]}
     for case, name in CASES.items():
         row = found.get(case)
-        if row is None or "refused" in row:  # what is refused has no figures: the words below say it
+        if (
+            row is None or "refused" in row
+        ):  # what is refused has no figures: the words below say it
             continue
         off = " / ".join(_pixels(row[f"px_{h}"]) for h in (20, 60, 100))
         table.append([name, off, _nearly_one(row["energy_r_squared"]), f"{row['cpu_seconds']:.0f}"])

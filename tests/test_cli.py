@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import gymnasium
@@ -93,11 +93,11 @@ def test_help_shows_the_options_of_the_named_model(model, capsys):
     assert end.value.code == 0
     shown = set(re.findall(r"--([a-z]+\.[a-z-]+)", capsys.readouterr().out))
     for part in ("env", "model", "optim", "data", "log"):
-        fields = to_dict(default_config("spaceship", model))[part]
-        expected = {f"{part}.{name.replace('_', '-')}" for name in fields}
+        options = to_dict(default_config("spaceship", model))[part]
+        expected = {f"{part}.{name.replace('_', '-')}" for name in options}
         expected.discard("env.params")
         assert expected <= shown
-    own = {f"model.{name}".replace("_", "-") for name in MODELS[model].__dataclass_fields__}
+    own = {f"model.{field.name}".replace("_", "-") for field in fields(MODELS[model])}
     assert {name for name in shown if name.startswith("model.") and ".no-" not in name} == own
 
 

@@ -216,7 +216,7 @@ def test_values_lie_in_their_ranges(folder: Path) -> None:
     for name, value, words in (
         ("actions", 7, "outside 0 to 2"),
         ("actions", -1, "outside 0 to 2"),
-        ("behaviours", 9, "outside 0 to 3"),
+        ("behaviours", 9, "outside 0 to 5"),
         ("seeds", -5, "outside 0"),
         ("lengths", 0, "outside 1 to 4"),
         ("states", np.inf, "not finite"),
