@@ -38,7 +38,7 @@ def series(subject: Subject, path: str | Path) -> Path:
             axes.plot(time, guess[0, :, index], label="predicted", color=subject.color)
             axes.set_ylabel(subject.label(index))
             _show_range(axes, truth[0, :, index])
-            axes.tick_params(labelbottom=index % half == half - 1)
+            axes.tick_params(labelbottom=index % half == half - 1 or index == size - 1)
             axes.set_xlim(0, time[-1])
         if known:
             axes = figure.add_subplot(grid[half, :])

@@ -37,7 +37,7 @@ def film_beside(
     error = state_error(recording.states[None], learned[None], system.angles)[0, :, :half]
     ink = [np.abs(a.astype(np.int16) - b).max() for a, b in zip(truth, guess, strict=True)]
     lines = [
-        f"off by {np.abs(row).max():.1e} {system.state_units[0]}"
+        f"off by {np.abs(row).max():.1e} {system.state_units[0]}".rstrip()
         + (", less than a pixel" if most < FAINT and np.abs(row).max() < system.view / 20 else "")
         for row, most in zip(error, ink, strict=True)
     ]
