@@ -11,7 +11,6 @@ as its run is done, and an interrupted benchmark goes on where it was.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from reporting import print_table, write_json
+from reporting import kept_rows, print_table, write_json
 
 from worldmodels.configs.training import PREDICTORS, config_hash, default_config, to_dict
 
@@ -165,9 +164,7 @@ def main() -> None:
     """Train what is missing, row by row, and print the table."""
     arguments = parse()
     torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = []
-    if arguments.out.exists():
-        rows = json.loads(arguments.out.read_text())["rows"]
+    rows = kept_rows(arguments.out)
     known = {(row["env"], row["predictor"], row["seed"]) for row in rows}
     for seed in arguments.seeds:
         for env in arguments.envs:

@@ -38,6 +38,11 @@ def write_json(path: Path, result: Mapping[str, Any]) -> None:
     print(f"Written to {path}")
 
 
+def kept_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a result that is there already; none where it is not."""
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return "" if value is None else str(value)

@@ -10,7 +10,6 @@ points has the message in place of numbers.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from reporting import print_table, write_json
+from reporting import kept_rows, print_table, write_json
 
 from worldmodels.configs.training import TrainConfig, default_config
 
@@ -170,9 +169,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "robustness.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = []
-    if arguments.out.exists():
-        rows = json.loads(arguments.out.read_text())["rows"]
+    rows = kept_rows(arguments.out)
     for name in arguments.cases:
         if name not in {row["case"] for row in rows}:
             rows.append(row_of(arguments, name))

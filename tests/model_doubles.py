@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 import physgym
-from worldmodels.configs.training import MODELS
+from worldmodels.configs.training import MODELS, to_dict
 from worldmodels.configs.visual import visual_config
 from worldmodels.envs.task import controls_of, judge, task_of
 from worldmodels.interface import Batch, Latent, Spec, WorldModel
 from worldmodels.models.building import build
+from worldmodels.storage.checkpoint import save_checkpoint
 
 
 def make_spec(name: str, **env_kwargs: Any) -> Spec:
@@ -183,3 +185,11 @@ def visual_model(name: str, predictor: str = "spatial_jump", **options: Any) -> 
     spec = options.pop("spec", None) or make_pixel_spec(name)
     torch.manual_seed(0)
     return build_model(spec, replace(visual_config(predictor, "tiny"), **options))
+
+
+def save_untrained(folder: Path, name: str = "pendulum") -> Path:
+    """Write the checkpoint of an untrained jump model into ``folder``, and return it."""
+    spec, config = make_spec(name), MODELS["jump"](hidden=8)
+    described = {"spec": spec.to_dict(), "model_name": "jump", "model": to_dict(config)}
+    save_checkpoint(folder, described, build_model(spec, config).state_dict())
+    return folder

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from model_doubles import Perfect, build_model, make_spec
+from model_doubles import Perfect, make_spec, save_untrained
 
 import physgym
 import worldmodels
@@ -22,9 +22,7 @@ from worldmodels.agents import returns
 from worldmodels.agents import stable_baselines as agents
 from worldmodels.commands import agent as train_agent
 from worldmodels.commands import terminal as cli
-from worldmodels.configs.training import MODELS, to_dict
 from worldmodels.envs.single import make_truth
-from worldmodels.storage.checkpoint import save_checkpoint
 
 sb3 = pytest.importorskip("stable_baselines3")
 
@@ -184,11 +182,7 @@ def test_continuous_agents_act_in_a_learned_env() -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint folder of an untrained pendulum model."""
-    folder = tmp_path_factory.mktemp("run") / "best"
-    spec, config = make_spec("pendulum"), MODELS["jump"](hidden=8)
-    described = {"spec": spec.to_dict(), "model_name": "jump", "model": to_dict(config)}
-    save_checkpoint(folder, described, build_model(spec, config).state_dict())
-    return folder
+    return save_untrained(tmp_path_factory.mktemp("run") / "best")
 
 
 def script(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.error import DependencyNotInstalled, Error
-from model_doubles import Perfect, PerfectPixels, Still, build_model, make_pixel_spec, make_spec
+from model_doubles import (
+    Perfect,
+    PerfectPixels,
+    Still,
+    make_pixel_spec,
+    make_spec,
+    save_untrained,
+)
 
 import physgym
 from physgym import steering, window
@@ -20,11 +27,9 @@ from physgym.keyboard import Keyboard
 from physgym.steering import Keys, SteeringWindow
 from worldmodels.commands import play as command
 from worldmodels.commands import terminal as cli
-from worldmodels.configs.training import MODELS, to_dict
 from worldmodels.envs.single import make_env, make_truth
 from worldmodels.films.pairs import GAP, Side
 from worldmodels.films.playing import legend, play
-from worldmodels.storage.checkpoint import save_checkpoint
 
 
 class FakeWindow:
@@ -243,11 +248,7 @@ def test_without_pygame_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPat
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint folder of an untrained pendulum model."""
-    folder = tmp_path_factory.mktemp("run") / "best"
-    spec, config = make_spec("pendulum"), MODELS["jump"](hidden=8)
-    described = {"spec": spec.to_dict(), "model_name": "jump", "model": to_dict(config)}
-    save_checkpoint(folder, described, build_model(spec, config).state_dict())
-    return folder
+    return save_untrained(tmp_path_factory.mktemp("run") / "best")
 
 
 def run_command(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:

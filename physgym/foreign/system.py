@@ -120,7 +120,7 @@ class ForeignSystem:
     @property
     def folder(self) -> str:
         """Its id as the name of a folder."""
-        return re.sub(r"[^A-Za-z0-9._-]", "-", self.env_id).lstrip(".-")
+        return folder_of(self.env_id)
 
     @property
     def coordinates(self) -> str:
@@ -161,6 +161,17 @@ class ForeignSystem:
             )
         return NoParams()
 
+    def read(self, observations: Any) -> np.ndarray:
+        """(N, D) float64 of a batch of observations. Raises ValueError for anything else."""
+        rows = np.asarray(observations)
+        valid = rows.ndim == 2 and rows.shape[1] == self.state_size and rows.dtype.kind in "iuf"
+        if not valid or not np.isfinite(rows).all():
+            raise ValueError(
+                f"observations of shape {rows.shape} and type {rows.dtype} are not valid: expected "
+                f"(N, {self.state_size}) finite numbers, as {self.env_id} shows them"
+            )
+        return rows.astype(np.float64)
+
     def energy(self, states: Any, params: Any) -> np.ndarray:
         """NaN (...,): unknown."""
         return np.full(np.shape(states)[:-1], np.nan)
@@ -198,7 +209,10 @@ def _checked_observation(env_id: str, space: Any) -> spaces.Box:
         return space
     fix = "flatten them (gymnasium.wrappers.FlattenObservation, in an env that you register)"
     if isinstance(space, spaces.Box) and len(space.shape) in (2, 3):
-        fix = "images of an env's own are not read: learn its rendered pictures (--pixels), or encode them"
+        fix = (
+            "images are not read, nor are rendered pictures of such envs learned yet: encode them in an env that "
+            "you register"
+        )
     elif isinstance(space, spaces.Discrete):
         fix = "one-hot them in an env that you register"
     raise ValueError(
@@ -238,6 +252,11 @@ def _seconds(env: gymnasium.Env[Any, Any], facts: Facts | None) -> float:
             return float(value)
     rate = (env.metadata or {}).get("render_fps")
     return 1.0 / float(rate) if isinstance(rate, (int, float)) and rate > 0 else 1.0
+
+
+def folder_of(env_id: str) -> str:
+    """The id of an env as the name of a folder."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", env_id).lstrip(".-")
 
 
 _KNOWN: dict[str, ForeignSystem] = {}

@@ -41,14 +41,10 @@ class ForeignSimulator(Simulator):
         self._env.reset(seed=0)
 
     def read(self, observations: Any, params: Any) -> tuple[np.ndarray, np.ndarray]:
-        rows, size = np.asarray(observations), self.system.state_size
         if params:
             raise ValueError(f"params={params!r} are not valid: {self.system.env_id} tells none")
-        if rows.ndim != 2 or rows.shape[1] != size or not np.isfinite(rows.astype(float)).all():
-            raise ValueError(
-                f"observations of shape {rows.shape} are not valid: expected (N, {size}) finite numbers"
-            )
-        return rows.astype(np.float64), np.zeros((len(rows), 0))
+        rows = self.system.read(observations)
+        return rows, np.zeros((len(rows), 0))
 
     def begin(self, seen: Seen, rows: np.ndarray) -> Any:
         shown = seen.context[rows, -1]

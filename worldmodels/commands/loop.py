@@ -14,7 +14,7 @@ Needs the extra `agents` (Stable-Baselines3): pip install 'physgym[agents]'.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +37,7 @@ class Arguments:
 def main() -> None:
     """Run the loop that the command line names, and say what it earned."""
     arguments = cli.parse(Arguments, description=__doc__)
-    config = LoopConfig(**{f.name: getattr(arguments.config, f.name) for f in fields(LoopConfig)})
+    config = arguments.config
     out = arguments.out or Path("outputs") / time.strftime("%Y-%m-%d/%H-%M-%S") / "loop"
     cli.check_writable(out, folder=True)
     from worldmodels.films.loops import returns_over_true_steps

@@ -13,7 +13,7 @@ GIVEN = "given"
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
-def is_foreign(policy: str) -> bool:
+def is_users(policy: str) -> bool:
     """Whether a policy is the user's: the file of an agent, or a function."""
     return policy not in (*POLICIES, GIVEN)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, fields, replace
@@ -116,7 +115,9 @@ def _folder(env: str) -> str:
     try:
         return physgym.get_system(env).folder
     except ValueError:  # it cannot be made here without its arguments: its buffers can be read
-        return re.sub(r"[^A-Za-z0-9._-]", "-", env).lstrip(".-")
+        from physgym.foreign.system import folder_of
+
+        return folder_of(env)
 
 
 def _collect_once(config: CollectConfig, root: str | Path, workers: int, progress: bool) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 
 import physgym
 from worldmodels.configs.keywords import known_keywords
-from worldmodels.configs.policies import GIVEN, is_foreign
+from worldmodels.configs.policies import GIVEN, is_users
 from worldmodels.configs.schema import converted, require
 from worldmodels.data import foreign, store
 from worldmodels.data.beginning import new_header
@@ -97,7 +97,7 @@ def policy_of(
             "policy='given' is of episodes that were brought: Dataset.from_episodes or physgym convert writes "
             "them, and nothing can be collected again"
         )
-    if not is_foreign(config.policy):
+    if not is_users(config.policy):
         require("policy", given, given is None, f"None beside the policy {config.policy!r}")
         return None
     if given is not None:
@@ -227,9 +227,8 @@ def _continue(
         store.write_header(folder, fresh)
         return fresh
     if not header["shards"] and not any(folder.glob("shard-*.h5")):
-        store.write_header(
-            folder, fresh
-        )  # nothing was collected: another config takes nothing away
+        # Nothing was collected: another config takes nothing away.
+        store.write_header(folder, fresh)
         return fresh
     _same_config(folder, header["config"], fresh["config"])
     _tell_other_versions(folder, header, fresh)

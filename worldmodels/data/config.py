@@ -104,10 +104,8 @@ class CollectConfig:
     @property
     def env_kwargs(self) -> dict[str, Any]:
         """Arguments of `gymnasium.make` that differ from the env's own defaults."""
-        if self.make_kwargs:
-            return dict(self.make_kwargs)
         if self.is_foreign:
-            return {}
+            return dict(self.make_kwargs or {})
         defaults = CollectConfig()
         values = {name: getattr(self, name) for name in _ENV_ARGUMENTS}
         return {key: value for key, value in values.items() if value != getattr(defaults, key)}

@@ -47,10 +47,9 @@ def roll_out(
     `policy`: what acts, where it is none of this package.
     """
     steps, size = steps_of(config, system), system.state_size
-    states = np.zeros((count, steps + 1, size))
     shape = (count, steps) if system.discrete else (count, steps, system.action_size)
     arrays = {
-        "states": states,
+        "states": np.zeros((count, steps + 1, size)),
         "actions": np.zeros(shape, np.int64 if system.discrete else np.float32),
         "rewards": np.zeros((count, steps)),
         "terminated": np.zeros((count, steps), bool),
@@ -60,26 +59,20 @@ def roll_out(
         "behaviours": np.zeros(count, np.int8),
     }
     env = system.make(max_episode_steps=steps)
+    player = _Player(env, system, policy, config.policy)
     try:
         for row, episode in enumerate(range(first, first + count)):
             seed, rng = episode_seeds(config.seed, episode)
             own = {name: array[row] for name, array in arrays.items() if array.ndim > 1}
             arrays["seeds"][row] = seed % LARGEST_SEED
-            plan = _plan(config.policy, system, steps, rng)
+            table = system.discrete_actions
+            plan = plan_episode(config.policy, table, system.discrete, steps, rng, MIXED)
             arrays["behaviours"][row] = plan.behaviour
-            player = _Player(env, system, policy, config.policy)
             arrays["lengths"][row] = player.play(plan.actions, seed % LARGEST_SEED, own)
             tick((row + 1) / count)
     finally:
         env.close()
     return arrays
-
-
-def _plan(policy: str, system: ForeignSystem, steps: int, rng: np.random.Generator) -> Any:
-    if policy == "mixed":
-        policy = MIXED[int(rng.integers(len(MIXED)))]
-    rows = np.ones((system.action_count, 1)) if system.discrete else np.eye(system.action_size)
-    return plan_episode(policy, rows, system.discrete, steps, rng)
 
 
 class _Player:

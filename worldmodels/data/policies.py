@@ -37,11 +37,16 @@ class Plan(NamedTuple):
 
 
 def plan_episode(
-    policy: str, table: np.ndarray, discrete: bool, steps: int, rng: np.random.Generator
+    policy: str,
+    table: np.ndarray,
+    discrete: bool,
+    steps: int,
+    rng: np.random.Generator,
+    mixed: Sequence[str] = MIXED,
 ) -> Plan:
     """Draw one episode's plan. `table` (n, A): the continuous twin of each discrete action."""
     if policy == "mixed":
-        policy = MIXED[int(rng.integers(len(MIXED)))]
+        policy = mixed[int(rng.integers(len(mixed)))]
     kind = policy if policy in BEHAVIOURS else "own"
     behaviour = BEHAVIOURS.index(kind)
     if kind == "own":

@@ -121,14 +121,7 @@ class ObservationModality(StateModality):
         return reward, logit.detach() > 0.0
 
     def read(self, observations: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        rows, size = np.asarray(observations), self.task.system.state_size
-        valid = rows.ndim == 2 and rows.shape[1] == size and rows.dtype.kind in "iuf"
-        if not valid or not np.isfinite(rows).all():
-            raise ValueError(
-                f"observations of shape {rows.shape} and type {rows.dtype} are not valid: expected (N, {size}) "
-                f"finite numbers, as {self.task.system.env_id} shows them"
-            )
-        return rows.astype(np.float64), None
+        return self.task.system.read(observations), None
 
     def facts(self, shown: np.ndarray, params: Any) -> dict[str, Any]:
         return {"state": shown.copy()}

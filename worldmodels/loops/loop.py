@@ -28,8 +28,7 @@ from worldmodels.envs.single import foreign_env, make_env
 from worldmodels.loops.config import LoopConfig
 from worldmodels.storage.checkpoint import load
 from worldmodels.storage.files import RunLock, atomic_write, read_json
-from worldmodels.storage.runs import RunFolder
-from worldmodels.training import experiment
+from worldmodels.training.sweeps import train_to_end
 
 RECORD = "loop.json"
 BUFFER = "loop"
@@ -128,7 +127,9 @@ def _grown(config: LoopConfig, folder: Path, number: int) -> Dataset:
         **({"action_mode": own} if own else {}),
     )
     place = root / physgym.get_system(config.env, config.make_kwargs).folder / BUFFER
-    if not (place / "dataset.json").exists():
+    if not (
+        folder / "agents"
+    ).exists():  # one that was killed is gone on with, one that is whole stays
         collect(wanted, root, progress=False)
     expected = config.first_episodes + number * config.episodes
     while len(dataset := load_dataset(place)) < expected:
@@ -160,18 +161,8 @@ def _trained(config: LoopConfig, folder: Path, number: int, dataset: Dataset) ->
         dataset=str(dataset.path),
         pretrained=str(before) if number else None,
     )
-    if (out / "config.json").exists():
-        run_folder = RunFolder.open(out)
-        if run_folder.record.get("status") != "done":
-            kept = experiment.reopen(run_folder)
-            experiment.train(kept, dataset, run_folder, resume=True, progress=False)
-    else:
-        experiment.train(asked, dataset, progress=False)
-    errors = [
-        json.loads(line).get("eval/nmse")
-        for line in (out / "metrics.jsonl").read_text().splitlines()
-    ]
-    return load(out), min(error for error in errors if error is not None)
+    found = train_to_end(asked, out, dataset)
+    return load(out), found["best_nmse"]
 
 
 def _mode(config: LoopConfig, usual: Any) -> Any:

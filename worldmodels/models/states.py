@@ -242,12 +242,10 @@ class StateWorldModel(WorldModel):
         return torch.stack(errors, 1)
 
     def _error(self, z: Tensor, target: Tensor) -> Tensor:
-        gap = z - self._latent(target)
+        wanted = self._latent(target)
+        gap = z - wanted
         if self.observed.turning:
-            gap = (
-                self.observed.difference(z * self.scale, self._latent(target) * self.scale)
-                / self.scale
-            )
+            gap = self.observed.difference(z * self.scale, wanted * self.scale) / self.scale
         return ((gap / self.step_scale) ** 2).mean(1)
 
 

@@ -14,13 +14,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from worldmodels import plugins
 from worldmodels.configs.schema import merge, suggestion
 from worldmodels.configs.training import TrainConfig, from_dict, to_dict
 from worldmodels.storage.files import RunLock, StorageError, atomic_write, read_json
 from worldmodels.storage.runs import OUTPUTS, RunError, RunFolder
+
+if TYPE_CHECKING:
+    from worldmodels.data import Dataset
 
 PLAN = "sweep.json"
 MOST_CELLS = 10_000
@@ -248,11 +251,21 @@ def run_cell(config: Mapping[str, Any], threads: int = 1) -> dict[str, Any]:
 def _trained(config: TrainConfig, folder: Path, threads: int) -> dict[str, Any]:
     import torch
 
+    torch.set_num_threads(threads)
+    return train_to_end(config, folder)
+
+
+def train_to_end(
+    config: TrainConfig, folder: Path, dataset: Dataset | None = None
+) -> dict[str, Any]:
+    """Train what ``folder`` is to hold: from its beginning, from where it was ended, or not at all if it is done.
+
+    ``config`` leads to ``folder`` by its ``out``. Returns ``status`` ("done" or "skipped") and ``best_nmse``.
+    """
     from worldmodels.training import experiment
 
-    torch.set_num_threads(threads)
     if not (folder / "config.json").is_file():
-        result = experiment.train(config, progress=False)
+        result = experiment.train(config, dataset, progress=False)
         return {"status": "done", "best_nmse": result["best_nmse"]}
     if (known := skipped(folder)) is not None:
         return known
@@ -260,7 +273,7 @@ def _trained(config: TrainConfig, folder: Path, threads: int) -> dict[str, Any]:
     # The run's own, as it is true of the buffer; the plan says that it is the same cell.
     kept = from_dict(run.config)
     config = experiment.reopen(run, replace(kept, device=config.device, log=config.log))
-    result = experiment.train(config, run=run, resume=True, progress=False)
+    result = experiment.train(config, dataset, run, resume=True, progress=False)
     return {"status": "done", "best_nmse": result["best_nmse"]}
 
 
