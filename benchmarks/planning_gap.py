@@ -95,7 +95,9 @@ def rows_of(arguments: argparse.Namespace, env: str, models: list[str]) -> list[
         values = gaps[model]._asdict()
         own = values.pop("returns")
         returns = {**known, "model": own.tolist()}
-        rows.append({**shared, "model": model, "return": float(own.mean()), **values, "returns": returns})
+        rows.append(
+            {**shared, "model": model, "return": float(own.mean()), **values, "returns": returns}
+        )
     return plain(rows)
 
 
