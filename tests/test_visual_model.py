@@ -315,6 +315,40 @@ def test_half_of_the_batches_are_pushed_by_any_number_of_steps():
     assert {objectives.pushed(0) for _ in range(20)} == {0}
 
 
+@pytest.mark.parametrize("predictor", ["spatial_jump", "flat_lstm"])
+def test_consistency_measures_a_rollout_by_what_is_read_later(predictor):
+    model = tiny_model(predictor, consistency_weight=1.0, decoded_frames=0).eval()
+    batch, first = random_batch(model, steps=5), model.context_frames - 1
+    frames = batch.frames.unfold(1, 2, 1).movedim(-1, 2)[:, first - 1 :]
+    readings = [
+        model.transform(model.posterior(frames[:, k], batch.actions[:, first - 1 + k : first + k])[0])
+        for k in range(frames.shape[1])
+    ]
+    states = torch.stack(readings, 1).detach()
+    apart, redrawn = objectives.consistency(model, states, batch, first)
+    assert apart.item() < 1e-10 and redrawn.item() > 0.0
+    shifted = (states + 0.1).requires_grad_()
+    apart, redrawn = objectives.consistency(model, shifted, batch, first)
+    assert apart.item() > 1e-4
+    apart.backward(retain_graph=True)
+    assert shifted.grad[:, 1:].abs().min() > 0.0 and not shifted.grad[:, 0].any()
+    assert all(parameter.grad is None for parameter in model.parameters())  # targets do not move
+    redrawn.backward()
+    assert any(parameter.grad is not None for parameter in model.encoder.parameters())
+
+
+def test_consistency_is_part_of_the_loss_and_of_the_log():
+    plain, model = tiny_model(), tiny_model(consistency_weight=0.5)
+    model.load_state_dict(plain.state_dict())
+    batch = random_batch(model)
+    losses = []
+    for each in (plain, model):
+        torch.manual_seed(3)
+        losses.append(each.loss(batch))
+    assert "consistency" not in losses[0][1]
+    assert losses[1][0] > losses[0][0] + 0.5 * losses[1][1]["consistency"]
+
+
 def test_the_kl_divergence_is_that_of_normal_distributions():
     mean, log_variance = torch.randn(4, 6), torch.randn(4, 6)
     theirs = torch.distributions.kl_divergence(
@@ -457,5 +491,7 @@ def test_a_rollout_reads_its_own_pictures_again_when_it_is_due(predictor):
     reset = select(mine, torch.tensor([True, False, True]), before)
     after = model.step(reset, actions[:, 3])  # row 1 is due now, the others are not
     assert after.memory[-1].tolist() == [1.0, 0.0, 1.0]
+    with pytest.raises(ValueError, match="0 in detached mode"):
+        tiny_config(predictor, consistency_weight=0.3, training_mode="detached")
     with pytest.raises(ValueError, match="encoder_frames=2 only"):
         tiny_config(predictor, refresh_steps=3, encoder_frames=3, context_frames=3)

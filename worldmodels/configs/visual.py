@@ -67,8 +67,11 @@ class VisualConfig(PixelConfig):
     pushforward_steps: int = 0
     """Most steps imagined without gradients before a rollout that is trained, so that longer ones stay
     sound (arXiv:2202.03376; hgn mode, in half of the batches, once rollouts have grown); 0: none."""
+    consistency_weight: float = 0.0
+    """Weight of a rollout's squared distance from what the encoder reads in the later frames, over the spread
+    of such readings, which do not feel it (hgn mode); 0: not asked."""
     decoded_frames: int = 4
-    """Random frames of a rollout that are decoded in a step of training; 0: all of them."""
+    """Random frames of a rollout that are decoded, and compared, in a step of training; 0: all of them."""
     refresh_steps: int = 0
     """Steps after which a rollout reads its own last two pictures again, and goes on from what it reads:
     the latent then cannot leave those that the encoder makes; 0: never."""
@@ -96,8 +99,12 @@ class VisualConfig(PixelConfig):
         require_count("model.width", self.width, 1, 4096)
         require_count("model.depth", self.depth, 1, 64)
         require_count("model.transform_width", self.transform_width, 1, 4096)
-        for name in ("beta", "free_bits", "predictor_weight", "head_weight"):
+        weights = ("beta", "free_bits", "predictor_weight", "head_weight", "consistency_weight")
+        for name in weights:
             require_number(f"model.{name}", getattr(self, name), 0.0, 1e6)
+        ignored = self.consistency_weight > 0.0 and self.training_mode == "detached"
+        expected = "0 in detached mode, whose predictor follows the readings anyway"
+        require("model.consistency_weight", self.consistency_weight, not ignored, expected)
         require_count("model.rollout_steps", self.rollout_steps, 1, 1000)
         require_count("model.pushforward_steps", self.pushforward_steps, 0, 1000)
         require_count("model.decoded_frames", self.decoded_frames, 0, 1000)

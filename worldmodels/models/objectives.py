@@ -32,8 +32,41 @@ def elbo(model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     error = picture_error(model, states, frames_of(batch)[:, first:], valid)
     loss = error + model.config.beta * kl
     heads, logs = head_loss(model, states, batch, first)
+    if model.config.consistency_weight:
+        apart, redrawn = consistency(model, states, batch, first)
+        loss = loss + redrawn + model.config.consistency_weight * apart
+        logs["consistency"] = apart.detach()
     logs |= {"reconstruction": error.detach(), "kl": kl.detach(), "loss": loss.detach()}
     return loss + heads, logs
+
+
+def consistency(model: Any, states: Tensor, batch: Batch, first: int) -> tuple[Tensor, Tensor]:
+    """How far a rollout is from what the encoder reads later, and how badly that is drawn.
+
+    ``states`` (B, T+1, ...) follow frame ``first``. Some of each row are compared with the mean of what is
+    read from the true frames up to their time, in units of the spread of such readings. The readings feel
+    only how well they are drawn: if they came to meet the rollout, all could meet in one point.
+    """
+    many = model.config.encoder_frames
+    rows, steps = batch.actions.shape[0], states.shape[1] - 1
+    count = min(model.config.decoded_frames or steps, steps)
+    device = states.device
+    at = 1 + torch.rand((rows, steps), device=device).argsort(1)[:, :count]
+    row = torch.arange(rows, device=device).unsqueeze(1)
+    seen = (first + at).unsqueeze(2) + torch.arange(1 - many, 1, device=device)
+    frames = frames_of(batch)[row.unsqueeze(2), seen].flatten(0, 1)
+    actions = batch.actions[row.unsqueeze(2), seen[..., :-1]].flatten(0, 1)
+    read = model.transform(model.posterior(frames, actions)[0])
+    weight = batch.mask[row, first + at - 1].flatten().to(read.dtype)
+    total = weight.sum().clamp(min=1.0)
+    wanted = frames[:, -1].permute(0, 3, 1, 2).to(read.dtype) / 255.0
+    redrawn = ((model.draw(read) - wanted) ** 2).flatten(1).sum(1)
+    target = read.detach().flatten(1)
+    middle = (weight.unsqueeze(1) * target).sum(0) / total
+    spread = (weight * ((target - middle) ** 2).sum(1)).sum() / total
+    apart = ((states[row, at].flatten(0, 1).flatten(1) - target) ** 2).sum(1)
+    apart = (weight * apart).sum() / total / spread.clamp(min=1e-6)
+    return apart, (weight * redrawn).sum() / total
 
 
 def pushed(most: int) -> int:
