@@ -32,6 +32,7 @@ from worldmodels.configs.training import (
 HERE = Path(__file__).parent
 SYSTEMS = ("oscillator", "pendulum", "spaceship", "three_body")
 COMPARED = ("spatial_jump", "spatial_newtonian", "spatial_hamiltonian")
+HORIZONS = ("1", "5", "10", "20", "40", "60")
 COLUMNS = (
     "env", "predictor", "seed", "versus_copy_20", "ceiling_20", "psnr_20", "ssim_20",
     "centroid_px_20", "centroid_px_60", "valid_time", "energy_r_squared", "energy_drift", "cpu_seconds",
@@ -61,6 +62,7 @@ def trained_row(arguments: argparse.Namespace, config: TrainConfig) -> dict[str,
     wall, cpu = time.perf_counter(), time.process_time()
     result = experiment.train(config, dataset, run, resume=resume)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    (path / "cpu_seconds").write_text(f"{cpu:.1f}\n")
     learned = worldmodels.load(str(path))
     report = worldmodels.evaluate(
         {"model": learned}, dataset, arguments.horizon, arguments.problems
@@ -72,11 +74,13 @@ def trained_row(arguments: argparse.Namespace, config: TrainConfig) -> dict[str,
     return row | headline(report)
 
 
-def headline(report: dict[str, Any], name: str = "model") -> dict[str, Any]:
+def headline(
+    report: dict[str, Any], name: str = "model", horizons: tuple[str, ...] = HORIZONS
+) -> dict[str, Any]:
     """The numbers of a report that stand in the table; centroids are those of the worst body."""
     scores, ceiling = report["rows"][name], report["rows"][f"{name}, reconstruction"]
     values: dict[str, Any] = {"valid_time": scores["valid_time"]["median"]}
-    for horizon in ("1", "5", "10", "20", "40", "60"):
+    for horizon in horizons:
         if horizon not in scores["copy_ratio"]:
             continue
         values[f"versus_copy_{horizon}"] = scores["copy_ratio"][horizon]

@@ -1,0 +1,162 @@
+"""What stock agents earn in classic envs that they never saw: they were trained in a learned model alone.
+
+    python benchmarks/never_saw.py --envs Pendulum-v1 --agents sac --seeds 0 1 2 3 4
+
+For each seed a model is learned from at most a tenth of the true steps that the agent of RL Baselines3 Zoo was trained
+on, an agent is trained in it (PPO and DQN with the zoo's settings, SAC and TD3 with those of `physgym agent` and one
+gradient step a step of two envs), and plays 100 episodes in Gymnasium's own env. The zoo's figures are one run each
+(github.com/DLR-RM/rl-baselines3-zoo, benchmark.md). What is there already is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from reporting import kept_rows, print_table, write_json
+
+HERE = Path(__file__).parent
+
+
+class Trial(NamedTuple):
+    """An agent as the zoo trained it, and what it earned there."""
+
+    zoo: float
+    zoo_spread: float
+    zoo_steps: int
+    num_envs: int
+    steps: int
+    settings: dict[str, Any]
+
+
+class Source(NamedTuple):
+    """Where the model comes from."""
+
+    model: str
+    policy: str
+    episodes: int
+    epochs: int
+
+
+_WIDE = {"net_arch": [256, 256]}
+_PENDULUM_PPO = {
+    "n_steps": 1024, "batch_size": 64, "gamma": 0.9, "gae_lambda": 0.95, "n_epochs": 10,
+    "ent_coef": 0.0, "learning_rate": 1e-3, "use_sde": True, "sde_sample_freq": 4,
+}  # fmt: skip
+_CARTPOLE_PPO = {
+    "n_steps": 32, "batch_size": 256, "gamma": 0.98, "gae_lambda": 0.8, "n_epochs": 20,
+    "ent_coef": 0.0, "learning_rate": lambda left: 1e-3 * left, "clip_range": lambda left: 0.2 * left,
+}  # fmt: skip
+_DQN = {
+    "learning_rate": 2.5e-4, "batch_size": 512, "buffer_size": 100_000, "learning_starts": 0,
+    "gamma": 0.99, "target_update_interval": 5000, "train_freq": 16, "gradient_steps": 4,
+    "exploration_fraction": 0.06, "exploration_final_eps": 0.11,
+}  # fmt: skip
+_CAR_DQN = {
+    "learning_rate": 4e-3, "batch_size": 128, "buffer_size": 10_000, "learning_starts": 1000,
+    "gamma": 0.98, "target_update_interval": 5000, "train_freq": 16, "gradient_steps": 8,
+    "exploration_fraction": 0.2, "exploration_final_eps": 0.07, "policy_kwargs": _WIDE,
+}  # fmt: skip
+_SAC = {"learning_starts": 200, "gradient_steps": 1}
+TRIALS: dict[tuple[str, str], Trial] = {
+    ("Pendulum-v1", "sac"): Trial(-157.0, 88.7, 20_000, 2, 20_000, _SAC),
+    ("Pendulum-v1", "td3"): Trial(-151.9, 90.2, 20_000, 2, 20_000, _SAC),
+    ("Pendulum-v1", "ppo"): Trial(-172.2, 104.2, 100_000, 4, 100_000, _PENDULUM_PPO),
+    ("CartPole-v1", "ppo"): Trial(500.0, 0.0, 100_000, 8, 100_000, _CARTPOLE_PPO),
+    ("Acrobot-v1", "dqn"): Trial(-76.6, 11.8, 100_000, 1, 100_000, _DQN),
+    ("MountainCar-v0", "dqn"): Trial(-100.8, 9.9, 120_000, 1, 120_000, _CAR_DQN),
+}
+SOURCES = {
+    "Pendulum-v1": Source("jump", "ou", 10, 20),
+    "CartPole-v1": Source("jump", "random", 400, 20),
+    "Acrobot-v1": Source("jump", "random", 20, 30),
+    "MountainCar-v0": Source("jump", "bang", 60, 20),
+}
+COLUMNS = ("env", "agent", "seed", "true_steps", "return", "standard_error", "in_model", "zoo")
+
+
+def model_of(arguments: argparse.Namespace, env: str, seed: int) -> tuple[Any, int]:
+    """The model of a seed, learned now where it is not there, and the true steps it has seen."""
+    import worldmodels
+    from worldmodels.data import dataset_for
+    from worldmodels.training import experiment
+
+    source = SOURCES[env]
+    out = arguments.runs / f"{env}-{source.model}-s{seed}"
+    config = worldmodels.default_config(env, source.model)
+    data = replace(config.data, policy=source.policy, episodes=source.episodes, seed=seed)
+    config = replace(config, data=data, seed=seed, epochs=source.epochs, out=str(out))
+    if not (out / "checkpoints" / "best").is_dir():
+        experiment.train(config)
+    return worldmodels.load(out), int(np.sum(dataset_for(config).lengths))
+
+
+def row_of(arguments: argparse.Namespace, env: str, agent: str, seed: int) -> dict[str, Any]:
+    """Train one agent in one model, and see what it earns in the truth and in the model."""
+    import worldmodels
+    from worldmodels.agents.returns import evaluate_agent, greedy
+    from worldmodels.agents.stable_baselines import train_agent
+    from worldmodels.envs.single import make_truth
+
+    trial = TRIALS[env, agent]
+    model, true_steps = model_of(arguments, env, seed)
+    began = time.process_time()
+    places = {
+        "truth": lambda count: make_truth(model.spec, num_envs=count, autoreset_mode="SameStep"),
+        "model": lambda count: worldmodels.make_env(
+            model, num_envs=count, autoreset_mode="SameStep"
+        ),
+    }
+    learned = train_agent(
+        places["model"](trial.num_envs), agent, trial.steps, seed, **trial.settings
+    )
+    earned = {
+        name: evaluate_agent(greedy(learned), make(arguments.episodes), 1_000_000 + seed)
+        for name, make in places.items()
+    }
+    return {
+        "env": env,
+        "agent": agent,
+        "seed": seed,
+        "model": SOURCES[env].model,
+        "true_steps": true_steps,
+        "imagined_steps": trial.steps,
+        "return": earned["truth"].mean,
+        "standard_error": earned["truth"].standard_error,
+        "in_model": earned["model"].mean,
+        "zoo": trial.zoo,
+        "zoo_spread": trial.zoo_spread,
+        "zoo_steps": trial.zoo_steps,
+        "episodes": arguments.episodes,
+        "cpu_seconds": round(time.process_time() - began, 1),
+    }
+
+
+def main() -> None:
+    """Run what is missing, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--envs", nargs="+", default=list(SOURCES), choices=list(SOURCES))
+    parser.add_argument("--agents", nargs="+", default=["sac", "td3", "ppo", "dqn"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--episodes", type=int, default=100, help="of an evaluation")
+    parser.add_argument("--runs", type=Path, default=Path("outputs/never_saw"))
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "never_saw.json")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = kept_rows(arguments.out)
+    done = {(row["env"], row["agent"], row["seed"]) for row in rows}
+    for env, agent in TRIALS:
+        for seed in arguments.seeds if env in arguments.envs and agent in arguments.agents else ():
+            if (env, agent, seed) not in done:
+                rows.append(row_of(arguments, env, agent, seed))
+                write_json(arguments.out, {"rows": rows})
+    print_table(rows, COLUMNS, "returns in the true env of agents that were trained in a model")
+
+
+if __name__ == "__main__":
+    main()
