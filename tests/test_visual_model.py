@@ -321,7 +321,9 @@ def test_consistency_measures_a_rollout_by_what_is_read_later(predictor):
     batch, first = random_batch(model, steps=5), model.context_frames - 1
     frames = batch.frames.unfold(1, 2, 1).movedim(-1, 2)[:, first - 1 :]
     readings = [
-        model.transform(model.posterior(frames[:, k], batch.actions[:, first - 1 + k : first + k])[0])
+        model.transform(
+            model.posterior(frames[:, k], batch.actions[:, first - 1 + k : first + k])[0]
+        )
         for k in range(frames.shape[1])
     ]
     states = torch.stack(readings, 1).detach()
