@@ -72,9 +72,10 @@ class VisualConfig(PixelConfig):
     of such readings, which do not feel it (hgn mode); 0: not asked."""
     decoded_frames: int = 4
     """Random frames of a rollout that are decoded, and compared, in a step of training; 0: all of them."""
-    refresh_steps: int = 0
+    refresh_steps: int | None = None
     """Steps after which a rollout reads its own last two pictures again, and goes on from what it reads:
-    the latent then cannot leave those that the encoder makes; 0: never."""
+    the latent then cannot leave those that the encoder makes, but energy and time's arrow are not kept; 0:
+    never; None: as many as rollout_steps where the encoder reads two frames, else never."""
     train_encoder: bool = True
     """Train encoder and state transform; otherwise they stay as loaded."""
     train_decoder: bool = True
@@ -109,11 +110,19 @@ class VisualConfig(PixelConfig):
         require_count("model.pushforward_steps", self.pushforward_steps, 0, 1000)
         require_count("model.decoded_frames", self.decoded_frames, 0, 1000)
         require_number("model.time_step", self.time_step, 1e-6, 1e3)
-        require_count("model.refresh_steps", self.refresh_steps, 0, 1000)
+        if self.refresh_steps is not None:
+            require_count("model.refresh_steps", self.refresh_steps, 0, 1000)
         expected = "0: pictures are read again by an encoder of encoder_frames=2 only"
         pairs = self.encoder_frames == 2 or not self.refresh_steps
         require("model.refresh_steps", self.refresh_steps, pairs, expected)
         self.check_dynamics(self.dynamics, _OF_STATES)
+
+    @property
+    def rereads(self) -> int:
+        """Steps after which a rollout reads its own pictures again; 0: never."""
+        if self.refresh_steps is None:
+            return self.rollout_steps if self.encoder_frames == 2 else 0
+        return self.refresh_steps
 
     @property
     def spatial(self) -> bool:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from worldmodels.configs.visual import VisualConfig
 from worldmodels.dynamics import build_dynamics
 from worldmodels.dynamics.port_hamiltonian import PortHamiltonian
-from worldmodels.interface import Batch, Latent, Medium, Spec, WorldModel, select
+from worldmodels.interface import Batch, Latent, Medium, Spec, WorldModel
+from worldmodels.models import rereading
 from worldmodels.models.heads import OutcomeHeads
 from worldmodels.models.inputs import (
     check_actions,
@@ -56,7 +57,7 @@ class VisualWorldModel(WorldModel):
         self.dynamics.calibrate(config.time_step)
         self.heads = OutcomeHeads(config, medium)
         self.any_dt = self.dynamics.any_dt
-        self.reversible = self.dynamics.reversible and not config.refresh_steps
+        self.reversible = self.dynamics.reversible and not config.rereads
         self.param_shift: Tensor
         self.param_scale: Tensor
         self.reach: Tensor
@@ -147,42 +148,20 @@ class VisualWorldModel(WorldModel):
                 )
             latent = self.step(latent, actions[:, start + frames - 2])._replace(z=z)
         assert latent is not None
-        return self._watched(latent), mean, log_variance
+        return rereading.watched(self, latent), mean, log_variance
 
     def step(self, latent: Latent, action: Tensor, dt: Tensor | float | None = None) -> Latent:
         """Latent ``dt`` seconds later. A model that knows one step length only ignores ``dt``.
 
-        Every ``config.refresh_steps`` steps of the buffer's length it is read anew from the last two
+        Every ``config.rereads`` steps of the buffer's length it is read anew from the last two
         pictures that were imagined.
         """
         check_latent(latent, self._sizes)
         check_actions(action, self.spec, latent.z.shape[:1])
         ratio = 1.0 if dt is None else dt / self.spec.dt
-        if not self.config.refresh_steps:
+        if not self.config.rereads:
             return self.dynamics.step(latent, action, ratio * self.config.time_step)
-        latent = self._watched(latent)
-        moved = self.dynamics.step(
-            latent._replace(memory=latent.memory[:-1]), action, ratio * self.config.time_step
-        )
-        count = latent.memory[-1] + 1.0
-        due = count >= self.config.refresh_steps
-        if bool(due.any()) and (not isinstance(ratio, Tensor) and abs(ratio - 1.0) < 1e-6):
-            again = self._read_again(latent.z, moved.z, action)
-            moved = select(moved._replace(z=again), due, moved)
-            count = torch.where(due, 0.0, count)
-        return moved._replace(memory=(*moved.memory, count))
-
-    def _watched(self, latent: Latent) -> Latent:
-        """``latent`` with the steps since its frames were read behind its memory, where they are counted."""
-        missing = len(latent.memory) == len(self.dynamics.initial_memory(latent.z))
-        if not self.config.refresh_steps or not missing:
-            return latent
-        return latent._replace(memory=(*latent.memory, latent.z.new_zeros(len(latent.z))))
-
-    def _read_again(self, before: Tensor, after: Tensor, action: Tensor) -> Tensor:
-        """What the encoder makes of the pictures of two states with ``action`` between them."""
-        drawn = [self.draw(z).clamp(0.0, 1.0).permute(0, 2, 3, 1) for z in (before, after)]
-        return self.transform(self.posterior(torch.stack(drawn, 1), action.unsqueeze(1))[0])
+        return rereading.step(self, latent, action, ratio)
 
     def decode(self, latent: Latent) -> Tensor:
         """(B, S, S, 3) float picture in [0, 1]: the positions alone are drawn."""

@@ -1,0 +1,54 @@
+"""Rows of the tables of agents and plans in learned envs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from table_parts import SYSTEMS, Table, spread
+
+
+def loop(result: dict[str, Any]) -> Table:
+    """Returns over true steps, with a model and without."""
+    table = [["seed", "agent", "true steps: return", "steps to the threshold"]]
+    pairs = sorted({(row["seed"], row["agent"]) for row in result["rows"]})
+    for seed, agent in pairs:
+        rows = [row for row in result["rows"] if (row["seed"], row["agent"]) == (seed, agent)]
+        shown = "; ".join(f"{row['true_steps']:,}: {row['return']:.0f}" for row in rows)
+        reached = rows[0]["steps_to_threshold"]
+        table.append([str(seed), agent, shown, "not yet" if reached is None else f"{reached:,}"])
+    return table
+
+
+def planning_gap(result: dict[str, Any]) -> Table:
+    """Returns of planning in a model and in the truth."""
+    table = [["", "model", "planned in it", "in the truth", "chance", "score (95 %)", "verdict"]]
+    for row in result["rows"]:
+        score = f"{row['score']:.3f} ({row['low']:.3f}, {row['high']:.3f})"
+        means = [f"{row[name]:.1f}" for name in ("return", "truth", "random")]
+        name = SYSTEMS.get(row["env"], row["env"])
+        table.append([name, f"`{row['model']}`", *means, score, row["verdict"]])
+    return table
+
+
+def never_saw(result: dict[str, Any]) -> Table:
+    """Agents that learned in a model alone, in the true env: mean over seeds with a 95 % t-interval."""
+    table = [
+        [
+            "",
+            "agent",
+            "model",
+            "true steps",
+            "return in the truth",
+            "in the model",
+            "zoo",
+            "its steps",
+        ]
+    ]
+    table[0].append("seeds")
+    for env, agent in dict.fromkeys((row["env"], row["agent"]) for row in result["rows"]):
+        rows = [row for row in result["rows"] if (row["env"], row["agent"]) == (env, agent)]
+        steps = f"{max(row['true_steps'] for row in rows):,}"
+        earned = [spread([row[name] for row in rows]) for name in ("return", "in_model")]
+        zoo = [f"{rows[0]['zoo']:.1f}", f"{rows[0]['zoo_steps']:,}", str(len(rows))]
+        table.append([env, agent.upper(), f"`{rows[0]['model']}`", steps, *earned, *zoo])
+    return table
