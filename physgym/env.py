@@ -47,6 +47,8 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
         substeps: None for as many as the accuracy needs, or a number of equal ones.
         start: kind of start state; only three_body has several.
         image_size: width and height of pixel observations.
+        bodies: how many, where that may be chosen (n_body: 2-8, mass_spring: 1-8).
+        torques: "elbow" or "both", of the acrobot.
         render_mode: "rgb_array" or "human".
 
     `info` always has "state" (float64 (D,)), "energy" [J], "params", "out_of_bounds" (the state

@@ -18,6 +18,7 @@ from physgym.compile.program import Program
 from physgym.rewards import Reward, check_reward, portable
 from physgym.starts import Starts, decide
 from physgym.system import System, get_system
+from physgym.variants import chosen
 
 OBS_MODES = ("state", "embedded", "pixels", "state_pixels")
 ACTION_MODES = ("discrete", "continuous")
@@ -43,8 +44,10 @@ class Task:
         substeps: int | None = None,
         start: str | None = None,
         image_size: int = 64,
+        bodies: int | None = None,
+        torques: str | None = None,
     ) -> None:
-        self.system: System = get_system(system)
+        self.system: System = chosen(get_system(system), {"bodies": bodies, "torques": torques})
         choose = validation.choice_of
         self.obs_mode = choose("obs_mode", obs_mode, OBS_MODES)
         self.action_mode = choose("action_mode", action_mode, ACTION_MODES)

@@ -71,7 +71,7 @@ class Oscillator(System):
     discrete_actions = np.array([[-1.0], [0.0], [1.0]])
     action_names = ("push left", "nothing", "push right")
     dt, max_episode_steps = 0.1, 200
-    default_integrator, linear = "exact", True
+    default_integrator, linear, separable = "exact", True, True
     uniform_draws = 2
     reward_threshold = 175.0
     error_scale = 0.2
@@ -80,7 +80,7 @@ class Oscillator(System):
     set_point = 0.3
     """x* [m]."""
 
-    def acceleration(self, q: Any, u: Any, p: Any) -> Any:
+    def acceleration(self, q: Any, v: Any, u: Any, p: Any) -> Any:
         """Equations: (F - k x) / m."""
         (x,), (force,) = q, u
         return ((force - p.stiffness * x) / p.mass,)

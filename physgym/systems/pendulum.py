@@ -81,14 +81,14 @@ class Pendulum(System):
     discrete_actions = np.array([[-1.0], [0.0], [1.0]])
     action_names = ("turn clockwise", "nothing", "turn counter-clockwise")
     dt, max_episode_steps = 0.05, 200
-    default_integrator = "rk4"
+    default_integrator, separable = "rk4", True
     uniform_draws = 2
     reward_threshold = 180.0
     error_scale = 0.5
     view = 1.45
     keys = {"a": 0, "d": 2}
 
-    def acceleration(self, q: Any, u: Any, p: Any) -> Any:
+    def acceleration(self, q: Any, v: Any, u: Any, p: Any) -> Any:
         """Equations: (tau - m g L sin(theta)) / (m L^2); sines are quickest of a wrapped angle."""
         (theta,), (tau,) = q, u
         inertia = p.mass * p.length * p.length

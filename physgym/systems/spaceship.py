@@ -99,7 +99,7 @@ class Spaceship(System):
     discrete_actions = EIGHT_WINDS
     action_names = ("nothing", *(f"thrust at {45 * k} degrees" for k in range(8)))
     dt, max_episode_steps = 0.1, 300
-    default_integrator, adaptive = "rk4", True
+    default_integrator, adaptive, separable = "rk4", True, True
     reward_threshold = 265.0
     error_scale = 0.15
     view = 8.4
@@ -107,7 +107,7 @@ class Spaceship(System):
     goal_radius = 3.0
     """r* [m]."""
 
-    def acceleration(self, q: Any, u: Any, p: Any) -> Any:
+    def acceleration(self, q: Any, v: Any, u: Any, p: Any) -> Any:
         """Equations: -GM q / (r^2 + eps^2)^1.5 + u."""
         x, y = q
         square = x * x + y * y + p.softening * p.softening
