@@ -158,6 +158,16 @@ class Equations(ABC):
         floats and rows, though it may branch on `start`.
         """
 
+    def energy_unit(self, p: Any) -> Any:
+        """What `energy=(low, high)` counts in [J]; None where starts by energy make no sense."""
+        return None
+
+    def energy_state(self, rng: np.random.Generator, energy: float, p: Any) -> Any:
+        """A random state (floats) of that total energy [J]; None where the draw is to be made anew. See
+        `physgym.energies`.
+        """
+        raise NotImplementedError(f"{self.name} has an energy_unit, and so needs energy_state")
+
     def scene(self, state: Any, control: Any, params: Any, detail: bool) -> list[Primitive]:
         """The picture of a state (floats); `detail` adds what helps people: goal, tracks, flame or
         torque arrow. By default a point for each pair of positions, see `physgym.plain`.

@@ -149,6 +149,7 @@ def test_measured_damping_is_the_one_that_a_structure_holds(
 def test_controls_have_the_unit_of_what_scales_them() -> None:
     units = {name: control_unit(system) for name, system in physgym.SYSTEMS.items()}
     known = {"pendulum": "N m", "oscillator": "N", "spaceship": "m/s^2", "three_body": "m/s^2"}
+    known |= {"acrobot": "N m", "cart_pole": "N", "mass_spring": "N", "n_body": "m/s^2"}
     assert units == known
     pendulum = physgym.get_system("pendulum")
     odd = SimpleNamespace(

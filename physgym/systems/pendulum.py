@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from physgym.elementwise import TWO_PI, cos, maximum, minimum, sin, sqrt, wrap
+from physgym.energies import mechanical
 from physgym.primitives import Arc, Disc, Primitive, Segment
 from physgym.registration import register
 from physgym.system import System
@@ -146,6 +147,14 @@ class Pendulum(System):
         """Equations: theta uniform in [-pi, pi], omega uniform in [-1, 1]."""
         turn, push = draws
         return (TWO_PI * turn - math.pi, 2.0 * push - 1.0)
+
+    def energy_unit(self, p: Any) -> Any:
+        """2 m g l: upright, at rest."""
+        return 2.0 * p.mass * p.gravity * p.length
+
+    def energy_state(self, rng: np.random.Generator, energy: float, p: Any) -> Any:
+        """Any angle."""
+        return mechanical(self, rng, (rng.uniform(-math.pi, math.pi),), energy, p)
 
     def controller(self, state: np.ndarray, params: Any, step: int) -> np.ndarray:
         """Energy pumping until the top is near, then PD."""

@@ -172,12 +172,26 @@ class Spaceship(System):
         """Equations: a point of a random Kepler ellipse."""
         a, e, anomaly = 2.0 + 2.0 * draws[0], 0.4 * draws[1], TWO_PI * draws[2]
         turn, sense = TWO_PI * draws[3], 2.0 * draws[4] - 1.0
+        return self._on_ellipse(a, e, anomaly, turn, sense, p)
+
+    def _on_ellipse(self, a: Any, e: Any, anomaly: Any, turn: Any, sense: Any, p: Any) -> Any:
         c, s, root = cos(anomaly), sin(anomaly), sqrt(1.0 - e * e)
         rate = sqrt(p.gm / (a * a * a)) / (1.0 - e * c)
         q = (a * (c - e), sense * a * root * s)
         v = (-a * s * rate, sense * a * root * c * rate)
         ct, st = cos(turn), sin(turn)
         return tuple(z for x, y in (q, v) for z in (ct * x - st * y, st * x + ct * y))
+
+    def energy_unit(self, p: Any) -> Any:
+        """-GM / (2 r*), that of the goal orbit: `energy=(low, high)` are ellipses of a = r* / energy."""
+        return -0.5 * p.gm / self.goal_radius
+
+    def energy_state(self, rng: np.random.Generator, energy: float, p: Any) -> Any:
+        """A point of an ellipse of eccentricity in [0, 0.3]; softening, which shifts it, is left aside."""
+        a, draws = -0.5 * p.gm / energy, rng.random(3)
+        sense = 2.0 * rng.integers(2) - 1.0
+        turns = (TWO_PI * draws[1], TWO_PI * draws[2])
+        return self._on_ellipse(a, 0.3 * draws[0], *turns, sense, p)
 
     def controller(self, state: np.ndarray, params: Any, step: int) -> np.ndarray:
         """Velocity guidance: thrust towards the tangential orbit speed, corrected for the

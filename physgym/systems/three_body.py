@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from physgym import gravity
 from physgym.choreography import (
     PERIOD,
     THIRD,
@@ -17,13 +16,14 @@ from physgym.choreography import (
     track,
 )
 from physgym.elementwise import TWO_PI, cos, minimum, sin, sqrt
+from physgym.gravity import centred, energy, pairs, pulled, shortest_fall, squares
 from physgym.primitives import Disc, Polyline, Primitive
 from physgym.registration import register
 from physgym.system import System
 from physgym.systems.spaceship import EIGHT_WINDS, clip_to_disc
 
 __all__ = ["PERIOD", "ThreeBody", "figure_eight", "squared_distance_to_figure_eight"]
-_PAIRS = gravity.pairs(3)
+_PAIRS = pairs(3)
 
 
 class ThreeBodyParams(NamedTuple):
@@ -111,7 +111,7 @@ class ThreeBody(System):
 
     def acceleration(self, q: Any, v: Any, u: Any, p: Any) -> Any:
         """Equations: the pull of the other two bodies, and the thrust on body 0."""
-        return gravity.pulled(q, u, self.masses(p), p)
+        return pulled(q, u, self.masses(p), p)
 
     def masses(self, p: Any) -> Any:
         """Equations: of the three bodies [kg]."""
@@ -123,13 +123,13 @@ class ThreeBody(System):
         return (p.thrust * x, p.thrust * y)
 
     def _squares(self, state: Any) -> list[Any]:
-        return gravity.squares(state, 3)
+        return squares(state, 3)
 
     def energy_of(self, state: Any, p: Any) -> Any:
         """Equations: kinetic energy of the three less G m_i m_j / sqrt(r_ij^2 + eps^2) of the
         pairs.
         """
-        return gravity.energy(state, self.masses(p), p)
+        return energy(state, self.masses(p), p)
 
     def power_of(self, state: Any, u: Any, p: Any) -> Any:
         """Equations: m_0 u . v_0."""
@@ -161,7 +161,7 @@ class ThreeBody(System):
 
     def max_step(self, state: Any, p: Any) -> Any:
         """Equations: 0.021 of the shortest free-fall time of a pair."""
-        return 0.021 * gravity.shortest_fall(state, self.masses(p), p)
+        return 0.021 * shortest_fall(state, self.masses(p), p)
 
     def draw_start(self, rng: np.random.Generator, start: str | None) -> Any:
         """A phase and twelve deviations; for "random" three separate points, and velocities."""
@@ -240,7 +240,7 @@ def _separate_points(rng: np.random.Generator) -> list[float]:
 def _virialised(q: tuple[Any, ...], v: tuple[Any, ...], p: Any) -> tuple[Any, ...]:
     """Velocities along `v` with twice the kinetic energy equal to -potential, beside `q`."""
     masses = (p.mass_0, p.mass_1, p.mass_2)
-    v = gravity.centred(v, masses)
+    v = centred(v, masses)
     potential, kinetic = 0.0, 0.0
     for i, j in _PAIRS:
         dx, dy = q[2 * j] - q[2 * i], q[2 * j + 1] - q[2 * i + 1]
@@ -254,4 +254,4 @@ def _virialised(q: tuple[Any, ...], v: tuple[Any, ...], p: Any) -> tuple[Any, ..
 
 def _at_rest(state: tuple[Any, ...], p: Any) -> tuple[Any, ...]:
     masses = (p.mass_0, p.mass_1, p.mass_2)
-    return (*gravity.centred(state[:6], masses), *gravity.centred(state[6:], masses))
+    return (*centred(state[:6], masses), *centred(state[6:], masses))
