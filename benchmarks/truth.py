@@ -97,6 +97,11 @@ RIGHT_HAND_SIDES: dict[str, Callable[[np.ndarray, np.ndarray, Any], Any]] = {
 """dy/dt of (state (D,), control (U,), params) by the system's name, of variants by that without its ending."""
 
 
+def right_hand_side(name: str) -> Callable[[np.ndarray, np.ndarray, Any], Any]:
+    """That of a system, or of the one that a variant ("n_body_5") is of."""
+    return RIGHT_HAND_SIDES[name if name in RIGHT_HAND_SIDES else name.rpartition("_")[0]]
+
+
 def reference_step(
     name: str, state: Any, control: Any, params: Any, dt: float, tolerance: float = 1e-12
 ) -> np.ndarray:
@@ -104,7 +109,7 @@ def reference_step(
 
     Raises RuntimeError where SciPy gives up.
     """
-    right, u = RIGHT_HAND_SIDES[name], np.asarray(control, dtype=np.float64)
+    right, u = right_hand_side(name), np.asarray(control, dtype=np.float64)
     solution = solve_ivp(
         lambda t, y: right(y, u, params),
         (0.0, dt),

@@ -27,7 +27,7 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
     """A controlled physical system; which one, `gymnasium.make("PhysGym/...-v0")` says.
 
     Args:
-        system: name of the system ("oscillator", "pendulum", "spaceship", "three_body").
+        system: name of the system ("pendulum", "cart_pole", "n_body_3"; `physgym list` has all).
         obs_mode: "state" (the vector of the system's page, angles in [-pi, pi]), "embedded" (each
             angle as cos, sin), "pixels" (uint8 (image_size, image_size, 3)) or "state_pixels" (a
             dict of both).

@@ -31,7 +31,7 @@ def test_order_by_halving(name: str, integrator: str) -> None:
     control = controls_for(system, np.random.default_rng(0), ())
     state = np.array(SMOOTH[name])
     truth = reference_step(name, state, control, params, dt, 1e-13)
-    coarse = {1: 128, 2: 32, 4: 16}[order]
+    coarse = {1: 128, 2: 32, 4: 16 if system.separable else 64}[order]
     errors = [
         np.linalg.norm(system.step(state, control, params, dt, integrator, substeps=n) - truth)
         for n in (coarse, 2 * coarse)

@@ -156,7 +156,8 @@ class MassSpring(System):
         """Equations: every normal mode turns by its rate, about the place that the force gives it."""
         q, v = state[: self.bodies], state[self.bodies :]
         unit, push = sqrt(p.stiffness / p.mass), u[0] / p.mass
-        places, speeds = [0.0 * x for x in q], [0.0 * x for x in v]
+        places = [0.0 * x for x in q]
+        speeds = [0.0 * x for x in v]
         for factor, shape in self.modes:
             rate = factor * unit
             c, s, half = cos(rate * h), sin(rate * h), sin(0.5 * rate * h)

@@ -36,7 +36,7 @@ class CollectConfig:
     """
 
     env: str = "oscillator"
-    """System to collect from: oscillator, pendulum, spaceship, three_body, or the id of any Gymnasium env
+    """System to collect from: pendulum, three_body or another of `physgym list`, or the id of any Gymnasium env
     (CartPole-v1, module:Id-v0 where a module registers it)."""
     name: str = "default"
     """Name of the dataset: it lies in datasets/<env>/<name>/."""
