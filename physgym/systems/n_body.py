@@ -15,7 +15,7 @@ from physgym.primitives import Disc, Polyline, Primitive
 from physgym.registration import register
 from physgym.regulation import linearised, regulator
 from physgym.system import System
-from physgym.systems.spaceship import EIGHT_WINDS, clip_to_disc, nearest_wind
+from physgym.thrusters import EIGHT_WINDS, KEYS, NAMES, clip_to_disc, flame, nearest_wind
 
 BODIES = (2, 3, 4, 5, 6, 7, 8)
 
@@ -107,13 +107,13 @@ class NBody(System):
     variants = {"bodies": BODIES}
     control_size = 2
     discrete_actions = EIGHT_WINDS
-    action_names = ("nothing", *(f"thrust at {45 * k} degrees" for k in range(8)))
+    action_names = NAMES
     dt, max_episode_steps = 0.05, 400
     default_integrator, adaptive, separable = "yoshida4", True, True
     reward_threshold: ClassVar[float | None] = 300.0
     error_scale = 0.15
     view = 2.6
-    keys = {"d": 1, "wd": 2, "w": 3, "aw": 4, "a": 5, "as": 6, "s": 7, "ds": 8}
+    keys = KEYS
     bodies = 2
     goal_radius, escape_radius = 1.0, 2.5
 
@@ -236,14 +236,7 @@ class NBody(System):
         )
         shapes: list[Primitive] = [Polyline(edge, 0.012, (80, 84, 96))]
         shapes += [Polyline(ring, 0.025, (0, 158, 115))]
-        if control is not None and (size := math.hypot(control[0], control[1])) > 1e-9:
-            for reach, radius, color in (
-                (0.4, 0.05, (240, 228, 66)),
-                (0.3, 0.085, (240, 190, 40)),
-                (0.18, 0.12, (213, 94, 0)),
-            ):
-                x, y = (state[c] - reach * control[c] / size for c in (0, 1))
-                shapes.append(Disc(x, y, radius, color))
+        shapes += flame(state[0], state[1], control, ((0.4, 0.05), (0.3, 0.085), (0.18, 0.12)))
         return [*shapes, *bodies]
 
 

@@ -11,11 +11,7 @@ from physgym.elementwise import TWO_PI, cos, maximum, minimum, sin, sqrt
 from physgym.primitives import Disc, Polyline, Primitive
 from physgym.registration import register
 from physgym.system import System
-
-EIGHT_WINDS = np.array(
-    [[0.0, 0.0]] + [[math.cos(k * math.pi / 4), math.sin(k * math.pi / 4)] for k in range(8)]
-).round(16)
-"""(9, 2): no thrust, then unit thrust at 0, 45, ... 315 degrees."""
+from physgym.thrusters import EIGHT_WINDS, KEYS, NAMES, clip_to_disc, flame, nearest_wind
 
 
 class SpaceshipParams(NamedTuple):
@@ -26,20 +22,6 @@ class SpaceshipParams(NamedTuple):
     thrust: float = 0.5
     crash_radius: float = 0.5
     escape_radius: float = 8.0
-
-
-def clip_to_disc(action: Any) -> tuple[Any, Any]:
-    """Equations: a two-component action, shortened to length 1 where it is longer."""
-    x, y = action
-    # Clamped before the root, whose slope is infinite at 0: gradients stay finite there.
-    length = sqrt(maximum(x * x + y * y, 1.0))
-    return (x / length, y / length)
-
-
-def nearest_wind(wanted: np.ndarray, thrust: Any) -> np.ndarray:
-    """The discrete actions (B,) whose thrust is nearest to `wanted` (B, 2) [m/s^2]."""
-    levels = EIGHT_WINDS * np.asarray(thrust)[..., None, None]
-    return np.argmin(((wanted[..., None, :] - levels) ** 2).sum(-1), axis=-1).astype(np.int64)
 
 
 @register
@@ -97,13 +79,13 @@ class Spaceship(System):
     state_names, state_units = ("qx", "qy", "vx", "vy"), ("m", "m", "m/s", "m/s")
     control_size = 2
     discrete_actions = EIGHT_WINDS
-    action_names = ("nothing", *(f"thrust at {45 * k} degrees" for k in range(8)))
+    action_names = NAMES
     dt, max_episode_steps = 0.1, 300
     default_integrator, adaptive, separable = "rk4", True, True
     reward_threshold = 265.0
     error_scale = 0.15
     view = 8.4
-    keys = {"d": 1, "wd": 2, "w": 3, "aw": 4, "a": 5, "as": 6, "s": 7, "ds": 8}
+    keys = KEYS
     goal_radius = 3.0
     """r* [m]."""
 
@@ -229,16 +211,5 @@ class Spaceship(System):
             Polyline(orbit, 0.08, (0, 158, 115)),
             planet,
         ]
-        if control is not None and math.hypot(control[0], control[1]) > 1e-9:
-            back = 1.0 / math.hypot(control[0], control[1])
-            for reach, radius, color in (
-                (1.35, 0.16, (240, 228, 66)),
-                (1.0, 0.28, (240, 190, 40)),
-                (0.6, 0.4, (213, 94, 0)),
-            ):
-                shapes.append(
-                    Disc(
-                        x - reach * back * control[0], y - reach * back * control[1], radius, color
-                    )
-                )
+        shapes += flame(x, y, control, ((1.35, 0.16), (1.0, 0.28), (0.6, 0.4)))
         return [*shapes, ship]

@@ -20,7 +20,7 @@ from physgym.gravity import centred, energy, pairs, pulled, shortest_fall, squar
 from physgym.primitives import Disc, Polyline, Primitive
 from physgym.registration import register
 from physgym.system import System
-from physgym.systems.spaceship import EIGHT_WINDS, clip_to_disc
+from physgym.thrusters import EIGHT_WINDS, KEYS, NAMES, clip_to_disc, flame
 
 __all__ = ["PERIOD", "ThreeBody", "figure_eight", "squared_distance_to_figure_eight"]
 _PAIRS = pairs(3)
@@ -99,14 +99,14 @@ class ThreeBody(System):
     state_units = ("m",) * 6 + ("m/s",) * 6
     control_size = 2
     discrete_actions = EIGHT_WINDS
-    action_names = ("nothing", *(f"thrust at {45 * k} degrees" for k in range(8)))
+    action_names = NAMES
     dt, max_episode_steps = 0.05, 400
     default_integrator, adaptive, separable = "yoshida4", True, True
     starts = ("figure_eight", "triangle", "random")
     reward_threshold = 330.0
     error_scale = 0.3
     view = 2.0
-    keys = {"d": 1, "wd": 2, "w": 3, "aw": 4, "a": 5, "as": 6, "s": 7, "ds": 8}
+    keys = KEYS
     crash_distance, escape_distance = 0.1, 2.5
 
     def acceleration(self, q: Any, v: Any, u: Any, p: Any) -> Any:
@@ -204,15 +204,7 @@ class ThreeBody(System):
         if not detail:
             return bodies
         shapes: list[Primitive] = [Polyline(track(), 0.02, (0, 158, 115))]
-        if control is not None and math.hypot(control[0], control[1]) > 1e-9:
-            back = 1.0 / math.hypot(control[0], control[1])
-            for reach, radius, color in (
-                (0.34, 0.04, (240, 228, 66)),
-                (0.25, 0.07, (240, 190, 40)),
-                (0.15, 0.1, (213, 94, 0)),
-            ):
-                x, y = state[0] - reach * back * control[0], state[1] - reach * back * control[1]
-                shapes.append(Disc(x, y, radius, color))
+        shapes += flame(state[0], state[1], control, ((0.34, 0.04), (0.25, 0.07), (0.15, 0.1)))
         return [*shapes, *bodies]
 
 
