@@ -48,7 +48,11 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_a_perfect_model_is_the_true_env(name: str, mode: AutoresetMode) -> None:
     kwargs: dict[str, Any] = {"randomize": {"gm": (9.0, 11.0)} if name == "spaceship" else True}
-    kwargs["params"] = {"spaceship": {"escape_radius": 4.5}, "three_body": {"g": 0.02}}.get(name)
+    kwargs["params"] = {
+        "cart_pole": {"track": 1.3},
+        "spaceship": {"escape_radius": 4.5},
+        "three_body": {"g": 0.02},
+    }.get(name)
     if mode is AutoresetMode.SAME_STEP:
         kwargs |= {"action_mode": "continuous", "reward": "quadratic"}
     model = PerfectPixels(make_pixel_spec(name, 48, **kwargs))
