@@ -130,6 +130,10 @@ def compare(ours: Callable[[], Any], peer: Callable[[], Any], args: Args) -> dic
     }
 
 
+PEERS = {"acrobot": ("Acrobot-v1", "<= 1.0"), "cart_pole": ("CartPole-v1", "<= 1.0")}
+"""The env of Gymnasium that a system is timed beside, and the goal; the others beside Pendulum-v1."""
+
+
 def pairs() -> list[tuple[str, Callable[[], Any], str, Callable[[], Any], str]]:
     """(what, ours, peer's name, peer, goal for our time over the peer's)."""
     pendulum = "PhysGym/Pendulum-v0"
@@ -146,15 +150,9 @@ def pairs() -> list[tuple[str, Callable[[], Any], str, Callable[[], Any], str]]:
         if system.env_id != pendulum:
             name = system.env_id.split("/")[1].split("-")[0]
             ours = lambda env_id=system.env_id: single(env_id)  # noqa: E731
-            found.append(
-                (
-                    f"{name}, single",
-                    ours,
-                    "gymnasium Pendulum-v1",
-                    lambda: single("Pendulum-v1"),
-                    "<= 2.0",
-                )
-            )
+            peer, goal = PEERS.get(system.name, ("Pendulum-v1", "<= 2.0"))
+            theirs = lambda peer=peer: single(peer)  # noqa: E731
+            found.append((f"{name}, single", ours, f"gymnasium {peer}", theirs, goal))
     found += [
         (
             "Pendulum, 64 rows",

@@ -37,13 +37,69 @@ def _three_body(y: np.ndarray, u: np.ndarray, p: Any) -> np.ndarray:
     return np.concatenate([y[6:], pulls.ravel()])
 
 
+def _cart_pole(y: np.ndarray, u: np.ndarray, p: Any) -> np.ndarray:
+    """By the Jacobian J of the tip: (m_c e e^T + m_p J^T J) a = forces - m_p J^T J' v."""
+    v, c, s = y[2:], np.cos(y[1]), np.sin(y[1])
+    jacobian = np.array([[1.0, p.length * c], [0.0, p.length * s]])
+    slope = p.length * v[1] * np.array([[0.0, -s], [0.0, c]])
+    mass = np.diag([p.mass_cart, 0.0]) + p.mass_pole * jacobian.T @ jacobian
+    force = jacobian.T @ (p.mass_pole * (np.array([0.0, -p.gravity]) - slope @ v))
+    force = force + np.array([u[0] - p.damping * v[0], 0.0])
+    return np.concatenate([v, np.linalg.solve(mass, force)])
+
+
+def _acrobot(y: np.ndarray, u: np.ndarray, p: Any) -> np.ndarray:
+    """By the Jacobians of the two masses, of angles from the downward vertical."""
+    v, mass, force = y[2:], np.zeros((2, 2)), -p.damping * y[2:]
+    force = force + (np.array([0.0, u[0]]) if len(u) == 1 else np.asarray(u))
+    whole, half = np.ones(2), np.array([1.0, 0.0])
+    for m, rods in (
+        (p.mass_1, [(p.length_1, y[0], half)]),
+        (p.mass_2, [(p.length_1, y[0], half), (p.length_2, y[0] + y[1], whole)]),
+    ):
+        jacobian, pull = np.zeros((2, 2)), np.array([0.0, -p.gravity])
+        for length, angle, turns in rods:
+            jacobian += length * np.outer([np.cos(angle), np.sin(angle)], turns)
+            pull = pull + length * (turns @ v) ** 2 * np.array([np.sin(angle), -np.cos(angle)])
+        mass, force = mass + m * jacobian.T @ jacobian, force + m * jacobian.T @ pull
+    return np.concatenate([v, np.linalg.solve(mass, force)])
+
+
+def _mass_spring(y: np.ndarray, u: np.ndarray, p: Any) -> np.ndarray:
+    count = len(y) // 2
+    stretch = np.eye(count) - np.eye(count, k=-1)
+    force = -p.stiffness * stretch.T @ stretch @ y[:count] + u[0] * np.eye(count)[-1]
+    return np.concatenate([y[count:], force / p.mass])
+
+
+def _n_body(y: np.ndarray, u: np.ndarray, p: Any) -> np.ndarray:
+    count = len(y) // 4
+    q, masses = y[: 2 * count].reshape(count, 2), np.array([p[1 + i] for i in range(count)])
+    pulls = np.zeros((count, 2))
+    for i in range(count):
+        for j in range(count):
+            gap = q[j] - q[i]
+            pulls[i] += p.g * masses[j] * gap / (gap @ gap + p.softening**2 + (i == j)) ** 1.5
+    pulls[0] += u
+    return np.concatenate([y[2 * count :], pulls.ravel()])
+
+
 RIGHT_HAND_SIDES: dict[str, Callable[[np.ndarray, np.ndarray, Any], Any]] = {
+    "acrobot": _acrobot,
+    "cart_pole": _cart_pole,
+    "mass_spring": _mass_spring,
+    "n_body": _n_body,
     "oscillator": _oscillator,
     "pendulum": _pendulum,
     "spaceship": _spaceship,
     "three_body": _three_body,
 }
-"""dy/dt of (state (D,), control (U,), params) by the system's name."""
+"""dy/dt of (state (D,), control (U,), params) by the system's name, of variants by that without its ending."""
+
+
+def right_hand_side(name: str) -> Callable[[np.ndarray, np.ndarray, Any], Any]:
+    """That of a system, or of the one that a variant ("n_body_5") is of."""
+    return RIGHT_HAND_SIDES[name if name in RIGHT_HAND_SIDES else name.rpartition("_")[0]]
 
 
 def reference_step(
@@ -53,7 +109,7 @@ def reference_step(
 
     Raises RuntimeError where SciPy gives up.
     """
-    right, u = RIGHT_HAND_SIDES[name], np.asarray(control, dtype=np.float64)
+    right, u = right_hand_side(name), np.asarray(control, dtype=np.float64)
     solution = solve_ivp(
         lambda t, y: right(y, u, params),
         (0.0, dt),

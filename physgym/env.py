@@ -27,7 +27,7 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
     """A controlled physical system; which one, `gymnasium.make("PhysGym/...-v0")` says.
 
     Args:
-        system: name of the system ("oscillator", "pendulum", "spaceship", "three_body").
+        system: name of the system ("pendulum", "cart_pole", "n_body_3"; `physgym list` has all).
         obs_mode: "state" (the vector of the system's page, angles in [-pi, pi]), "embedded" (each
             angle as cos, sin), "pixels" (uint8 (image_size, image_size, 3)) or "state_pixels" (a
             dict of both).
@@ -45,15 +45,20 @@ class PhysicsEnv(gymnasium.Env[Any, Any]):
         integrator: "euler", "semi_implicit_euler", "leapfrog", "rk4", "yoshida4", "suzuki4", "dop853", or
             "exact" where there is one.
         substeps: None for as many as the accuracy needs, or a number of equal ones.
-        start: kind of start state; only three_body has several.
+        start: kind of start state; only three_body has several, and "energy" goes with the next.
+        energy: (low, high), parts of a reference of each system (see its page and `physgym.energies`)
+            between which the energy of a start is drawn.
         image_size: width and height of pixel observations.
+        bodies: how many, where that may be chosen (n_body: 2-8, mass_spring: 1-8).
+        torques: "elbow" or "both", of the acrobot.
         render_mode: "rgb_array" or "human".
 
     `info` always has "state" (float64 (D,)), "energy" [J], "params", "out_of_bounds" (the state
     left its bounds, or the integrator's sub-steps ran out; the episode is then truncated) and the
     system's events, such as "collision". `reset(options={"state": ..., "params": {...},
-    "randomize": ...})` starts anywhere valid, and takes back what an `info` held. Options are held
-    to what `make` was: parameters that need many more sub-steps, or more room than the observation
+    "randomize": ..., "energy": (low, high)})` starts anywhere valid, and takes back what an `info`
+    held. Options are held to what `make` was: parameters that need many more sub-steps, or more
+    room than the observation
     space has, belong there. Starts that are drawn beyond the bounds or inside a collision are drawn
     again. A refused call changes nothing, the random stream included.
 

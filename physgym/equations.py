@@ -36,6 +36,9 @@ class Equations(ABC):
     state_units: ClassVar[tuple[str, ...]]
     angles: ClassVar[tuple[int, ...]] = ()
     """Indices of state components that are angles [rad]."""
+    variants: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    """An argument of the env that gives the system another shape, and its values, the default first:
+    {"bodies": (2, 3, 4)}. See `physgym.variants`."""
     control_size: ClassVar[int]
     discrete_actions: ClassVar[np.ndarray]
     """(n, A): the continuous action that each discrete action stands for."""
@@ -45,6 +48,9 @@ class Equations(ABC):
     default_integrator: ClassVar[str] = "rk4"
     linear: ClassVar[bool] = False
     """Whether the equation of motion is linear, so that integrator="exact" exists."""
+    separable: ClassVar[bool] = False
+    """Whether `acceleration` depends on positions and controls alone, so that the splitting integrators
+    serve (linear damping they take from `damping_rate`). `register` holds the equations to it."""
     adaptive: ClassVar[bool] = False
     """Whether the sub-step depends on the state (see `max_step`)."""
     starts: ClassVar[tuple[str, ...]] = ("default",)
@@ -59,6 +65,11 @@ class Equations(ABC):
     keys: ClassVar[Mapping[str, int]] = {}
     """Keyboard keys and the discrete actions they stand for."""
 
+    @classmethod
+    def shape(cls, value: Any) -> dict[str, Any]:
+        """Class attributes that the variant for a `value` of the argument in `variants` has of its own."""
+        raise NotImplementedError(f"{cls.__name__} names variants, and so needs shape(value)")
+
     @property
     def state_size(self) -> int:
         """D, the number of state components (even)."""
@@ -72,8 +83,10 @@ class Equations(ABC):
     # -- equations, written by each system ---------------------------------------------------------
 
     @abstractmethod
-    def acceleration(self, q: Any, u: Any, p: Any) -> Any:
-        """Equations: dv/dt at positions `q` under control `u`, without damping."""
+    def acceleration(self, q: Any, v: Any, u: Any, p: Any) -> Any:
+        """Equations: dv/dt at positions `q` and velocities `v` under control `u`, without the
+        linear damping of `damping_rate`.
+        """
 
     def damping_rate(self, p: Any) -> Any:
         """Equations: the rate gamma [1/s] of linear damping, dv/dt = acceleration - gamma v."""
@@ -144,6 +157,16 @@ class Equations(ABC):
         """The start state that `draws` (K components) stand for: written as equations are, for
         floats and rows, though it may branch on `start`.
         """
+
+    def energy_unit(self, p: Any) -> Any:
+        """What `energy=(low, high)` counts in [J]; None where starts by energy make no sense."""
+        return None
+
+    def energy_state(self, rng: np.random.Generator, energy: float, p: Any) -> Any:
+        """A random state (floats) of that total energy [J]; None where the draw is to be made anew. See
+        `physgym.energies`.
+        """
+        raise NotImplementedError(f"{self.name} has an energy_unit, and so needs energy_state")
 
     def scene(self, state: Any, control: Any, params: Any, detail: bool) -> list[Primitive]:
         """The picture of a state (floats); `detail` adds what helps people: goal, tracks, flame or

@@ -7,7 +7,16 @@ from collections.abc import Sequence
 
 from physgym.primitives import Disc, Primitive, Segment
 
-COLORS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (213, 94, 0))
+COLORS = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (204, 121, 167),
+    (213, 94, 0),
+    (240, 228, 66),
+    (0, 114, 178),
+    (200, 200, 200),
+)
 """Of the points, in turn."""
 _TRACK = (110, 110, 110)
 

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import gymnasium
 from gymnasium.envs.registration import parse_env_id
 
-from physgym import plugins
+from physgym import plugins, variants
+from physgym.compile.tracing import MOVING, Graph, needed
 from physgym.equations import Equations
 from physgym.system import SYSTEMS, System
 
@@ -33,30 +34,37 @@ def register(system: Registered) -> Registered:
     if before is not None and type(before) is system:
         return system
     _check_free(made, before)
-    spec = gymnasium.registry.get(made.env_id)
-    if before is not None:
-        gymnasium.registry.pop(before.env_id, None)
+    kept = {i: gymnasium.registry.pop(i) for i in _ids(before) if i in gymnasium.registry}
     SYSTEMS[made.name] = made
-    gymnasium.register(
-        id=made.env_id,
-        entry_point=_ENTRY_POINT,
-        vector_entry_point="physgym.vector:registered",
-        max_episode_steps=made.max_episode_steps,
-        reward_threshold=made.reward_threshold,
-        kwargs={"system": made.name},
-    )
+    for each in (made, *(variants.variant(made, value) for value in variants.values_of(made)[1:])):
+        gymnasium.register(
+            id=each.env_id,
+            entry_point=_ENTRY_POINT,
+            vector_entry_point="physgym.vector:registered",
+            max_episode_steps=each.max_episode_steps,
+            reward_threshold=each.reward_threshold,
+            kwargs={"system": each.name},
+        )
 
     def undo() -> None:
         SYSTEMS.pop(made.name, None)
-        gymnasium.registry.pop(made.env_id, None)
+        for env_id in _ids(made):
+            gymnasium.registry.pop(env_id, None)
         if before is not None:
             SYSTEMS[made.name] = before
-        if spec is not None:
-            gymnasium.registry[made.env_id] = spec
+        gymnasium.registry.update(kept)
 
     if not system.__module__.startswith("physgym.systems."):
         plugins.JOURNAL.append(plugins.Entry("system", made.name, system.__module__, undo))
     return system
+
+
+def _ids(system: System | None) -> list[str]:
+    """The env ids of a system and of its variants."""
+    if system is None:
+        return []
+    values = variants.values_of(system)[1:]
+    return [system.env_id, *(variants.names_of(system, value)[1] for value in values)]
 
 
 def _checked(system: Any) -> System:
@@ -76,6 +84,7 @@ def _checked(system: Any) -> System:
     except (TypeError, gymnasium.error.Error):
         raise ValueError(f"{where}: env_id={made.env_id!r} must read like 'Lab/Cart-v0'") from None
     _check_sizes(made, where)
+    _check_acceleration(made, where)
     return made
 
 
@@ -110,10 +119,42 @@ def _check_sizes(system: System, where: str) -> None:
             raise ValueError(f"{where} must have {told}")
 
 
+def _check_acceleration(system: System, where: str) -> None:
+    """TypeError for an `acceleration` of other arguments, ValueError for one that sees velocities in a
+    system that says it is separable.
+    """
+    count = len(inspect.signature(system.acceleration).parameters)
+    if count != 4:
+        raise TypeError(
+            f"{where}: acceleration takes {count} arguments beside self: write acceleration(self, q, v, u, p), "
+            "positions, velocities, control, parameters"
+        )
+    if not system.separable:
+        return
+    graph, half = Graph(), system.state_size // 2
+    q, v, u, p = (
+        tuple(graph.symbol(f"{kind}{i}", MOVING) for i in range(size))
+        for kind, size in (
+            ("q", half),
+            ("v", half),
+            ("u", system.control_size),
+            ("p", len(system.Params._fields)),
+        )
+    )
+    seen = needed(system.acceleration(q, v, u, system.Params(*p)))
+    if any(x in v for x in seen):
+        raise ValueError(
+            f"{where}: its acceleration depends on velocities, so that it is not separable: leave out separable, "
+            "or put linear damping into damping_rate"
+        )
+
+
 def _check_free(system: System, before: System | None) -> None:
     """ValueError where another class has the name or the id."""
     kind = type(system)
-    for other in SYSTEMS.values():
+    known = list(SYSTEMS.values())
+    known += [before] if before is not None and before not in known else []  # a variant of another
+    for other in known:
         taken = [n for n in ("name", "env_id") if getattr(other, n) == getattr(system, n)]
         if taken and not _same_definition(type(other), kind):
             raise ValueError(

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from physgym import sampling, validation
+from physgym import energies, sampling, validation
 
 if TYPE_CHECKING:
     from physgym.system import System
 
-RESET_OPTIONS = ("state", "params", "randomize")
+RESET_OPTIONS = ("state", "params", "randomize", "start", "energy")
 _FEW = 8
 """Fewer rows than this are drawn one by one, which is quicker then."""
 
@@ -32,6 +32,8 @@ class Starts(NamedTuple):
     """Parameters that are set after the draw."""
     state: Any = None
     """The state to start at; None draws one."""
+    band: tuple[float, float] | None = None
+    """Where `kind` is "energy": the energies that are drawn from, see `physgym.energies`."""
 
     def draw(self, rng: np.random.Generator) -> tuple[tuple[float, ...], Any]:
         """(state, params) of one episode, as floats. Raises ValueError for a state that is no
@@ -44,11 +46,13 @@ class Starts(NamedTuple):
             params = params._replace(**self.given)
         if self.state is not None:
             return validation.check_state(self.system, self.state, params), params
+        if self.band is not None:
+            return energies.draw(self.system, rng, params, self.band), params
         return sampling.sample_state(self.system, rng, params, self.kind), params
 
     def draw_rows(self, rngs: Sequence[np.random.Generator]) -> tuple[np.ndarray, np.ndarray]:
         """States (D, N) and parameters (P, N): row i is what `draw(rngs[i])` says, to the bit."""
-        if len(rngs) < _FEW:
+        if len(rngs) < _FEW or (self.band is not None and self.state is None):
             rows = [self.draw(rng) for rng in rngs]
             return np.array([s for s, _ in rows]).T, np.array([p for _, p in rows]).T
         first = len(self.ranges)
@@ -65,6 +69,15 @@ class Starts(NamedTuple):
             for row in table.T.tolist()
         ]
         return np.array(states).T, table
+
+    def check_startable(self, corners: Any) -> None:
+        """ValueError where, at some row of the parameters `corners`, hardly any draw is a start."""
+        if self.band is None:
+            return sampling.check_startable(self.system, corners, self.kind)
+        rng = np.random.default_rng(0)
+        for row in zip(*(np.asarray(x).tolist() for x in corners), strict=True):
+            for end in self.band:
+                energies.draw(self.system, rng, corners._make(row), (end, end))
 
     def corners(self) -> Any:
         """Parameters as rows: all combinations of the ends of what may be drawn."""
@@ -93,7 +106,32 @@ def decide(starts: Starts, options: Mapping[str, Any]) -> Starts:
         values = validation.check_params(starts.system, params)._asdict()
         names = params if isinstance(params, Mapping) else values
         starts = starts._replace(given={name: values[name] for name in names})
+    if options.get("start") is not None or options.get("energy") is not None:
+        told = options.get("start"), options.get("energy")
+        kind, band = choose_start(starts.system, starts.kind, *told, kinds=(starts.kind,))
+        starts = starts._replace(kind=kind, band=band)
     return starts._replace(state=validation.plain(options.get("state")))
+
+
+def choose_start(
+    system: System, usual: str, start: Any, energy: Any, kinds: tuple[str, ...] | None = None
+) -> tuple[str, tuple[float, float] | None]:
+    """The kind of start (`usual` for None) and, for "energy", its band; `kinds`: those of the system.
+
+    Raises ValueError for a kind that is unknown, and for an energy that is missing, out of place or bad.
+    """
+    kinds = system.starts if kinds is None else kinds
+    known = dict.fromkeys((*kinds, "energy"))
+    if start is None:
+        start = usual if energy is None else "energy"
+    kind = validation.choice_of("start", start, tuple(known))
+    if kind == "energy":
+        return kind, energies.check_band(system, energy)
+    if energy is not None:
+        raise ValueError(
+            f'energy={energy!r} is of start="energy", not of start={start!r}: leave one of the two out'
+        )
+    return kind, None
 
 
 def by_row(options: Mapping[str, Any], num_envs: int) -> list[dict[str, Any]] | None:

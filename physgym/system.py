@@ -19,8 +19,9 @@ from physgym import observations, sampling, stepping, validation
 from physgym.compile.program import Program
 from physgym.elementwise import where
 from physgym.equations import Equations
-from physgym.integrators import ORDERS
+from physgym.integrators import ORDERS, SPLIT
 from physgym.packing import alike, like, sized
+from physgym.variants import Registry
 
 __all__ = [
     "INTEGRATORS",
@@ -39,7 +40,8 @@ SYSTEM_REWARDS = (*REWARDS, "alive")
 """Kinds that `System.reward` knows: also 1 until something ends the episode, which envs give to
 starts without a goal of their own."""
 INTEGRATORS = (*ORDERS, "exact", "dop853")
-"""Names of integrators; "exact" exists for linear systems only, "dop853" is SciPy's, at 1e-12."""
+"""Names of integrators; those that split need a separable system, "exact" a linear one, and
+"dop853" is SciPy's, at 1e-12."""
 
 
 class System(Equations):
@@ -68,7 +70,9 @@ class System(Equations):
     @property
     def integrators(self) -> tuple[str, ...]:
         """Names of the integrators that serve this system."""
-        return tuple(name for name in INTEGRATORS if name != "exact" or self.linear)
+        missing = () if self.separable else SPLIT
+        missing = missing if self.linear else (*missing, "exact")
+        return tuple(name for name in INTEGRATORS if name not in missing)
 
     def _state(self, state: Any) -> tuple[Any, ...]:
         return sized(self, "state", state, self.state_size)
@@ -85,7 +89,7 @@ class System(Equations):
         alike(s, u, params)
         half = self.state_size // 2
         q, v = s[:half], s[half:]
-        force, rate = self.acceleration(q, u, params), self.damping_rate(params)
+        force, rate = self.acceleration(q, v, u, params), self.damping_rate(params)
         if isinstance(rate, float) and rate == 0.0:
             return like(state, (*v, *force))
         return like(state, (*v, *(a - rate * w for a, w in zip(force, v, strict=True))))
@@ -251,7 +255,7 @@ class System(Equations):
         return validation.check_state(self, state, self._told(params))
 
 
-SYSTEMS: dict[str, System] = {}
+SYSTEMS: Registry = Registry()
 """Every system by name; filled by `physgym.registration.register`."""
 
 
@@ -262,11 +266,11 @@ def get_system(name: str, kwargs: Mapping[str, Any] | None = None) -> Any:
     Raises KeyError with the closest match for a name that nobody has, ValueError for an env that
     cannot be made or has other spaces than numbers.
     """
-    if isinstance(name, str) and name in SYSTEMS:
-        return SYSTEMS[name]
     for system in SYSTEMS.values():
-        if name == system.env_id:
+        if name in (system.name, system.env_id):
             return system
+    if isinstance(name, str) and name in SYSTEMS:  # a variant
+        return SYSTEMS[name]
     from physgym.foreign.system import close_ids, foreign_system
 
     if (found := foreign_system(name, kwargs)) is not None:

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from physgym import observations, sampling, validation
+from physgym import observations, validation
 from physgym.actions import ActionKind
 from physgym.compile.program import Program
 from physgym.rewards import Reward, check_reward, portable
-from physgym.starts import Starts, decide
+from physgym.starts import Starts, choose_start, decide
 from physgym.system import System, get_system
+from physgym.variants import chosen
 
 OBS_MODES = ("state", "embedded", "pixels", "state_pixels")
 ACTION_MODES = ("discrete", "continuous")
@@ -43,18 +44,21 @@ class Task:
         substeps: int | None = None,
         start: str | None = None,
         image_size: int = 64,
+        bodies: int | None = None,
+        torques: str | None = None,
+        energy: tuple[float, float] | None = None,
     ) -> None:
-        self.system: System = get_system(system)
+        self.system: System = chosen(get_system(system), {"bodies": bodies, "torques": torques})
         choose = validation.choice_of
         self.obs_mode = choose("obs_mode", obs_mode, OBS_MODES)
         self.action_mode = choose("action_mode", action_mode, ACTION_MODES)
         self.discrete = action_mode == "discrete"
         kinds = self.system.starts
-        self.start = choose("start", kinds[0] if start is None else start, kinds)
+        self.start, self.band = choose_start(self.system, kinds[0], start, energy)
         self.base = self.system.check_params(params)
         self.ranges = validation.check_ranges(self.system, randomize)
         self.reward: Any = check_reward(reward)
-        if self.start != kinds[0] and self.reward in ("dense", "sparse"):
+        if self.start not in (kinds[0], "energy") and self.reward in ("dense", "sparse"):
             self.reward = "alive"
         self.kind: str = "none" if callable(self.reward) else self.reward
         """Kind of reward that is compiled with the equations."""
@@ -69,6 +73,7 @@ class Task:
             )
         decided = ("obs_mode", "action_mode", "observe_params", "dt", "integrator", "substeps")
         self._arguments = {name: getattr(self, name) for name in (*decided, "start", "image_size")}
+        self._arguments["energy"] = self.band
         self._arguments |= {"system": self.system.name, "params": self.base._asdict()}
         self._arguments |= {
             "randomize": self.ranges,
@@ -79,7 +84,7 @@ class Task:
 
     def _settle(self) -> None:
         """What follows from the arguments: starts, program, spaces; ValueError where they clash."""
-        self.starts = Starts(self.system, self.start, self.base, self.ranges, {})
+        self.starts = Starts(self.system, self.start, self.base, self.ranges, {}, band=self.band)
         corners = self.starts.corners()
         self.program: Program | None = None
         self.count = 1
@@ -90,7 +95,7 @@ class Task:
         tops = {name: high for name, (_, high) in self.ranges.items()}
         self.limit = self.base._replace(**tops)
         """Parameters at the top of their ranges, for bounds."""
-        sampling.check_startable(self.system, corners, self.start)
+        self.starts.check_startable(corners)
         size, count = self.system.action_size, len(self.system.discrete_actions)
         self.actions = ActionKind(count, 0) if self.discrete else ActionKind(0, size)
         self.action_space = self._action_space()
@@ -173,12 +178,12 @@ class Task:
         if options is None or (isinstance(options, Mapping) and not options):
             return self.starts
         starts = decide(self.starts, options)
-        if starts.ranges != self.ranges or starts.given:
+        if starts.ranges != self.ranges or starts.given or starts.band != self.band:
             corners = starts.corners()
             self._check_accuracy(corners)
             self._check_room(corners)
             if starts.state is None:
-                sampling.check_startable(self.system, corners, self.start)
+                starts.check_startable(corners)
         return starts
 
     def sample(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from physgym.integrators import SPLIT
+
 if TYPE_CHECKING:
     from physgym.system import System
 
@@ -121,6 +123,11 @@ def check_integrator(system: System, integrator: Any) -> str:
     """`integrator` or the default one; ValueError names the choices."""
     if integrator is None:
         return system.default_integrator
+    if isinstance(integrator, str) and integrator in SPLIT and not system.separable:
+        raise ValueError(
+            f"integrator={integrator!r} does not serve {system.name}, whose acceleration depends on velocities; "
+            f"choose one of {', '.join(system.integrators)}"
+        )
     if not isinstance(integrator, str) or integrator not in system.integrators:
         raise ValueError(
             f"integrator={integrator!r} is unknown for {system.name}; choose one of "

@@ -17,6 +17,8 @@ NAMES = tuple(SYSTEMS)
 STARTS = [(name, start) for name, system in SYSTEMS.items() for start in system.starts]
 """Every system with every kind of start."""
 IDS = {name: SYSTEMS[name].env_id for name in NAMES}
+SEPARABLE = tuple(name for name in NAMES if SYSTEMS[name].separable)
+"""Systems that the splitting integrators serve."""
 METHODS = [(name, i) for name in NAMES for i in SYSTEMS[name].integrators if i != "dop853"]
 """Every system with every integrator of its own."""
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -30,6 +32,10 @@ SMOOTH = {
     "oscillator": (0.7, -1.1),
     "pendulum": (1.1, -0.8),
     "spaceship": (2.4, 0.9, -0.6, 1.7),
+    "cart_pole": (0.4, 1.1, -0.6, 0.8),
+    "acrobot": (0.9, -0.7, 0.5, -0.4),
+    "mass_spring": (0.7, -1.1),
+    "n_body": (0.9, 0.1, -0.95, -0.05, -0.1, 0.5, 0.12, -0.48),
     "three_body": (0.95, -0.26, -0.99, 0.25, 0.03, 0.02, 0.48, 0.41, 0.45, 0.45, -0.9, -0.88),
 }
 """A state of each system far from collisions, for orders, symmetries and gradients."""

@@ -24,7 +24,7 @@ FORBIDDEN = (
 )  # fmt: skip
 OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow, ast.Mod, ast.BitAnd, ast.BitOr)
 BUILTINS = {"abs", "float", "range", "zip", "enumerate", "len", "tuple"}
-HOMES = ("physgym.systems", "physgym.choreography")
+HOMES = ("physgym.systems", "physgym.choreography", "physgym.gravity", "physgym.thrusters")
 BASIC = {"sin", "cos", "sqrt", "minimum", "maximum", "where", "wrap"}
 
 

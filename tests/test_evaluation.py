@@ -346,3 +346,11 @@ def test_the_learned_energy_is_held_against_the_true_one(datasets: dict[str, Dat
     assert table.head[-1] == "R² of H"
     assert table.rows[0][-1].startswith(("1 - ", "1.000")) and table.rows[1][-1] == "n/a"
     assert share(1.0 - 2e-13) == "1 - 2.0e-13" and share(0.5) == "0.500"
+
+
+def test_the_oracle_takes_no_integrator_that_its_system_cannot_have() -> None:
+    suzuki = SimpleNamespace(config=SimpleNamespace(integrator="suzuki4", substeps=1))
+    runge = SimpleNamespace(config=SimpleNamespace(integrator="rk4", substeps=2))
+    serving = physgym.get_system("acrobot").integrators
+    assert list(oracles_of({"a": suzuki}, serving)) == ["oracle (own integrator)"]
+    assert list(oracles_of({"a": suzuki, "b": runge}, serving)) == ["oracle (rk4 x 2)"]

@@ -256,7 +256,7 @@ def test_energy_is_kept_without_damping_and_control(name: str) -> None:
 # -- symmetries --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["oscillator", "pendulum"])
+@pytest.mark.parametrize("name", ["acrobot", "cart_pole", "mass_spring", "oscillator", "pendulum"])
 def test_mirror_image(name: str) -> None:
     system, params = SYSTEMS[name], SYSTEMS[name].Params()
     s, u = SMOOTH[name], (0.8,)
@@ -272,7 +272,7 @@ def test_whole_turns_change_nothing() -> None:
     assert turned == pytest.approx((theta + 2.0 * math.pi, omega), abs=1e-13)
 
 
-@pytest.mark.parametrize("name", ["spaceship", "three_body"])
+@pytest.mark.parametrize("name", ["n_body", "spaceship", "three_body"])
 @pytest.mark.parametrize("reflect", [False, True], ids=["turn", "mirror"])
 def test_rotated_and_mirrored_space(name: str, reflect: bool) -> None:
     system, params = SYSTEMS[name], SYSTEMS[name].Params()

@@ -32,7 +32,7 @@ def direct_step(
             flow = integrators.FLOWS[integrator]
             return flow(lambda x: system.derivative(x, control, params), s, h)
         q, v = integrators.SPLITTINGS[integrator](
-            lambda q: system.acceleration(q, control, params),
+            lambda q: system.acceleration(q, None, control, params),
             lambda v: v,
             s[:half],
             s[half:],

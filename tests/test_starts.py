@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from system_cases import NAMES, STARTS
-from vector_cases import KWARGS, assert_same, native, synchronous
+from vector_cases import KWARGS, assert_same, kwargs_of, native, synchronous
 
 from physgym import SYSTEMS, PhysicsEnv, PhysicsVectorEnv, sampling
 
@@ -191,7 +191,7 @@ def test_bad_options_by_row_change_nothing(options: Any, words: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_many_rows_restart_together_as_single_envs_do(name: str, variant: str) -> None:
     """More rows than are drawn one by one, through two restarts at the time limit."""
-    arguments = {**KWARGS[variant], "max_episode_steps": 3}
+    arguments = {**kwargs_of(name, variant), "max_episode_steps": 3}
     ours, theirs = native(name, 12, **arguments), synchronous(name, 12, **arguments)
     assert_same(ours.reset(seed=5), theirs.reset(seed=5))
     for _ in range(9):

@@ -88,13 +88,20 @@ def test_coefficients_of_the_truth_are_those_of_its_equations(
     system, half = subject.system, subject.system.state_size // 2
     idle = np.zeros((len(states), system.control_size))
     known = system.derivative(states, idle, params)
-    rate = np.broadcast_to(system.damping_rate(params), len(states))
+    rates = np.stack([np.broadcast_to(system.damping_rate(params), len(states))] * half, axis=1)
+    if (
+        not system.separable
+    ):  # what each velocity takes from its own acceleration, Coriolis included
+        shifts = 1e-5 * np.eye(2 * half)[half:]
+        ends = [[system.derivative(states + s * d, idle, params) for s in (1, -1)] for d in shifts]
+        slopes = [(b - a)[:, half + i] / 2e-5 for i, (a, b) in enumerate(ends)]
+        rates = np.stack(slopes, axis=1)
     size = 1.0 + np.abs(known)
     for meter in (subject.meter, subject.true_meter):
         assert meter.instant
         np.testing.assert_array_less(np.abs(meter.free_rates(states, params) - known) / size, 1e-6)
         found = meter.damping(states, params)
-        np.testing.assert_allclose(found, np.stack([rate] * half, axis=1), atol=1e-4)
+        np.testing.assert_allclose(found, rates, atol=1e-4)
         gains = meter.gain(states, params)
         for k, unit in enumerate(np.eye(system.control_size)):
             pushed = system.derivative(states, idle + unit, params) - known
@@ -149,6 +156,7 @@ def test_measured_damping_is_the_one_that_a_structure_holds(
 def test_controls_have_the_unit_of_what_scales_them() -> None:
     units = {name: control_unit(system) for name, system in physgym.SYSTEMS.items()}
     known = {"pendulum": "N m", "oscillator": "N", "spaceship": "m/s^2", "three_body": "m/s^2"}
+    known |= {"acrobot": "N m", "cart_pole": "N", "mass_spring": "N", "n_body": "m/s^2"}
     assert units == known
     pendulum = physgym.get_system("pendulum")
     odd = SimpleNamespace(

@@ -91,10 +91,34 @@ def task_error(name: str, y: np.ndarray, u: np.ndarray, p: Any) -> float:
         radial = (y[:2] @ y[2:]) / r
         across = abs(y[0] * y[3] - y[1] * y[2]) / r
         return (r / 3.0 - 1.0) ** 2 + (radial / speed) ** 2 + (across / speed - 1.0) ** 2
+    if name == "cart_pole":
+        return 2.0 * (1.0 + math.cos(y[1])) + p.length * y[3] ** 2 / p.gravity + y[0] ** 2
+    if name == "acrobot":
+        tip = -p.length_1 * math.cos(y[0]) - p.length_2 * math.cos(y[0] + y[1])
+        return (1.0 - tip / (p.length_1 + p.length_2)) ** 2
+    if name == "mass_spring":
+        return y[0] ** 2 + p.mass / p.stiffness * y[1] ** 2
+    if name == "n_body":
+        mass, q, v = 0.5 * (p.mass_0 + p.mass_1), y[:4].reshape(2, 2), y[4:].reshape(2, 2)
+        speed = math.sqrt(p.g * mass * 2.0 / (4.0 + p.softening**2) ** 1.5)
+        r = np.linalg.norm(q, axis=1)
+        radial, across = (q * v).sum(1) / r, (q[:, 0] * v[:, 1] - q[:, 1] * v[:, 0]) / r
+        parts = (r - 1.0) ** 2 + (radial / speed) ** 2 + (across / speed - 1.0) ** 2
+        return float(parts.mean())
     return float(brute_force_distance(y[None])[0])
 
 
-SCALES = {"oscillator": 0.2, "spaceship": 0.15, "three_body": 0.3}
+RING = math.sqrt(2.0 / 4.01**1.5)
+"""Speed of two unit masses on the ring."""
+SCALES = {
+    "acrobot": 0.5,
+    "cart_pole": 0.5,
+    "mass_spring": 0.2,
+    "n_body": 0.15,
+    "oscillator": 0.2,
+    "spaceship": 0.15,
+    "three_body": 0.3,
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -128,6 +152,10 @@ def test_rewards_are_those_stated(name: str) -> None:
         ("spaceship", [0.0, 0.0], [0.0, 3.0, math.sqrt(10.0 / 3.0), 0.0]),
         ("spaceship", [0.0, 0.0], [0.0, 3.0, -math.sqrt(10.0 / 3.0), 0.0]),
         ("three_body", [0.0, 0.0], three_body.figure_eight(1.0).tolist()),
+        ("cart_pole", [0.0], [0.0, -math.pi, 0.3, 0.0]),
+        ("acrobot", [0.0], [math.pi, 0.0, 0.2, 0.1]),
+        ("mass_spring", [0.0], [0.0, 0.0]),
+        ("n_body", [0.0, 0.0], [0.0, 1.0, 0.0, -1.0, -RING, 0.0, RING, 0.0]),
     ],
 )
 def test_goal_earns_one(name: str, control: list[float], state: list[float]) -> None:
@@ -150,14 +178,24 @@ def test_ends_are_those_stated() -> None:
     for x, escape in ((2.99, False), (3.01, True)):
         state = (x, 0.0, 0.6, 0.0, -0.4, 0.0, *[0.0] * 6)
         assert bodies.events(state, masses)["escape"] is escape
-    for name in ("oscillator", "pendulum"):
+    cart, ring = SYSTEMS["cart_pole"], SYSTEMS["n_body"]
+    for x, off in ((2.99, False), (-3.01, True)):
+        assert cart.events((x, 0.0, 0.0, 0.0), cart.Params()) == {"off_track": off}
+    for x, escape in ((2.49, False), (2.51, True)):
+        assert ring.events((0.0, 0.0, 0.0, x, *[0.0] * 4), ring.Params()) == {"escape": escape}
+    for name in ("acrobot", "mass_spring", "oscillator", "pendulum"):
         assert SYSTEMS[name].events(SMOOTH[name], SYSTEMS[name].Params()) == {}
 
 
 def test_starts_are_those_stated() -> None:
     """Ranges of the starts: an upper and a lower bound that a few hundred draws come close to."""
     rng = np.random.default_rng(30)
-    for name, highest in (("oscillator", (1.8, 1.8)), ("pendulum", (math.pi, 1.0))):
+    for name, highest in (
+        ("oscillator", (1.8, 1.8)),
+        ("pendulum", (math.pi, 1.0)),
+        ("cart_pole", (1.0, math.pi, 0.5, 1.0)),
+        ("acrobot", (1.0, 1.0, 1.0, 1.0)),
+    ):
         states = starts_for(SYSTEMS[name], rng, 400, "default")
         assert (np.abs(states) <= highest).all()
         assert (states.max(0) > 0.95 * np.array(highest)).all()
@@ -170,6 +208,12 @@ def test_starts_are_those_stated() -> None:
     assert 2.0 - 1e-9 <= axis.min() < 2.1 < 3.9 < axis.max() <= 4.0 + 1e-9
     assert eccentricity.min() < 0.02 < 0.38 < eccentricity.max() <= 0.4 + 1e-9
     assert 0.4 < (spin > 0.0).mean() < 0.6
+    radius = np.hypot(*(starts_for(SYSTEMS["mass_spring"], rng, 400, "default") / (1.0, 2.0)).T)
+    assert 0.1 <= radius.min() < 0.12 < 0.98 < radius.max() <= 1.0
+    states = starts_for(SYSTEMS["n_body"], rng, 400, "default")
+    radius = np.linalg.norm(states[:, :2], axis=1)
+    assert 0.73 < radius.min() < 0.85 < 1.15 < radius.max() < 1.27
+    assert np.abs(states.reshape(-1, 2, 2, 2).sum(2)).max() <= 1e-14
     states = starts_for(SYSTEMS["three_body"], rng, 64, "figure_eight")
     distance = brute_force_distance(states)
     assert 0.02**2 * 4 < distance.mean() < 0.02**2 * 12
@@ -203,12 +247,11 @@ def test_embedding_is_cos_and_sin(name: str) -> None:
     assert plain.shape == (5, system.state_size)
     assert embedded.shape == (5, system.state_size + len(system.angles))
     assert len(system.observation_high("embedded")) == embedded.shape[1]
-    if name == "pendulum":
-        assert embedded[:, :2] == pytest.approx(
-            np.stack([np.cos(states[:, 0]), np.sin(states[:, 0])], -1), abs=1e-7
-        )
-    else:
+    if not system.angles:
         assert np.array_equal(plain, embedded)
+    for place, i in enumerate(system.angles):
+        pair = np.stack([np.cos(states[:, i]), np.sin(states[:, i])], -1)
+        assert embedded[:, i + place : i + place + 2] == pytest.approx(pair, abs=1e-7)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,7 +10,17 @@ import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 from system_cases import NAMES
-from vector_cases import IDS, KWARGS, LIMIT, MODES, assert_same, native, run_beside, synchronous
+from vector_cases import (
+    IDS,
+    KWARGS,
+    LIMIT,
+    MODES,
+    assert_same,
+    kwargs_of,
+    native,
+    run_beside,
+    synchronous,
+)
 
 from physgym import SYSTEMS
 from physgym.vector import PhysicsVectorEnv
@@ -25,7 +35,7 @@ SLOW_KWARGS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", NAMES)
 def test_e25_equals_sync_vector_env(name: str, mode: str, variant: str) -> None:
-    kwargs = KWARGS[variant]
+    kwargs = kwargs_of(name, variant)
     ours = native(name, autoreset_mode=mode, **kwargs)
     theirs = synchronous(name, autoreset_mode=mode, **kwargs)
     assert ours.single_observation_space == theirs.single_observation_space

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium.error import InvalidAction
 from system_cases import NAMES
-from vector_cases import KWARGS, MODES, native
+from vector_cases import MODES, kwargs_of, native
 
 from physgym import SYSTEMS
 
@@ -30,7 +30,7 @@ def nested(values: Any, others: Any, path: str = "") -> Any:
 def test_torch_backend_follows_numpy(name: str, mode: str, variant: str, device: str) -> None:
     """Same starts from the same generators; motion to 1e-12 of its scale, flags and masks exactly."""
     torch = pytest.importorskip("torch")
-    kwargs = {**KWARGS[variant], "autoreset_mode": mode, "max_episode_steps": 9}
+    kwargs = {**kwargs_of(name, variant), "autoreset_mode": mode, "max_episode_steps": 9}
     ours, theirs = (
         native(name, 4, backend="torch", device=device, **kwargs),
         native(name, 4, **kwargs),

@@ -9,6 +9,8 @@ from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode
 from system_cases import IDS
 
+from physgym import SYSTEMS
+
 MODES = ("NextStep", "SameStep", "Disabled")
 KWARGS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -19,6 +21,13 @@ KWARGS: dict[str, dict[str, Any]] = {
     "none": {"reward": "none", "integrator": "yoshida4"},
 }
 LIMIT = 17
+
+
+def kwargs_of(name: str, variant: str) -> dict[str, Any]:
+    """The arguments of a variant, by Runge-Kutta where a system cannot be split."""
+    given = KWARGS[variant]
+    able = given.get("integrator") in (None, *SYSTEMS[name].integrators)
+    return given if able else {**given, "integrator": "rk4"}
 
 
 def native(name: str, num_envs: int = 5, **kwargs: Any) -> Any:

@@ -77,7 +77,8 @@ def advance_tensors(
     for _ in range(MAX_SUBSTEPS):
         with torch.no_grad():
             limit, halted = functions["rule"](state, control, constants)
-            remaining = torch.where(halted, torch.zeros_like(remaining), remaining)
+            if halted is not False:  # nothing can collide
+                remaining = torch.where(halted, torch.zeros_like(remaining), remaining)
             if not bool((remaining > 0.0).any()):
                 break
             h = torch.where(remaining > 0.0, remaining / torch.ceil(remaining / limit), remaining)

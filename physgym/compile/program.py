@@ -229,12 +229,13 @@ def substep(
     if integrator in FLOWS:
         return FLOWS[integrator](lambda s: system.derivative(s, control, params), state, h)
     half = system.state_size // 2
+    before = state[half:]
     rate = system.damping_rate(params)
     q, v = SPLITTINGS[integrator](
-        lambda q: system.acceleration(q, control, params),
+        lambda q: system.acceleration(q, before, control, params),  # separable: blind to velocities
         lambda v: v,
         state[:half],
-        state[half:],
+        before,
         h,
         None if isinstance(rate, float) and rate == 0.0 else rate,
     )

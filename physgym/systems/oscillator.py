@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from physgym.elementwise import minimum, sqrt
+from physgym.energies import quadratic
 from physgym.primitives import Arrow, Disc, Polyline, Primitive, Segment
 from physgym.registration import register
 from physgym.system import System
@@ -71,7 +73,7 @@ class Oscillator(System):
     discrete_actions = np.array([[-1.0], [0.0], [1.0]])
     action_names = ("push left", "nothing", "push right")
     dt, max_episode_steps = 0.1, 200
-    default_integrator, linear = "exact", True
+    default_integrator, linear, separable = "exact", True, True
     uniform_draws = 2
     reward_threshold = 175.0
     error_scale = 0.2
@@ -80,7 +82,7 @@ class Oscillator(System):
     set_point = 0.3
     """x* [m]."""
 
-    def acceleration(self, q: Any, u: Any, p: Any) -> Any:
+    def acceleration(self, q: Any, v: Any, u: Any, p: Any) -> Any:
         """Equations: (F - k x) / m."""
         (x,), (force,) = q, u
         return ((force - p.stiffness * x) / p.mass,)
@@ -155,6 +157,14 @@ class Oscillator(System):
     def start_of(self, draws: tuple[Any, ...], p: Any, start: str | None) -> tuple[Any, ...]:
         """Equations: uniform in [-1.8, 1.8] x [-1.8, 1.8]."""
         return tuple(3.6 * u - 1.8 for u in draws)
+
+    def energy_unit(self, p: Any) -> Any:
+        """k (1 m)^2 / 2."""
+        return 0.5 * p.stiffness
+
+    def energy_state(self, rng: np.random.Generator, energy: float, p: Any) -> Any:
+        """Any phase."""
+        return quadratic(self, rng, math.sqrt(p.stiffness / p.mass), energy, p)
 
     def controller(self, state: np.ndarray, params: Any, step: int) -> np.ndarray:
         """Pulse-width PD: the wanted force is dithered over the three levels."""

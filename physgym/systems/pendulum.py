@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from physgym.elementwise import TWO_PI, cos, maximum, minimum, sin, sqrt, wrap
+from physgym.energies import mechanical
 from physgym.primitives import Arc, Disc, Primitive, Segment
 from physgym.registration import register
 from physgym.system import System
@@ -81,14 +82,14 @@ class Pendulum(System):
     discrete_actions = np.array([[-1.0], [0.0], [1.0]])
     action_names = ("turn clockwise", "nothing", "turn counter-clockwise")
     dt, max_episode_steps = 0.05, 200
-    default_integrator = "rk4"
+    default_integrator, separable = "rk4", True
     uniform_draws = 2
     reward_threshold = 180.0
     error_scale = 0.5
     view = 1.45
     keys = {"a": 0, "d": 2}
 
-    def acceleration(self, q: Any, u: Any, p: Any) -> Any:
+    def acceleration(self, q: Any, v: Any, u: Any, p: Any) -> Any:
         """Equations: (tau - m g L sin(theta)) / (m L^2); sines are quickest of a wrapped angle."""
         (theta,), (tau,) = q, u
         inertia = p.mass * p.length * p.length
@@ -146,6 +147,14 @@ class Pendulum(System):
         """Equations: theta uniform in [-pi, pi], omega uniform in [-1, 1]."""
         turn, push = draws
         return (TWO_PI * turn - math.pi, 2.0 * push - 1.0)
+
+    def energy_unit(self, p: Any) -> Any:
+        """2 m g l: upright, at rest."""
+        return 2.0 * p.mass * p.gravity * p.length
+
+    def energy_state(self, rng: np.random.Generator, energy: float, p: Any) -> Any:
+        """Any angle."""
+        return mechanical(self, rng, (rng.uniform(-math.pi, math.pi),), energy, p)
 
     def controller(self, state: np.ndarray, params: Any, step: int) -> np.ndarray:
         """Energy pumping until the top is near, then PD."""

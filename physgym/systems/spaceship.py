@@ -11,11 +11,7 @@ from physgym.elementwise import TWO_PI, cos, maximum, minimum, sin, sqrt
 from physgym.primitives import Disc, Polyline, Primitive
 from physgym.registration import register
 from physgym.system import System
-
-EIGHT_WINDS = np.array(
-    [[0.0, 0.0]] + [[math.cos(k * math.pi / 4), math.sin(k * math.pi / 4)] for k in range(8)]
-).round(16)
-"""(9, 2): no thrust, then unit thrust at 0, 45, ... 315 degrees."""
+from physgym.thrusters import EIGHT_WINDS, KEYS, NAMES, clip_to_disc, flame, nearest_wind
 
 
 class SpaceshipParams(NamedTuple):
@@ -26,20 +22,6 @@ class SpaceshipParams(NamedTuple):
     thrust: float = 0.5
     crash_radius: float = 0.5
     escape_radius: float = 8.0
-
-
-def clip_to_disc(action: Any) -> tuple[Any, Any]:
-    """Equations: a two-component action, shortened to length 1 where it is longer."""
-    x, y = action
-    # Clamped before the root, whose slope is infinite at 0: gradients stay finite there.
-    length = sqrt(maximum(x * x + y * y, 1.0))
-    return (x / length, y / length)
-
-
-def nearest_wind(wanted: np.ndarray, thrust: Any) -> np.ndarray:
-    """The discrete actions (B,) whose thrust is nearest to `wanted` (B, 2) [m/s^2]."""
-    levels = EIGHT_WINDS * np.asarray(thrust)[..., None, None]
-    return np.argmin(((wanted[..., None, :] - levels) ** 2).sum(-1), axis=-1).astype(np.int64)
 
 
 @register
@@ -97,17 +79,17 @@ class Spaceship(System):
     state_names, state_units = ("qx", "qy", "vx", "vy"), ("m", "m", "m/s", "m/s")
     control_size = 2
     discrete_actions = EIGHT_WINDS
-    action_names = ("nothing", *(f"thrust at {45 * k} degrees" for k in range(8)))
+    action_names = NAMES
     dt, max_episode_steps = 0.1, 300
-    default_integrator, adaptive = "rk4", True
+    default_integrator, adaptive, separable = "rk4", True, True
     reward_threshold = 265.0
     error_scale = 0.15
     view = 8.4
-    keys = {"d": 1, "wd": 2, "w": 3, "aw": 4, "a": 5, "as": 6, "s": 7, "ds": 8}
+    keys = KEYS
     goal_radius = 3.0
     """r* [m]."""
 
-    def acceleration(self, q: Any, u: Any, p: Any) -> Any:
+    def acceleration(self, q: Any, v: Any, u: Any, p: Any) -> Any:
         """Equations: -GM q / (r^2 + eps^2)^1.5 + u."""
         x, y = q
         square = x * x + y * y + p.softening * p.softening
@@ -172,12 +154,26 @@ class Spaceship(System):
         """Equations: a point of a random Kepler ellipse."""
         a, e, anomaly = 2.0 + 2.0 * draws[0], 0.4 * draws[1], TWO_PI * draws[2]
         turn, sense = TWO_PI * draws[3], 2.0 * draws[4] - 1.0
+        return self._on_ellipse(a, e, anomaly, turn, sense, p)
+
+    def _on_ellipse(self, a: Any, e: Any, anomaly: Any, turn: Any, sense: Any, p: Any) -> Any:
         c, s, root = cos(anomaly), sin(anomaly), sqrt(1.0 - e * e)
         rate = sqrt(p.gm / (a * a * a)) / (1.0 - e * c)
         q = (a * (c - e), sense * a * root * s)
         v = (-a * s * rate, sense * a * root * c * rate)
         ct, st = cos(turn), sin(turn)
         return tuple(z for x, y in (q, v) for z in (ct * x - st * y, st * x + ct * y))
+
+    def energy_unit(self, p: Any) -> Any:
+        """-GM / (2 r*), that of the goal orbit: `energy=(low, high)` are ellipses of a = r* / energy."""
+        return -0.5 * p.gm / self.goal_radius
+
+    def energy_state(self, rng: np.random.Generator, energy: float, p: Any) -> Any:
+        """A point of an ellipse of eccentricity in [0, 0.3]; softening, which shifts it, is left aside."""
+        a, draws = -0.5 * p.gm / energy, rng.random(3)
+        sense = 2.0 * rng.integers(2) - 1.0
+        turns = (TWO_PI * draws[1], TWO_PI * draws[2])
+        return self._on_ellipse(a, 0.3 * draws[0], *turns, sense, p)
 
     def controller(self, state: np.ndarray, params: Any, step: int) -> np.ndarray:
         """Velocity guidance: thrust towards the tangential orbit speed, corrected for the
@@ -215,16 +211,5 @@ class Spaceship(System):
             Polyline(orbit, 0.08, (0, 158, 115)),
             planet,
         ]
-        if control is not None and math.hypot(control[0], control[1]) > 1e-9:
-            back = 1.0 / math.hypot(control[0], control[1])
-            for reach, radius, color in (
-                (1.35, 0.16, (240, 228, 66)),
-                (1.0, 0.28, (240, 190, 40)),
-                (0.6, 0.4, (213, 94, 0)),
-            ):
-                shapes.append(
-                    Disc(
-                        x - reach * back * control[0], y - reach * back * control[1], radius, color
-                    )
-                )
+        shapes += flame(x, y, control, ((1.35, 0.16), (1.0, 0.28), (0.6, 0.4)))
         return [*shapes, ship]

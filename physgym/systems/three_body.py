@@ -16,13 +16,14 @@ from physgym.choreography import (
     track,
 )
 from physgym.elementwise import TWO_PI, cos, minimum, sin, sqrt
+from physgym.gravity import centred, energy, pairs, pulled, shortest_fall, squares
 from physgym.primitives import Disc, Polyline, Primitive
 from physgym.registration import register
 from physgym.system import System
-from physgym.systems.spaceship import EIGHT_WINDS, clip_to_disc
+from physgym.thrusters import EIGHT_WINDS, KEYS, NAMES, clip_to_disc, flame
 
 __all__ = ["PERIOD", "ThreeBody", "figure_eight", "squared_distance_to_figure_eight"]
-_PAIRS = ((0, 1), (0, 2), (1, 2))
+_PAIRS = pairs(3)
 
 
 class ThreeBodyParams(NamedTuple):
@@ -98,28 +99,23 @@ class ThreeBody(System):
     state_units = ("m",) * 6 + ("m/s",) * 6
     control_size = 2
     discrete_actions = EIGHT_WINDS
-    action_names = ("nothing", *(f"thrust at {45 * k} degrees" for k in range(8)))
+    action_names = NAMES
     dt, max_episode_steps = 0.05, 400
-    default_integrator, adaptive = "yoshida4", True
+    default_integrator, adaptive, separable = "yoshida4", True, True
     starts = ("figure_eight", "triangle", "random")
     reward_threshold = 330.0
     error_scale = 0.3
     view = 2.0
-    keys = {"d": 1, "wd": 2, "w": 3, "aw": 4, "a": 5, "as": 6, "s": 7, "ds": 8}
+    keys = KEYS
     crash_distance, escape_distance = 0.1, 2.5
 
-    def acceleration(self, q: Any, u: Any, p: Any) -> Any:
+    def acceleration(self, q: Any, v: Any, u: Any, p: Any) -> Any:
         """Equations: the pull of the other two bodies, and the thrust on body 0."""
-        masses = (p.mass_0, p.mass_1, p.mass_2)
-        a = [u[0], u[1], 0.0, 0.0, 0.0, 0.0]
-        for i, j in _PAIRS:
-            dx, dy = q[2 * j] - q[2 * i], q[2 * j + 1] - q[2 * i + 1]
-            square = dx * dx + dy * dy + p.softening * p.softening
-            pull = p.g / (square * sqrt(square))
-            wi, wj = masses[j] * pull, masses[i] * pull
-            a[2 * i], a[2 * i + 1] = a[2 * i] + wi * dx, a[2 * i + 1] + wi * dy
-            a[2 * j], a[2 * j + 1] = a[2 * j] - wj * dx, a[2 * j + 1] - wj * dy
-        return tuple(a)
+        return pulled(q, u, self.masses(p), p)
+
+    def masses(self, p: Any) -> Any:
+        """Equations: of the three bodies [kg]."""
+        return (p.mass_0, p.mass_1, p.mass_2)
 
     def control_of(self, action: Any, p: Any) -> Any:
         """Equations: thrust acceleration of body 0 [m/s^2]."""
@@ -127,24 +123,13 @@ class ThreeBody(System):
         return (p.thrust * x, p.thrust * y)
 
     def _squares(self, state: Any) -> list[Any]:
-        squares = []
-        for i, j in _PAIRS:
-            dx, dy = state[2 * j] - state[2 * i], state[2 * j + 1] - state[2 * i + 1]
-            squares.append(dx * dx + dy * dy)
-        return squares
+        return squares(state, 3)
 
     def energy_of(self, state: Any, p: Any) -> Any:
         """Equations: kinetic energy of the three less G m_i m_j / sqrt(r_ij^2 + eps^2) of the
         pairs.
         """
-        masses = (p.mass_0, p.mass_1, p.mass_2)
-        energy = 0.0
-        for i in range(3):
-            vx, vy = state[6 + 2 * i], state[7 + 2 * i]
-            energy = energy + 0.5 * masses[i] * (vx * vx + vy * vy)
-        for (i, j), square in zip(_PAIRS, self._squares(state), strict=True):
-            energy = energy - p.g * masses[i] * masses[j] / sqrt(square + p.softening * p.softening)
-        return energy
+        return energy(state, self.masses(p), p)
 
     def power_of(self, state: Any, u: Any, p: Any) -> Any:
         """Equations: m_0 u . v_0."""
@@ -176,13 +161,7 @@ class ThreeBody(System):
 
     def max_step(self, state: Any, p: Any) -> Any:
         """Equations: 0.021 of the shortest free-fall time of a pair."""
-        masses = (p.mass_0, p.mass_1, p.mass_2)
-        fastest: Any = None
-        for (i, j), r2 in zip(_PAIRS, self._squares(state), strict=True):
-            square = r2 + p.softening * p.softening
-            time2 = square * sqrt(square) / (p.g * (masses[i] + masses[j]))
-            fastest = time2 if fastest is None else minimum(fastest, time2)
-        return 0.021 * sqrt(fastest)
+        return 0.021 * shortest_fall(state, self.masses(p), p)
 
     def draw_start(self, rng: np.random.Generator, start: str | None) -> Any:
         """A phase and twelve deviations; for "random" three separate points, and velocities."""
@@ -225,15 +204,7 @@ class ThreeBody(System):
         if not detail:
             return bodies
         shapes: list[Primitive] = [Polyline(track(), 0.02, (0, 158, 115))]
-        if control is not None and math.hypot(control[0], control[1]) > 1e-9:
-            back = 1.0 / math.hypot(control[0], control[1])
-            for reach, radius, color in (
-                (0.34, 0.04, (240, 228, 66)),
-                (0.25, 0.07, (240, 190, 40)),
-                (0.15, 0.1, (213, 94, 0)),
-            ):
-                x, y = state[0] - reach * back * control[0], state[1] - reach * back * control[1]
-                shapes.append(Disc(x, y, radius, color))
+        shapes += flame(state[0], state[1], control, ((0.34, 0.04), (0.25, 0.07), (0.15, 0.1)))
         return [*shapes, *bodies]
 
 
@@ -261,7 +232,7 @@ def _separate_points(rng: np.random.Generator) -> list[float]:
 def _virialised(q: tuple[Any, ...], v: tuple[Any, ...], p: Any) -> tuple[Any, ...]:
     """Velocities along `v` with twice the kinetic energy equal to -potential, beside `q`."""
     masses = (p.mass_0, p.mass_1, p.mass_2)
-    v = _centred(v, masses)
+    v = centred(v, masses)
     potential, kinetic = 0.0, 0.0
     for i, j in _PAIRS:
         dx, dy = q[2 * j] - q[2 * i], q[2 * j + 1] - q[2 * i + 1]
@@ -275,13 +246,4 @@ def _virialised(q: tuple[Any, ...], v: tuple[Any, ...], p: Any) -> tuple[Any, ..
 
 def _at_rest(state: tuple[Any, ...], p: Any) -> tuple[Any, ...]:
     masses = (p.mass_0, p.mass_1, p.mass_2)
-    return (*_centred(state[:6], masses), *_centred(state[6:], masses))
-
-
-def _centred(x: tuple[Any, ...], masses: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Positions or velocities (6,) less those of the centre of mass."""
-    total = masses[0] + masses[1] + masses[2]
-    mean = [
-        (masses[0] * x[c] + masses[1] * x[2 + c] + masses[2] * x[4 + c]) / total for c in (0, 1)
-    ]
-    return tuple(a - mean[i % 2] for i, a in enumerate(x))
+    return (*centred(state[:6], masses), *centred(state[6:], masses))

@@ -57,6 +57,8 @@ def systems() -> None:
             f"{system.name}: {system.env_id}, {system.state_size} state variables "
             f"({', '.join(system.state_names)}), dt {system.dt:g} s"
         )
+        for argument, values in system.variants.items():
+            title += f"; {argument}={' | '.join(map(str, sorted(values)))} (as {system.name}_{values[-1]})"
         cli.print_table(title, ["parameter", "default", "unit", "range when randomised"], rows)
 
 

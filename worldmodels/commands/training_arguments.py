@@ -73,7 +73,7 @@ class Arguments(TrainConfig):
     """The command line: a training configuration and where it comes from."""
 
     env_name: Annotated[str, tyro.conf.arg(name="env")] = "oscillator"
-    """System to learn: oscillator, pendulum, spaceship, three_body, or the id of any Gymnasium env."""
+    """System to learn: pendulum, three_body or another of `physgym list`, or the id of any Gymnasium env."""
     model_name: Annotated[ModelName, tyro.conf.arg(name="model")] = "jump"
     """Structure of the model."""
     config: Path | None = field(default=None, kw_only=True)

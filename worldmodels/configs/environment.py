@@ -83,10 +83,14 @@ def check_env(
             f"{prefix}make_kwargs={shown(dict(kwargs))} is of envs that are not of PhysGym: expected None, "
             f"since the {system.name} takes options of its own (params, dt, action_mode, ...)"
         )
-    for option, allowed in (("integrator", system.integrators), ("start", system.starts)):
-        value = arguments.get(option)
-        if value is not None:
-            require_name(f"{prefix}{option}", value, allowed)
+    if arguments.get("integrator") is not None:
+        require_name(f"{prefix}integrator", arguments["integrator"], system.integrators)
+    start, energy = arguments.get("start"), arguments.get("energy")
+    if start is not None:
+        kinds = system.starts if energy is None else ("energy",)
+        require_name(f"{prefix}start", start, kinds)
+    if energy is not None:
+        _check_energy(system, energy, prefix)
     params = arguments.get("params") or {}
     for parameter in params:
         known = system.Params._fields
@@ -109,11 +113,21 @@ def check_env(
     return system
 
 
+def _check_energy(system: Any, energy: Any, prefix: str) -> None:
+    from physgym.energies import check_band
+
+    try:
+        check_band(system, energy)
+    except ValueError as error:
+        raise ConfigError(f"{prefix}energy={shown(energy)} is not valid: {error}") from None
+
+
 OF_OUR_OWN: dict[str, Any] = {
     "integrator": None,
     "params": None,
     "randomize": False,
     "start": None,
+    "energy": None,
     "reward": "dense",
 }
 """Arguments that only systems of PhysGym have, with the value that asks for nothing."""

@@ -24,7 +24,9 @@ _HIGHEST = {
     "image_size": 4096,
     "shard_episodes": 1_000_000,
 }
-_ENV_ARGUMENTS = ("action_mode", "dt", "integrator", "params", "randomize", "reward", "start")
+_ENV_ARGUMENTS = (
+    "action_mode", "dt", "integrator", "params", "randomize", "reward", "start", "energy",
+)  # fmt: skip
 
 
 @known_keywords
@@ -36,7 +38,7 @@ class CollectConfig:
     """
 
     env: str = "oscillator"
-    """System to collect from: oscillator, pendulum, spaceship, three_body, or the id of any Gymnasium env
+    """System to collect from: pendulum, three_body or another of `physgym list`, or the id of any Gymnasium env
     (CartPole-v1, module:Id-v0 where a module registers it)."""
     name: str = "default"
     """Name of the dataset: it lies in datasets/<env>/<name>/."""
@@ -63,6 +65,8 @@ class CollectConfig:
     """Integrator of the truth; None: the env's own."""
     start: str | None = None
     """Start distribution, where the env has several."""
+    energy: tuple[float, float] | None = None
+    """Starts by energy: the lowest and the highest, as parts of the system's reference."""
     reward: Literal["dense", "sparse", "quadratic", "none"] = "dense"
     """Reward to record."""
     make_kwargs: dict[str, bool | int | float | str] | None = None
@@ -98,6 +102,8 @@ class CollectConfig:
         require_policy("policy", self.policy)
         system = check_env(self.env, arguments, "env", "", self.make_kwargs)
         object.__setattr__(self, "env", system.name)  # one name a system, whatever it was called
+        if self.energy is not None:  # which says what start="energy" would
+            object.__setattr__(self, "start", None)
         if "parameters" not in system.knows:
             object.__setattr__(self, "action_mode", system.action_mode)
 
@@ -108,6 +114,7 @@ class CollectConfig:
             return dict(self.make_kwargs or {})
         defaults = CollectConfig()
         values = {name: getattr(self, name) for name in _ENV_ARGUMENTS}
+        values["energy"] = self.energy and list(self.energy)  # as JSON reads it back
         return {key: value for key, value in values.items() if value != getattr(defaults, key)}
 
     @property
@@ -133,5 +140,7 @@ class CollectConfig:
             del values[
                 "make_kwargs"
             ]  # buffers that were made before there was such a field keep their name
+        if not self.energy:
+            del values["energy"]
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -153,12 +153,14 @@ def oracle_entry(integrator: str | None, substeps: int | None) -> Entry:
     return Entry(predict, True, "oracle")
 
 
-def oracles_of(models: Mapping[str, Any]) -> dict[str, Entry]:
-    """One oracle row for each fixed-step integrator and number of sub-steps among ``models``."""
+def oracles_of(models: Mapping[str, Any], serving: Sequence[str] = FIXED_STEP) -> dict[str, Entry]:
+    """One oracle row for each fixed-step integrator and number of sub-steps among ``models``, of those that
+    are ``serving`` the true system; by its own where there is none.
+    """
     rows = {}
     for model in models.values():
         method = getattr(model.config, "integrator", None)
-        if method in FIXED_STEP:
+        if method in FIXED_STEP and method in serving:
             count = model.config.substeps
             rows[f"oracle ({method} x {count})"] = oracle_entry(method, count)
     return rows or {"oracle (own integrator)": oracle_entry(None, None)}

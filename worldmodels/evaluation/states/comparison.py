@@ -45,9 +45,10 @@ class StateComparison(Comparison):
     ) -> dict[str, Entry]:
         """Models, three baselines, and an oracle for each integrator among the models."""
         rows = {name: model_entry(model, model.config.name) for name, model in models.items()}
-        known = "equations" in problems.tasks.system.knows
+        system = problems.tasks.system
+        known = "equations" in system.knows
         baselines = baseline_entries(dataset.subset("train"), problems.tasks.angles)
-        return {**rows, **baselines, **(oracles_of(models) if known else {})}
+        return {**rows, **baselines, **(oracles_of(models, system.integrators) if known else {})}
 
     def score(
         self,
