@@ -94,11 +94,13 @@ def _foreign_task(spec: Spec, arguments: Mapping[str, Any]) -> Any:
         "state_size": system.state_size,
     }
     for name, value in expected.items():
-        if getattr(spec, name) != value and not spec.image_size:
+        if getattr(spec, name) != value:
             raise ValueError(
                 f"the model's {name}={getattr(spec, name)!r} does not fit {system.env_id}, "
                 f"which has {value!r}: it was trained on another env"
             )
+    if spec.image_size:
+        return system.task(dt=spec.dt, obs_mode="pixels", image_size=spec.image_size)
     return system.task(dt=spec.dt)
 
 
@@ -149,8 +151,9 @@ REWARD_RANGES = {
     "alive": (0.0, 1.0),
     "quadratic": (-np.inf, 0.0),
     "none": (0.0, 0.0),
+    "learned": (-np.inf, np.inf),
 }
-"""Least and largest reward of a step, by kind (see `physgym.system.REWARDS`)."""
+"""Least and largest reward of a step, by kind (see `physgym.system.REWARDS`); "learned" of a foreign env."""
 
 
 class Experience:
