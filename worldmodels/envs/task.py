@@ -226,12 +226,12 @@ def number_of(name: str, value: Any, least: float) -> float:
 def prediction_limit(model: WorldModel, task: Task, factor: float) -> np.ndarray:
     """(D,) largest magnitude of a prediction: `factor` times the training range, for angles 1e6.
 
-    A model that recorded no range (`reach`) is held to the true env's bounds instead.
+    What a model recorded no range (`reach`) of, or never saw away from 0, is held to the true env's bounds instead.
     """
     bounds = np.array([float(bound) for bound in task.system.bounds(task.limit)])
     reach = getattr(model, "reach", None)
     recorded = bounds if reach is None else reach.detach().double().cpu().numpy()
-    limit = factor * np.where(np.isfinite(recorded), recorded, bounds)
+    limit = factor * np.where(np.isfinite(recorded) & (recorded > 0.0), recorded, bounds)
     limit[list(task.system.angles)] = LARGEST_ANGLE
     return limit
 
