@@ -34,7 +34,7 @@ SIZE = 32
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Pictures of the disc."""
     config = CollectConfig(
-        env=cases.DISC, name="b", episodes=30, pixels=True, image_size=SIZE, policy="ou"
+        env=cases.DISC, name="b", episodes=40, pixels=True, image_size=SIZE, policy="ou"
     )
     return load_dataset(collect(config, tmp_path_factory.mktemp("datasets"), progress=False))
 
