@@ -23,6 +23,7 @@ from worldmodels.envs.pixel_starts import TRIES, frames_of
 from worldmodels.envs.single import make_truth
 from worldmodels.evaluation.comparison import evaluate, write_report
 from worldmodels.evaluation.pixels.baselines import BACKGROUND_ROW
+from worldmodels.evaluation.pixels.comparison import PixelComparison
 from worldmodels.films.pixels import film_pixels, true_frames, write_pictures
 from worldmodels.films.recording import record
 
@@ -106,7 +107,8 @@ def test_the_truth_of_it_is_pictures_too(model: Any) -> None:
 
 
 def test_what_nobody_knows_of_it_reads_na(model: Any, dataset: Dataset, tmp_path: Path) -> None:
-    report = evaluate({"m": model}, dataset, horizon=8, count=8)
+    few = PixelComparison(probe_frames=200)
+    report = evaluate({"m": model}, dataset, horizon=8, count=8, comparison=few)
     row = report["rows"]["m"]
     assert report["bodies"] == [] and row["energy_error"] is None and row["centroid"] == {}
     assert list(report["probes"]["m"]["linear"]) == ["observation 0", "observation 1"]
@@ -129,12 +131,15 @@ def test_it_is_filmed_and_drawn(model: Any, dataset: Dataset, tmp_path: Path) ->
     assert len(film_pixels(model, shown, 64)) == 7
 
 
+@pytest.mark.slow
 def test_points_are_read_before_any_wall(dataset: Dataset, tmp_path: Path) -> None:
     model = trained(dataset, tmp_path / "run", "keypoint_jump")
     assert len(model.sight.chart.kinds) == 1 and not model.motion.spec.foreign
+    worldmodels.check_world_model(model)
     env = worldmodels.make_env(model)
     check_env(env, skip_render_check=True)
-    report = evaluate({"m": model}, dataset, horizon=4, count=4)
+    none = PixelComparison(probe_frames=0)
+    report = evaluate({"m": model}, dataset, horizon=4, count=4, comparison=none)
     assert report["explained"]["m"] > 0.5 and report["rows"]["m"]["outcomes"]
     assert "card" in {path.stem for path in write_pictures(model, dataset, tmp_path / "p")}
 
