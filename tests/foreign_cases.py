@@ -103,3 +103,48 @@ class PerfectCart(WorldModel):
 def system() -> Any:
     """What is known of the cart."""
     return physgym.get_system(CART)
+
+
+DISC = "Lab/ForeignDisc-v0"
+
+
+class Disc(Cart):
+    """The cart as a red disc before a pale wall: nothing in it is black."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode, reach=1.3)
+
+    def render(self) -> np.ndarray:
+        rows, columns = np.mgrid[:48, :96]
+        picture = np.full((48, 96, 3), (225, 230, 240), np.uint8)
+        distance = np.hypot(rows - 23.5, 0.5 * (columns - (47.5 + 18.0 * self.state[0])))
+        share = np.clip(5.0 - distance, 0.0, 1.0)[..., None]
+        return np.uint8((1.0 - share) * picture + share * np.array([200, 30, 20]))
+
+
+BLINK = "Lab/ForeignBlink-v0"
+
+
+class Blink(Disc):
+    """An env whose episodes are one step long."""
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        observation, reward, _, _, info = super().step(action)
+        return observation, reward, True, False, info
+
+
+BLIND = "Lab/ForeignBlind-v0"
+
+
+class Blind(Cart):
+    """An env that renders words."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    def render(self) -> Any:
+        return "a cart"
+
+
+for _name, _kind in ((DISC, Disc), (BLINK, Blink), (BLIND, Blind)):
+    if _name not in gymnasium.registry:
+        gymnasium.register(_name, _kind, max_episode_steps=30)

@@ -25,6 +25,7 @@ from worldmodels.configs.training import MODELS
 from worldmodels.data import CollectConfig, Dataset, DatasetError, collect, load_dataset
 from worldmodels.data.given import ARRAYS
 from worldmodels.envs.single import make_truth
+from worldmodels.envs.task import prediction_limit
 from worldmodels.evaluation.comparison import evaluate, write_report
 from worldmodels.interface import Spec
 from worldmodels.models.observed import Observed
@@ -532,6 +533,19 @@ def test_stock_checks_and_sync_vector_env(buffers: Path, tmp_path: Path) -> None
             assert left == pytest.approx(right, abs=1e-5)
 
 
+def test_episodes_of_one_step_are_learned(tmp_path: Path) -> None:
+    collect(CollectConfig(env=cases.BLINK, name="b", episodes=40), tmp_path, progress=False)
+    model = trained(tmp_path, tmp_path / "run", cases.BLINK, "jump")
+    dataset = load_dataset(f"{physgym.get_system(cases.BLINK).folder}/b", tmp_path)
+    report = evaluate({"jump": model}, dataset)
+    assert report["steps"] == 1 and report["rows"]["jump"]["outcomes"]["end_recall"] == 1.0
+    with pytest.raises(ValueError, match="horizon 2 is beyond the episodes"):
+        evaluate({"jump": model}, dataset, horizon=2)
+    env = worldmodels.make_env(model, num_envs=2)
+    env.reset(seed=0)
+    assert env.step(env.action_space.sample())[2].all()
+
+
 def test_a_start_may_be_given_and_bad_ones_are_refused() -> None:
     env = worldmodels.make_env(
         cases.PerfectCart(), reward_fn=cases.reward, terminated_fn=cases.ended
@@ -606,3 +620,11 @@ def test_the_command_line_takes_any_env(tmp_path: Path) -> None:
     assert said.returncode == 0 and (tmp_path / "p" / "series.png").exists()
     said = command(tmp_path, "convert", "CartPole-v1", "--to", "e.npz")
     assert said.returncode != 0 and "is no dataset" in said.stderr
+
+
+def test_what_never_moved_in_a_buffer_may_move_a_little() -> None:
+    """As the legs of LunarLander-v3, which touch the ground in few episodes."""
+    model = cases.PerfectCart()
+    model.register_buffer("reach", torch.tensor([0.0, 5.0]))
+    limit = prediction_limit(model, cases.system().task(), 10.0)
+    assert limit.tolist() == [np.inf, 50.0]

@@ -73,6 +73,23 @@ def test_a_killed_loop_goes_on_to_the_same_end(
         assert without_times(loop.run(TINY, folder)) == without_times(whole)
 
 
+def test_a_loop_that_was_killed_in_its_first_collection_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(TINY, rounds=1)
+
+    def dying(*_: Any) -> Any:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("worldmodels.data.collecting.collect_shard", dying)
+        loop.run(config, tmp_path / "killed")
+    begun = next((tmp_path / "killed" / "datasets").glob("*/loop"))
+    assert not list(begun.glob("shard-*.h5")) and (begun / "dataset.json").is_file()
+    found = loop.run(config, tmp_path / "killed")
+    assert without_times(found) == without_times(loop.run(config, tmp_path / "whole"))
+
+
 def test_more_rounds_and_a_comparison_may_be_asked_for(tmp_path: Path) -> None:
     first = loop.run(replace(TINY, rounds=1), tmp_path)
     again = loop.run(replace(TINY, rounds=2, model_free_steps=512), tmp_path)

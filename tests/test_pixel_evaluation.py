@@ -30,8 +30,9 @@ from worldmodels.evaluation.pixels.comparison import PixelComparison
 from worldmodels.evaluation.pixels.readout import readout_of
 from worldmodels.evaluation.pixels.report import definitions, tables
 from worldmodels.evaluation.pixels.scores import Ruler, measure, reward_score, row_scores
-from worldmodels.evaluation.pixels.scoring import background_of, entries_of
+from worldmodels.evaluation.pixels.scoring import entries_of
 from worldmodels.interface import DivergenceError, Latent, Spec
+from worldmodels.models.backgrounds import background_of
 from worldmodels.training import experiment
 
 SIZE, STEPS = 32, 8
@@ -314,7 +315,8 @@ def test_baselines(
     frames = np.concatenate(
         [train.pixels[row][: train.lengths[row] + 1] for row in range(len(train))]
     )
-    frame, bright = background_of(train)
+    shared = background_of(train)
+    frame, bright = shared.mean, shared.brightness
     np.testing.assert_allclose(frame, frames.mean(0) / 255, atol=1e-12)
     assert bright == pytest.approx(((frames / 255) ** 2).sum((1, 2, 3)).mean(), rel=1e-5)
 

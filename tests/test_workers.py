@@ -10,10 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import foreign_cases as cases
+import gymnasium
 import pytest
 from data_cases import SMALL
 
-from worldmodels.data import CollectConfig, DatasetError, collect, workers
+from worldmodels.data import CollectConfig, DatasetError, collect, load_dataset, workers
+from worldmodels.data.collecting import shards
 from worldmodels.data.header import SpaceRecord, action_bounds
 from worldmodels.data.workers import run_jobs
 
@@ -103,3 +106,42 @@ def test_continuous_actions_keep_to_their_space(tmp_path: Path) -> None:
     assert low.tolist() == [-1.0, -1.0]
     assert high.tolist() == [1.0, 2.0]
     collect(replace(SMALL, action_mode="continuous"), tmp_path, progress=False)
+
+
+class Opened:
+    """What a process cannot send to another."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("cannot pickle 'Opened' object")
+
+
+def test_an_env_that_cannot_be_sent_to_workers_is_named(tmp_path: Path) -> None:
+    config = CollectConfig(
+        env=cases.CART, name="b", episodes=4, shard_episodes=2, make_kwargs={"reach": 0.5}
+    )
+    object.__setattr__(config, "make_kwargs", {"reach": Opened()})
+    with pytest.raises(DatasetError, match="cannot be pickled") as caught:
+        list(shards(config, tmp_path, [(0, 0, 2), (1, 2, 2)], 2, bool, None))
+    said = str(caught.value)
+    assert cases.CART in said and "--workers 1" in said and "module:Id-v0" in said
+    assert "\n" not in said
+
+
+def test_a_policy_that_cannot_be_sent_to_workers_is_named(tmp_path: Path) -> None:
+    config = replace(SMALL, policy="agent.zip", shard_episodes=2)
+    with pytest.raises(
+        DatasetError, match=r"the policy 'agent.zip' cannot be pickled.*--workers 1"
+    ):
+        collect(config, tmp_path, workers=2, progress=False, policy=lambda: None)  # type: ignore[arg-type,return-value]
+
+
+def test_an_env_that_only_this_process_knows_is_named(tmp_path: Path) -> None:
+    name = "Lab/OnlyHere-v0"
+    if name not in gymnasium.registry:
+        gymnasium.register(name, cases.Cart, max_episode_steps=5)
+    config = CollectConfig(env=name, name="b", episodes=4, shard_episodes=2)
+    with pytest.raises(DatasetError, match="registered in this process alone") as caught:
+        collect(config, tmp_path, workers=2, progress=False)
+    said = str(caught.value)
+    assert name in said and "--workers 1" in said and "module:Id-v0" in said and "\n" not in said
+    assert len(load_dataset(collect(config, tmp_path, workers=1, progress=False))) == 4

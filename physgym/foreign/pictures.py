@@ -1,8 +1,12 @@
-"""Pictures of observations: what the env itself draws, where it can be put there, else bars."""
+"""Pictures of foreign envs: what they render as they are stepped, and portraits of observations.
+
+A portrait is what the env itself draws, where it can be put into an observation, else bars.
+"""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -13,6 +17,73 @@ from physgym.rendering import SCREEN, opencv, write_text
 
 if TYPE_CHECKING:
     from physgym.foreign.system import ForeignSystem
+
+
+def picture(env: gymnasium.Env[Any, Any], size: int) -> np.ndarray:
+    """What an env renders, as (size, size, 3) uint8. Raises ValueError where that is no picture."""
+    drawn: Any = env.render()
+    array = np.asarray(drawn)
+    if array.ndim != 3 or array.shape[2] < 3:
+        raise ValueError(f"{env.spec and env.spec.id} renders {type(drawn).__name__}, no picture")
+    flat = np.ascontiguousarray(array[..., :3].astype(np.uint8))
+    cv2 = opencv()
+    return cv2.resize(flat, (size, size), interpolation=cv2.INTER_AREA)
+
+
+class Pictured(gymnasium.Wrapper[np.ndarray, Any, Any, Any]):
+    """An env whose observations are the pictures (size, size, 3) uint8 that it renders.
+
+    Args:
+        env: made with render_mode="rgb_array".
+        size: height and width of a picture [px].
+
+    Raises:
+        ValueError: at `reset` and `step`, what it renders is no picture.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], size: int) -> None:
+        super().__init__(env)
+        self.size = size
+        self.observation_space = spaces.Box(0, 255, (size, size, 3), np.uint8)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin an episode."""
+        _, info = self.env.reset(seed=seed, options=options)
+        return picture(self.env, self.size), info
+
+    def step(self, action: Any) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
+        """Act."""
+        _, reward, terminated, truncated, info = self.env.step(action)
+        return picture(self.env, self.size), reward, terminated, truncated, info
+
+
+def replayed(
+    env: gymnasium.Env[Any, Any],
+    system: ForeignSystem,
+    seed: int,
+    actions: Iterable[Any],
+    size: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures (T+1, size, size, 3) uint8 of an episode whose actions are repeated, and the last observation.
+
+    Args:
+        env: of `system`, made with render_mode="rgb_array".
+        system: takes actions (T of them, as a buffer holds them) to those of the env.
+        seed: of the episode.
+        actions: see `system`.
+        size: height and width of a picture [px].
+
+    Raises:
+        ValueError: what it renders is no picture.
+    """
+    observation, _ = env.reset(seed=seed)
+    frames = [picture(env, size)]
+    for action in actions:
+        observation = env.step(system.to_env(action))[0]
+        frames.append(picture(env, size))
+    return np.stack(frames), np.asarray(observation)
 
 
 class Painter:

@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 from gymnasium.error import InvalidAction
 
 from physgym.foreign.system import ForeignSystem, NoParams, foreign_system
@@ -20,7 +21,9 @@ class ForeignTask:
     Args:
         system: what is known of the env.
         dt: seconds a step; None: the env's own.
-        params, randomize, obs_mode: as our tasks have them, at their only value.
+        params, randomize: as our tasks have them, at their only value.
+        obs_mode: "state", what the env itself observes, or "pixels": pictures of what it renders.
+        image_size: height and width of those [px].
 
     Raises:
         ValueError: another value of these, or a dt that is not above 0.
@@ -36,24 +39,32 @@ class ForeignTask:
         params: Mapping[str, float] | None = None,
         randomize: Any = False,
         obs_mode: str = "state",
+        image_size: int = 64,
     ) -> None:
         if randomize:
             raise ValueError(f"randomize={randomize!r}: {system.env_id} has no parameters to draw")
-        if obs_mode != "state":
-            raise ValueError(f'obs_mode={obs_mode!r}: {system.env_id} has its own, "state"')
-        self.system, self.obs_mode = system, obs_mode
+        if obs_mode not in ("state", "pixels"):
+            raise ValueError(
+                f'obs_mode={obs_mode!r}: {system.env_id} has its own, "state", and "pixels"'
+            )
+        self.system, self.obs_mode, self.image_size = system, obs_mode, image_size
         self.base = self.limit = system.check_params(params)
         self.ranges: dict[str, tuple[float, float]] = {}
         self.dt = float(system.dt if dt is None else dt)
         if not 0.0 < self.dt < math.inf:
             raise ValueError(f"dt={dt!r} is not valid: expected seconds above 0")
         self.discrete, self.action_mode = system.discrete, system.action_mode
-        self.action_space, self.observation_space = system.action_space, system.observation_space
+        self.action_space = system.action_space
+        pictures = spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
+        self.observation_space = system.observation_space if obs_mode == "state" else pictures
         self.actions = ForeignActions(system)
         self._env: gymnasium.Env[Any, Any] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild, (self.system.env_id, self.system.kwargs, self.dt))
+        return (
+            _rebuild,
+            (self.system.env_id, self.system.kwargs, self.dt, self.obs_mode, self.image_size),
+        )
 
     def __deepcopy__(self, memo: Any) -> ForeignTask:
         return self
@@ -158,8 +169,10 @@ def true_seed(rng: np.random.Generator) -> int:
     return int(rng.integers(2**31))
 
 
-def _rebuild(env_id: str, kwargs: dict[str, Any], dt: float) -> ForeignTask:
+def _rebuild(
+    env_id: str, kwargs: dict[str, Any], dt: float, obs_mode: str, image_size: int
+) -> ForeignTask:
     system = foreign_system(env_id, kwargs)
     if system is None:
         raise ValueError(f"env {env_id!r} is not registered here")
-    return ForeignTask(system, dt)
+    return ForeignTask(system, dt, obs_mode=obs_mode, image_size=image_size)

@@ -161,10 +161,9 @@ class TrainConfig:
             return
         object.__setattr__(self, "env", replace(self.env, action_mode=system.action_mode))
         if self.model_name == "visual":
-            raise ConfigError(
-                f"model_name='visual' is not valid for {system.env_id}: pictures of envs that are not of PhysGym "
-                "can be collected, and are not learned yet; expected a model of its observations, such as jump"
-            )
+            given = "None: a model of pictures sees no observations"
+            require("env.coordinates", self.env.coordinates, self.env.coordinates is None, given)
+            return
         found = coordinates_of(self.env.coordinates, system)
         if found is None and self.model.structured:  # type: ignore[union-attr]
             free = [name for name, kind in MODELS.items() if not kind.structured]
@@ -252,7 +251,10 @@ VISUAL_EPOCHS: dict[Size, int] = {"tiny": 2, "small": 30, "base": 60}
 
 def scores_one(config: TrainConfig) -> str:
     """What has a validation error of 1: the unit in which a model's is told."""
-    return "a black picture" if isinstance(config.model, VisualConfig) else "the mean"
+    if not isinstance(config.model, VisualConfig):
+        return "the mean"
+    own = "pictures" in find_system(config.env_name, kwargs=config.env.make_kwargs).knows
+    return "a black picture" if own else "the mean picture"
 
 
 def to_dict(config: Any) -> dict[str, Any]:

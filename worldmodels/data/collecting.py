@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pickle
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -170,7 +171,8 @@ def shards(
     jobs = [(config, folder, *job, make_policy) for job in todo]
     try:
         if workers > 1 and len(jobs) > 1:
-            yield from run_jobs(collect_shard, jobs, workers, part)
+            _check_sent(config, make_policy, workers)
+            yield from run_jobs(_collect_in_worker, jobs, workers, part)
         else:
             for job in jobs:
                 yield collect_shard(*job, part)
@@ -179,6 +181,41 @@ def shards(
             f"not enough memory to collect a shard of {todo[0][2]} episodes in {folder}: collect "
             f"fewer in each with --shard-episodes{', or with fewer --workers' * (workers > 1)}"
         ) from error
+
+
+def _check_sent(
+    config: CollectConfig, make_policy: Callable[[], Policy] | None, workers: int
+) -> None:
+    """Raise DatasetError for what cannot be sent to another process."""
+    parts = {
+        f"the env {config.env!r} (made with {config.make_kwargs})": config,
+        f"the policy {config.policy!r}": make_policy,
+    }
+    for name, part in parts.items():
+        try:
+            pickle.dumps(part)
+        except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
+            raise DatasetError(
+                f"{name} cannot be pickled, as {workers} workers need it ({' '.join(str(error).split())}): "
+                "collect with --workers 1 (workers=1), or register an env by an id, module:Id-v0, that needs "
+                "nothing but plain values"
+            ) from error
+
+
+def _collect_in_worker(config: CollectConfig, folder: Path, *job: Any) -> Shard:
+    """`collect_shard` in a process that has imported what the id and the plugins name, and nothing else."""
+    try:
+        _system(config)
+    except (ValueError, DatasetError) as error:
+        raise DatasetError(_unknown_to_workers(config, error)) from error
+    return collect_shard(config, folder, *job)
+
+
+def _unknown_to_workers(config: CollectConfig, error: Exception) -> str:
+    return (
+        f"the env {config.env!r} is registered in this process alone, and workers make it anew ({error}): "
+        "collect with --workers 1 (workers=1), or give its id as module:Id-v0, whose module registers it"
+    )
 
 
 def _scaled(tick: Tick, start: float, size: float, share: float) -> None:

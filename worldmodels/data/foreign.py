@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import gymnasium
 import numpy as np
 
+from physgym.foreign.pictures import replayed
 from physgym.foreign.system import ForeignSystem
 from worldmodels.data.config import CollectConfig
 from worldmodels.data.policies import Policy, asked, plan_episode
@@ -128,12 +128,12 @@ def pictures(
         for row, states in enumerate(arrays["states"]):
             length = int(arrays["lengths"][row])
             frames = np.empty((len(states), config.image_size, config.image_size, 3), np.uint8)
-            observation, _ = env.reset(seed=int(arrays["seeds"][row]))
-            frames[0] = picture(env, config.image_size)
-            for step in range(length):
-                observation = env.step(system.to_env(arrays["actions"][row, step]))[0]
-                frames[step + 1] = picture(env, config.image_size)
-            if not np.allclose(observation, states[length], rtol=1e-4, atol=1e-5):
+            seed, actions = int(arrays["seeds"][row]), arrays["actions"][row, :length]
+            try:
+                frames[: length + 1], last = replayed(env, system, seed, actions, config.image_size)
+            except ValueError as error:
+                raise DatasetError(str(error)) from error
+            if not np.allclose(last, states[length], rtol=1e-4, atol=1e-5):
                 raise DatasetError(
                     f"{system.env_id} does not repeat an episode under its seed and actions, so pictures and "
                     "observations would not belong together"
@@ -143,16 +143,3 @@ def pictures(
             tick((row + 1) / len(arrays["states"]))
     finally:
         env.close()
-
-
-def picture(env: gymnasium.Env[Any, Any], size: int) -> np.ndarray:
-    """What an env renders, as (size, size, 3) uint8. Raises DatasetError where that is no picture."""
-    from physgym.rendering import opencv
-
-    drawn: Any = env.render()
-    array = np.asarray(drawn)
-    if array.ndim != 3 or array.shape[2] < 3:
-        raise DatasetError(f"{env.spec and env.spec.id} renders {type(drawn).__name__}, no picture")
-    cv2 = opencv()
-    flat = np.ascontiguousarray(array[..., :3].astype(np.uint8))
-    return cv2.resize(flat, (size, size), interpolation=cv2.INTER_AREA)

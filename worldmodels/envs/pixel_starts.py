@@ -4,6 +4,9 @@ A model of pixels reads motion from L frames, of which the last is the start. A 
 ones. The true start distribution does not, so the system itself is taken back in time from the drawn
 state, while nothing acts, and drawn. The start stays the true env's own that way, frame and draws alike;
 stepping a true start L - 1 times forward would have shifted it, and could have ended the episode.
+
+A foreign env cannot be taken back in time, and one frame L times would say that nothing moves. There a start
+does lie L - 1 steps into a true episode, under random actions, which the model is told.
 """
 
 from __future__ import annotations
@@ -15,9 +18,21 @@ from typing import Any
 import numpy as np
 
 from physgym.compile.program import MAX_SUBSTEPS, substep
+from physgym.foreign.pictures import Pictured
+from physgym.foreign.task import true_seed
 from physgym.task import Task
 from worldmodels.envs.starts import BufferStarts, Start
 from worldmodels.interface import Spec
+
+TRIES = 100
+"""Episodes of a foreign env that may end before a model has seen enough of one."""
+
+
+def frames_of(task: Any, spec: Spec, length: int) -> TrueFrames | SteppedFrames:
+    """True starts of L = ``length`` frames: what led there where the equations are known, else the first steps."""
+    if "equations" in task.system.knows:
+        return TrueFrames(task, spec, length)
+    return SteppedFrames(task, spec, length)
 
 
 class TrueFrames:
@@ -51,6 +66,62 @@ class TrueFrames:
         return Start(frames, actions, params)
 
 
+class SteppedFrames:
+    """The first L frames of true episodes of a foreign env, under random actions between them.
+
+    Args:
+        task: `physgym.foreign.task.ForeignTask` of the env.
+        spec: of the model.
+        length: L, the frames of a start.
+    """
+
+    def __init__(self, task: Any, spec: Spec, length: int) -> None:
+        self._task, self._size, self._length = task, spec.image_size, length
+        self._env: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_env": None}
+
+    def draw(self, rng: np.random.Generator, options: Mapping[str, Any]) -> Start:
+        """The start of the true episode that `rng` seeds, of the next one where it ends too early.
+
+        Raises ValueError for any option, and where `TRIES` episodes end too early.
+        """
+        system = self._task.system
+        if options:
+            name = sorted(options)[0]
+            raise ValueError(
+                f"unknown reset option {name!r}: a learned {system.env_id} in pictures takes none; it begins as "
+                'the true env does, or with starts="buffer" as a buffer goes on'
+            )
+        if self._env is None:
+            self._env = Pictured(system.make(render_mode="rgb_array"), self._size)
+        for _ in range(TRIES):
+            frames, actions = self._begun(rng)
+            if len(frames) == self._length:
+                return Start(np.stack(frames), actions, self._task.base)
+        raise ValueError(
+            f"{TRIES} episodes of {system.env_id} ended before the {self._length} frames that the model reads: "
+            'start in a buffer (starts="buffer", dataset=...), or train with fewer --model.context-frames'
+        )
+
+    def _begun(self, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
+        """The first frames of an episode, as many as it has up to L, and the actions drawn for them."""
+        system, count = self._task.system, self._length - 1
+        seed = true_seed(rng)
+        if system.discrete:
+            actions: np.ndarray = rng.integers(system.action_count, size=count)
+        else:
+            actions = rng.uniform(-1.0, 1.0, (count, system.action_size))
+        frames = [self._env.reset(seed=seed)[0]]
+        for action in actions:
+            frame, _, terminated, truncated, _ = self._env.step(system.to_env(action))
+            if terminated or truncated:
+                break
+            frames.append(frame)
+        return frames, actions
+
+
 class BufferFrames(BufferStarts):
     """L frames in a row that a collected buffer holds, with the actions between them.
 
@@ -66,7 +137,7 @@ class BufferFrames(BufferStarts):
     """
 
     def __init__(self, dataset: Any, task: Task, spec: Spec, length: int) -> None:
-        super().__init__(dataset, task, TrueFrames(task, spec, length), length)
+        super().__init__(dataset, task, frames_of(task, spec, length), length)
         dataset = self._dataset
         if dataset.pixels is None:
             raise ValueError(

@@ -14,7 +14,7 @@ from physgym.task import Task
 from worldmodels.envs import task as truth
 from worldmodels.envs.modality import Decoded, Modality
 from worldmodels.envs.observed import read_pictures
-from worldmodels.envs.pixel_starts import BufferFrames, TrueFrames
+from worldmodels.envs.pixel_starts import BufferFrames, frames_of
 from worldmodels.envs.starts import Starts
 from worldmodels.interface import Latent, WorldModel
 
@@ -34,12 +34,12 @@ class PixelModality(Modality):
         visual: Any = model
         self.visual, size = visual, model.spec.image_size
         self.shape, self.length = (size, size, 3), int(visual.context_frames)
-        self._ends = bool(truth.event_names(task))
+        self._ends = model.spec.foreign or bool(truth.event_names(task))
         reach = float(visual.reach)
         self._limit = factor * reach if 0.0 < reach < np.inf else np.inf
 
     def true_starts(self) -> Starts:
-        return TrueFrames(self.task, self.model.spec, self.length)
+        return frames_of(self.task, self.model.spec, self.length)
 
     def buffer_starts(self, dataset: Any) -> Starts:
         return BufferFrames(dataset, self.task, self.model.spec, self.length)
@@ -71,7 +71,7 @@ class PixelModality(Modality):
         params: Any,
     ) -> truth.Outcome:
         """What the heads say, as far as the task can give it: rewards in its range, and an end (at a
-        probability above 1/2) only where something can end an episode.
+        probability above 1/2) only where something can end an episode; of a foreign env, nobody knows.
         """
         with torch.inference_mode():
             reward, logit = self.visual.judge(latent, self.actions(actions))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from physgym.autoreset import parse_autoreset_mode, parse_seed
 from physgym.env import RENDER_MODES
+from physgym.foreign.pictures import Pictured
 from physgym.keyboard import keys_to_action, played
 from physgym.task import Task
 from worldmodels.envs.task import arguments_of, find_system, parse_action
@@ -243,24 +245,33 @@ def _foreign_truth(
 ) -> gymnasium.Env | VectorEnv:
     """The true env of a model that learned one which is not of PhysGym."""
     mode = arguments.pop("autoreset_mode", AutoresetMode.NEXT_STEP)
-    return foreign_env(spec.env_name, num_envs, mode, **{**spec.env_kwargs, **arguments})
+    given = {**spec.env_kwargs, **arguments}
+    return foreign_env(spec.env_name, num_envs, mode, spec.image_size, **given)
 
 
 def foreign_env(
     env_id: str,
     num_envs: int | None = None,
     autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+    picture_size: int = 0,
     **kwargs: Any,
 ) -> gymnasium.Env | VectorEnv:
-    """A true env that is not of this package: single, or one after another behind the vector interface."""
+    """A true env that is not of this package: single, or one after another behind the vector interface.
+
+    `picture_size`: 0, it shows its observations; else the pictures (picture_size, picture_size, 3) that it renders.
+    """
+    if picture_size:
+        kwargs = {**kwargs, "render_mode": "rgb_array"}
     if num_envs is None:
-        return gymnasium.make(env_id, **kwargs)
+        env = gymnasium.make(env_id, **kwargs)
+        return Pictured(env, picture_size) if picture_size else env
     chosen = parse_autoreset_mode(autoreset_mode)
     return gymnasium.make_vec(
         env_id,
         num_envs=num_envs,
         vectorization_mode="sync",
         vector_kwargs={"autoreset_mode": chosen},
+        wrappers=[functools.partial(Pictured, size=picture_size)] if picture_size else None,
         **kwargs,
     )
 

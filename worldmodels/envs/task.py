@@ -94,11 +94,13 @@ def _foreign_task(spec: Spec, arguments: Mapping[str, Any]) -> Any:
         "state_size": system.state_size,
     }
     for name, value in expected.items():
-        if getattr(spec, name) != value and not spec.image_size:
+        if getattr(spec, name) != value:
             raise ValueError(
                 f"the model's {name}={getattr(spec, name)!r} does not fit {system.env_id}, "
                 f"which has {value!r}: it was trained on another env"
             )
+    if spec.image_size:
+        return system.task(dt=spec.dt, obs_mode="pixels", image_size=spec.image_size)
     return system.task(dt=spec.dt)
 
 
@@ -149,8 +151,9 @@ REWARD_RANGES = {
     "alive": (0.0, 1.0),
     "quadratic": (-np.inf, 0.0),
     "none": (0.0, 0.0),
+    "learned": (-np.inf, np.inf),
 }
-"""Least and largest reward of a step, by kind (see `physgym.system.REWARDS`)."""
+"""Least and largest reward of a step, by kind (see `physgym.system.REWARDS`); "learned" of a foreign env."""
 
 
 class Experience:
@@ -223,12 +226,12 @@ def number_of(name: str, value: Any, least: float) -> float:
 def prediction_limit(model: WorldModel, task: Task, factor: float) -> np.ndarray:
     """(D,) largest magnitude of a prediction: `factor` times the training range, for angles 1e6.
 
-    A model that recorded no range (`reach`) is held to the true env's bounds instead.
+    What a model recorded no range (`reach`) of, or never saw away from 0, is held to the true env's bounds instead.
     """
     bounds = np.array([float(bound) for bound in task.system.bounds(task.limit)])
     reach = getattr(model, "reach", None)
     recorded = bounds if reach is None else reach.detach().double().cpu().numpy()
-    limit = factor * np.where(np.isfinite(recorded), recorded, bounds)
+    limit = factor * np.where(np.isfinite(recorded) & (recorded > 0.0), recorded, bounds)
     limit[list(task.system.angles)] = LARGEST_ANGLE
     return limit
 

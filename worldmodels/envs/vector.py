@@ -38,10 +38,10 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
     or any other that it was collected from; of these, rewards and ends are learned too. Of a
     model of states only the next state is predicted: reward and ends are the true env's own. A
     model of pixels serves obs_mode="pixels" alone; an episode begins with a real picture (the model
-    also sees those before it, see `worldmodels.envs.pixel_starts`), then pictures, rewards and ends are
-    the model's. A row whose prediction is not finite, lies beyond `divergence_factor` times the
-    training range, or could not be computed, is truncated with `info["diverged"]` and its last
-    good observation; the other rows go on.
+    also sees those before it, see `worldmodels.envs.pixel_starts`; of a foreign env, the first of a true
+    episode under random actions), then pictures, rewards and ends are the model's. A row whose
+    prediction is not finite, lies beyond `divergence_factor` times the training range, or could not be
+    computed, is truncated with `info["diverged"]` and its last good observation; the other rows go on.
 
     Args:
         model: a `WorldModel`, or the run or checkpoint folder of one.
@@ -294,6 +294,11 @@ def modality_of(
     if model.spec.foreign and not model.spec.image_size:
         return ObservationModality(model, task, factor, **given)
     for name, function in given.items():
+        if function is not None and model.spec.foreign:
+            raise ValueError(
+                f"{name}={function!r} is of observations, and this model sees pictures of {model.spec.env_name}: "
+                "leave it out (rewards and ends are what was learned), or train a model of its observations"
+            )
         if function is not None:
             raise ValueError(
                 f"{name}={function!r} is of envs that are not of PhysGym, seen as observations: this one's "

@@ -53,7 +53,10 @@ def model_card(model: Any, scenes: Scenes, windows: Scenes, path: str | Path) ->
         _phase(phase, model, track, color)
         if model.has_energy:
             _landscape(figure, landscape, model, scenes, track)
-            _energies(energy, model, windows, color)
+            if "energy" in scenes.problems.system.knows:
+                _energies(energy, model, windows, color)
+            else:
+                energy.set_axis_off()
         else:
             _distance(landscape, model, track, color)
             energy.set_axis_off()

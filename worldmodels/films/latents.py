@@ -102,7 +102,8 @@ def _bars(halves: tuple[np.ndarray, np.ndarray], pair: Any, path: str | Path, ti
 
 
 def prior_samples(model: Any, path: str | Path, seed: int = 0, factor: int = 2) -> Path:
-    """Draw samples of the prior, z from the standard normal, and what they become under no action.
+    """Draw samples of the prior, z from the standard normal, and what they become under no action: of a foreign
+    env, whose idle action nobody knows, under the first, or the middle of continuous ones.
 
     A model that is told parameters is told their mean.
     """
@@ -122,7 +123,13 @@ def prior_samples(model: Any, path: str | Path, seed: int = 0, factor: int = 2) 
             [model.decode(latent).unsqueeze(1), imagine(model, latent, actions)], 1
         )
     cells = quantised(pictures[:, list(PRIOR_STEPS)].float().cpu())
-    title = f"{spec.env_name}, {model.config.predictor}: samples of the prior, and what follows without action"
+    acted = (
+        ("under action 0" if spec.action_kind == "discrete" else "under 0") if spec.foreign else ""
+    )
+    title = (
+        f"{spec.env_name}, {model.config.predictor}: samples of the prior, and what follows "
+        f"{acted or 'without action'}"
+    )
     rows = [f"sample {index + 1}" for index in range(PRIOR_SAMPLES)]
     columns = [f"{step * spec.dt:g} s" for step in PRIOR_STEPS]
     return draw_grid(enlarged(cells, factor), path, title, rows, columns)

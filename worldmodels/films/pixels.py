@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from physgym.foreign.pictures import replayed
 from physgym.rendering import SCREEN, render_batch
 from worldmodels.evaluation.problems import check_source
 from worldmodels.films.energy import energy_over_time
@@ -49,17 +50,16 @@ def write_pictures(model: Any, dataset: Any, folder: str | Path, seed: int = 0) 
     folder, rng = Path(folder), np.random.default_rng(seed)
     scenes = cut(model, dataset, SHOWN, model.context_frames - 1 + max(STEPS), rng)
     windows = cut(model, dataset, WINDOWS, model.context_frames, rng, repeat=True)
-    grid, energies = folder / "rollout_grid.png", folder / "learned_energy.png"
+    made = [rollout_grid(model, scenes, folder / "rollout_grid.png")]
+    if (
+        "energy" in scenes.problems.system.knows
+    ):  # else there is none to draw the learned one beside
+        made += [energy_over_time(model, scenes, windows, folder / "learned_energy.png")]
     if model.config.latent == "keypoint":
-        return [
-            model_card(model, scenes, windows, folder / "card.png"),
-            rollout_grid(model, scenes, grid),
-            energy_over_time(model, scenes, windows, energies),
-        ]
+        return [model_card(model, scenes, windows, folder / "card.png"), *made]
     return [
-        rollout_grid(model, scenes, grid),
+        *made,
         latent_channels(model, scenes, folder / "latent_channels.png"),
-        energy_over_time(model, scenes, windows, energies),
         prior_samples(model, folder / "prior_samples.png", seed),
         traversal(model, windows, folder / "traversal.png"),
     ]
@@ -143,8 +143,17 @@ def film_pixels(
 
 
 def true_frames(recording: Recording, size: int) -> np.ndarray:
-    """Pixel observations uint8 (T+1, size, size, 3) of a recording's states."""
+    """Pixel observations uint8 (T+1, size, size, 3) of a recording's states; of a foreign env, of its actions
+    repeated. Raises ValueError where that one renders no pictures.
+    """
     system, params = recording.system, recording.params
+    if "pictures" not in system.knows:
+        limit = len(recording.actions)
+        env = system.make(render_mode="rgb_array", max_episode_steps=limit)
+        try:
+            return replayed(env, system, recording.seed, recording.actions, size)[0]
+        finally:
+            env.close()
     scenes = [system.scene(tuple(s), None, params, False) for s in recording.states.tolist()]
     return render_batch(scenes, system.view, size)
 

@@ -33,6 +33,8 @@ class Recording(NamedTuple):
     """(T, U) physical controls."""
     rewards: np.ndarray
     """(T,)."""
+    seed: int = 0
+    """Of the true env."""
 
 
 def baseline(system: Any, policy: str, seed: int) -> Policy:
@@ -97,6 +99,7 @@ def record(
         np.asarray(actions, np.int64 if discrete else np.float32),
         np.asarray(controls, np.float64),
         np.asarray(rewards, np.float64),
+        seed,
     )
 
 
@@ -131,8 +134,8 @@ def _record_foreign(system: Any, policy: str | Policy, steps: int | None, seed: 
         env.close()
     kept = np.asarray(actions, np.int64 if system.discrete else np.float32)
     controls = kept.reshape(len(kept), -1).astype(np.float64)
-    seen = np.asarray(states, np.float64)
-    return Recording(system, system.Params(), system.dt, seen, kept, controls, np.asarray(rewards))
+    seen, earned = np.asarray(states, np.float64), np.asarray(rewards)
+    return Recording(system, system.Params(), system.dt, seen, kept, controls, earned, seed)
 
 
 def captions(recording: Recording, states: np.ndarray) -> list[str]:

@@ -51,7 +51,9 @@ class KeypointWorldModel(WorldModel):
         self.sight.requires_grad_(False)
         chart = self.sight.chart
         self.size = chart.size
-        inner = replace(spec, state_size=2 * chart.size, angles=chart.angles, image_size=0)
+        inner = replace(  # what is read are positions, of any env
+            spec, state_size=2 * chart.size, angles=chart.angles, image_size=0, foreign=False, coordinates=""
+        )  # fmt: skip
         kind = EnsembleWorldModel if config.dynamics.ensemble > 1 else StateWorldModel
         self.motion = kind(inner, config.dynamics, idle_action(spec))
         self.heads = PointHeads(config, self.own.dynamics.medium)

@@ -13,6 +13,7 @@ from worldmodels.dynamics import build_dynamics
 from worldmodels.dynamics.port_hamiltonian import PortHamiltonian
 from worldmodels.interface import Batch, Latent, Medium, Spec, WorldModel
 from worldmodels.models import rereading
+from worldmodels.models.backgrounds import background_of
 from worldmodels.models.heads import OutcomeHeads
 from worldmodels.models.inputs import (
     check_actions,
@@ -64,6 +65,9 @@ class VisualWorldModel(WorldModel):
         self.register_buffer("param_shift", torch.zeros(told))
         self.register_buffer("param_scale", torch.ones(told))
         self.register_buffer("reach", torch.zeros(()))
+        self.background: Tensor | None
+        empty = torch.zeros(3, spec.image_size, spec.image_size)
+        self.register_buffer("background", empty if spec.foreign else None)  # ours are on black
         self.encoder_dtype: torch.dtype | None = None
         self.decoder_dtype: torch.dtype | None = None
 
@@ -83,13 +87,18 @@ class VisualWorldModel(WorldModel):
         return self.dynamics.has_energy
 
     def fit_normaliser(self, dataset: Any) -> None:
-        """Set the scales of parameters and rewards from the episodes of ``dataset`` (its train split)."""
+        """Set the scales of parameters and rewards from the episodes of ``dataset`` (its train split), and of a
+        foreign env what its pictures have in common, beside which the decoder draws.
+        """
         if self.param_shift.numel():
             table = np.stack([dataset.params[name] for name in self.spec.param_names], 1)
             spread = table.std(0)
             self.param_shift.copy_(torch.as_tensor(table.mean(0)))
             self.param_scale.copy_(torch.as_tensor(np.where(spread > 1e-6, spread, 1.0)))
         self.heads.fit_normaliser(dataset)
+        if self.background is not None:
+            mean = torch.as_tensor(background_of(dataset).mean)
+            self.background.copy_(mean.permute(2, 0, 1))
 
     def untrained(self) -> VisualWorldModel:
         """The same architecture with fresh weights, drawn from torch's global generator."""
@@ -172,9 +181,11 @@ class VisualWorldModel(WorldModel):
         """(B, 3, S, S) picture of states (q, p), not clamped."""
         q = z.chunk(2, 1)[0]
         if self.decoder_dtype is None:
-            return self.decoder(q)
-        with torch.autocast(q.device.type, self.decoder_dtype):
-            return self.decoder(q).float()
+            drawn = self.decoder(q)
+        else:
+            with torch.autocast(q.device.type, self.decoder_dtype):
+                drawn = self.decoder(q).float()
+        return drawn if self.background is None else drawn + self.background
 
     def energy(self, latent: Latent) -> Tensor:
         """(B,) learned energy, up to scale and offset. Raises where the structure has none."""

@@ -76,7 +76,7 @@ def learn_to_see(
         advance: told shares of the work.
 
     Raises:
-        SightError: nothing moves, everything does, or other bodies than asked for.
+        SightError: nothing moves, everything does, other bodies than asked for, or never all of them whole.
     """
     found = find_bodies(frames)
     _check(found, bodies, kinds)
@@ -86,7 +86,13 @@ def learn_to_see(
     advance(0.2)
     readings = [reader(episode) for episode in episodes]
     places = [reading.points[trusted(reading.seen).all(1)].double().numpy() for reading in readings]
-    chart, residuals = fit_chart([p for p in places if len(p) > 2], frames.shape[-1], kinds)
+    whole = [place for place in places if len(place) > 2]
+    if not whole:
+        raise SightError(
+            f"in no episode are {_listed(found.colours)} seen whole at once in 3 frames: they hide one another, or "
+            "are no points but change their shape; collect other episodes, or use a spatial_ predictor"
+        )
+    chart, residuals = fit_chart(whole, frames.shape[-1], kinds)
     advance(0.2)
     reach = reach or int(np.ceil(1.5 * float(found.radius.max()))) + 3
     sight = Sight(chart.kinds, frames.shape[-1], reach)
@@ -132,6 +138,12 @@ def _check(found: Bodies, bodies: int, kinds: Sequence[str] | None) -> None:
             f"model.coordinates names {len(kinds)} kinds, but {many} bodies move in these pictures: "
             "give one for each, or auto"
         )
+
+
+def _listed(colours: Tensor) -> str:
+    many = len(colours)
+    shown = ", ".join(_shown(colour) for colour in colours)
+    return f"the {many} {'body' if many == 1 else 'bodies'} that are found (of colour {shown})"
 
 
 def _shown(colour: Tensor) -> str:

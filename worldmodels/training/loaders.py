@@ -14,6 +14,7 @@ from worldmodels.data.batches import OutcomeWindows, TrainingError, Windows
 from worldmodels.data.frames import FrameWindows
 from worldmodels.evaluation.states import metrics
 from worldmodels.interface import Batch, Spec, shortened
+from worldmodels.models.backgrounds import background_of
 from worldmodels.training.sight import Sighted
 from worldmodels.training.validation import FrameValidation, PointValidation, Validation
 
@@ -56,7 +57,7 @@ class StateLoader:
 class PixelLoader:
     """Windows and rollouts of pictures."""
 
-    def __init__(self, config: TrainConfig, dataset: Any, device: str) -> None:
+    def __init__(self, config: TrainConfig, dataset: Any, device: str, spec: Spec) -> None:
         model: Any = config.model
         self.before = model.context_frames - 1
         self.grows, self.steps = model.rollout_growth, model.rollout_steps
@@ -66,8 +67,9 @@ class PixelLoader:
             train, self.before + self.steps + pushed, size, config.seed, device
         )
         held = dataset.subset(_validation_split(dataset))
+        black = background_of(train).mean if spec.foreign else 0.0  # ours are drawn on black
         self.validation = FrameValidation(
-            held, model.context_frames, config.validation_steps, device
+            held, model.context_frames, config.validation_steps, device, black
         )
 
     def batch(self, number: int, step: int, total: int) -> Batch:
@@ -134,5 +136,5 @@ def loader_of(
     if made is not None:
         return PointLoader(config, dataset, device, made)
     if isinstance(config.model, PixelConfig):
-        return PixelLoader(config, dataset, device)
+        return PixelLoader(config, dataset, device, spec)
     return StateLoader(config, dataset, device, spec)

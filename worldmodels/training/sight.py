@@ -67,7 +67,8 @@ class Sighted:
         if not len(found.splits.get("train", ())):
             raise TrainingError(
                 f"{self.dataset.path}: no train episode has {window} frames in a row in which every body "
-                "is seen whole: collect longer episodes, or use a spatial_ predictor"
+                f"({len(self.sight.chart.kinds)} are found) is seen whole: collect longer episodes, or use a "
+                "spatial_ predictor, where what moves is more than points"
             )
         return found
 

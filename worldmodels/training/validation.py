@@ -63,7 +63,10 @@ class Validation:
 class FrameValidation:
     """Open-loop rollouts on the validation split, in pictures; the median error chooses the best."""
 
-    def __init__(self, dataset: Any, context: int, steps: int, device: str) -> None:
+    def __init__(
+        self, dataset: Any, context: int, steps: int, device: str, background: Any = 0.0
+    ) -> None:
+        """``background`` (S, S, 3): what a frame's squared brightness is above; black where nobody says."""
         lengths = np.asarray(dataset.lengths)
         kept = np.flatnonzero(lengths >= context)[:EPISODES]
         if not len(kept):
@@ -79,6 +82,9 @@ class FrameValidation:
         self.params = param_table(dataset, kept).to(device)
         steps_at = np.arange(context - 1, context - 1 + self.steps)
         self.valid = torch.as_tensor(steps_at[None] < lengths[kept, None], device=device)
+        black = torch.as_tensor(background, dtype=torch.float32, device=device)
+        above = self.truth.float() / 255.0 - black
+        self.bright = (above**2).mean((2, 3, 4)).clamp(min=1e-9)
 
     def score(self, model: Any) -> dict[str, float]:
         """``nmse``: squared error over squared brightness, median over rollouts of the mean over steps.
@@ -92,10 +98,9 @@ class FrameValidation:
         truth, last = self.truth.float() / 255.0, self.seen[:, -1:].float() / 255.0
         error = ((predicted - truth) ** 2).mean((2, 3, 4))
         copied = ((last - truth) ** 2).mean((2, 3, 4))
-        bright = (truth**2).mean((2, 3, 4)).clamp(min=1e-9)
         error = torch.where(torch.isfinite(error), error, torch.inf)
         finite = torch.isfinite(predicted).flatten(1).all(1).float().mean()
-        values = {"nmse": self._median(error / bright), "finite": float(finite)}
+        values = {"nmse": self._median(error / self.bright), "finite": float(finite)}
         for horizon in sorted({h for h in (1, 5, 10, 20, 40) if h < self.steps} | {self.steps}):
             alive = self.valid[:, horizon - 1]
             mean = float(error[alive, horizon - 1].mean())
@@ -108,8 +113,7 @@ class FrameValidation:
     def of_copying(self) -> float:
         """``nmse`` of showing the last frame seen for ever: what a model must beat."""
         truth, last = self.truth.float() / 255.0, self.seen[:, -1:].float() / 255.0
-        bright = (truth**2).mean((2, 3, 4)).clamp(min=1e-9)
-        return self._median(((last - truth) ** 2).mean((2, 3, 4)) / bright)
+        return self._median(((last - truth) ** 2).mean((2, 3, 4)) / self.bright)
 
     def _median(self, errors: Tensor) -> float:
         """Median over rollouts of the mean of ``errors`` (B, T) over their steps."""

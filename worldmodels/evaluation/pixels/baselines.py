@@ -28,6 +28,8 @@ class Prediction(NamedTuple):
     """(B, T+1, F) float32, the first of the frames seen; None where there are none."""
     rewards: np.ndarray | None = None
     """(B, T) float64 that the model gives its own rollout; None where it gives none."""
+    ends: np.ndarray | None = None
+    """(B, T) bool, where it says that an episode ends; with rewards."""
 
 
 class PixelEntry(NamedTuple):
@@ -66,20 +68,27 @@ def model_entry(model: Any) -> PixelEntry:
 
 
 def reconstruction_entry(model: Any) -> PixelEntry:
-    """Row of what the model draws of the true frames around each step: the ceiling of its rollouts."""
+    """Row of what the model draws of the true frames around each step: the ceiling of its rollouts.
+
+    Of a foreign env, with the rewards and ends that it gives true frames.
+    """
 
     def predict(batch: PixelProblems, last: bool) -> Prediction:
         many, seen = model.config.encoder_frames, batch.context.shape[1]
         told = batch.tasks.param_array(model.spec.param_names)
         actions = _all_actions(batch)
         frames, drawn, latents = batch.frames, [], []
+        judged: list[tuple[Tensor, Tensor]] = []
         with evaluating(model), torch.inference_mode():
             for t in range(seen - 1, frames.shape[1]):
                 window = frames[:, t + 1 - many : t + 1]
                 latent = read(model, window, actions[:, t + 1 - many : t], told)
                 latents.append(latent.z.flatten(1))
                 drawn.append(model.decode(latent))
-        return _prediction(drawn[1:], latents)
+                if model.spec.foreign and t >= seen:
+                    acted = torch.as_tensor(actions[:, t - 1], device=device_of(model))
+                    judged.append(model.judge(latent, acted))
+        return _prediction(drawn[1:], latents, judged)
 
     return PixelEntry(predict, "oracle", structure_of(model), False, False)
 
@@ -111,6 +120,14 @@ def encode(model: Any, batch: PixelProblems) -> Latent:
     return read(model, batch.context[:, -many:], np.ascontiguousarray(past), told)
 
 
+def conserves(model: Any) -> bool:
+    """Whether ``learned_energies`` can be asked: an ensemble goes on under the action that does nothing, which
+    nobody knows of a foreign env.
+    """
+    many = getattr(getattr(model.config, "dynamics", None), "ensemble", 1)
+    return bool(model.has_energy) and not (model.spec.foreign and many > 1)
+
+
 def learned_energies(model: Any, batch: PixelProblems) -> np.ndarray:
     """Learned energies (B, T+1) from the frames seen on, along the motion that H alone makes.
 
@@ -134,7 +151,7 @@ def _roll(model: Any, batch: PixelProblems, last: bool) -> Prediction:
     actions = torch.as_tensor(np.ascontiguousarray(batch.tasks.actions), device=device_of(model))
     count, steps = actions.shape[:2]
     frames: list[Tensor] = []
-    rewards: list[Tensor] = []
+    judged: list[tuple[Tensor, Tensor]] = []
     latents = [latent.z.flatten(1)]
     for t, (moved, going) in enumerate(unroll(model.step, latent, actions, batch.dt)):
         latents.append(placed(moved.z.flatten(1), going, count))
@@ -142,18 +159,21 @@ def _roll(model: Any, batch: PixelProblems, last: bool) -> Prediction:
             frames.append(placed(model.decode(moved), going, count))
         if hasattr(model, "judge") and not last:
             rows = slice(None) if going is None else going if len(going) else [0]
-            reward, _ = model.judge(moved, actions[rows, t])
-            rewards.append(placed(reward, going, count))
-    return _prediction(frames, latents, rewards)
+            reward, logit = model.judge(moved, actions[rows, t])
+            judged.append((placed(reward, going, count), placed(logit, going, count)))
+    return _prediction(frames, latents, judged)
 
 
 def _prediction(
-    frames: list[Tensor], latents: list[Tensor], rewards: Sequence[Tensor] = ()
+    frames: list[Tensor], latents: list[Tensor], judged: Sequence[tuple[Tensor, Tensor]] = ()
 ) -> Prediction:
+    """``judged``: reward and logit of an end (B,) of every step."""
+    columns = [torch.stack(values, 1) for values in zip(*judged, strict=True)]
     return Prediction(
         torch.stack(frames, 1),
         torch.stack(latents, 1).float().cpu().numpy(),
-        torch.stack(list(rewards), 1).double().cpu().numpy() if rewards else None,
+        columns[0].double().cpu().numpy() if judged else None,
+        (columns[1] > 0.0).cpu().numpy() if judged else None,
     )
 
 

@@ -15,13 +15,13 @@ from worldmodels.evaluation.pixels.probing import FRAMES, Reading, read_latents
 from worldmodels.evaluation.pixels.scoring import (
     HORIZONS,
     PixelTask,
-    background_of,
     entries_of,
     ruler_of,
     score,
 )
 from worldmodels.evaluation.states.scoring import scale_of
 from worldmodels.imagination import check_sees_pixels
+from worldmodels.models.backgrounds import background_of
 
 PROBE_SHARE = 0.3
 """Share of the work that the probes are, about."""
@@ -63,9 +63,9 @@ class PixelComparison(Comparison):
         train = dataset.subset("train")
         context = max(model.context_frames for model in models.values())
         windows = pixel_problems.cut(dataset.subset("test"), context, horizon, count)
-        background, bright = background_of(train)
-        ruler = ruler_of(windows, background.shape[0], bright, self.horizons)
-        return PixelTask(windows, ruler, background, scale_of(train).energy)
+        shared = background_of(train)
+        ruler = ruler_of(windows, shared, self.horizons)
+        return PixelTask(windows, ruler, shared.mean, scale_of(train).energy)
 
     def entries(
         self, models: Mapping[str, Any], problems: PixelTask, dataset: Any

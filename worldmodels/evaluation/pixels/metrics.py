@@ -36,13 +36,17 @@ def squared_error(truth: Tensor, predicted: Tensor) -> Tensor:
     return torch.where(torch.isfinite(error), error, torch.inf)
 
 
-def normalised_error(error: Tensor, truth: Tensor, least: float) -> Tensor:
+def normalised_error(
+    error: Tensor, truth: Tensor, least: float, background: Tensor | None = None
+) -> Tensor:
     """Normalised image MSE (...): ``squared_error`` over the true frame's ``energy``.
 
     A body drawn where there is none beside one that is missing scores 2, a black frame 1. ``least``: what
-    the denominator is at least, for frames that a body has left.
+    the denominator is at least, for frames that a body has left. ``background`` (S, S, 3): what brightness is
+    above; None: black.
     """
-    return error / energy(truth).clamp(min=least)
+    shown = truth if background is None else brightness(truth) - background.to(truth.device)
+    return error / energy(shown).clamp(min=least)
 
 
 def psnr(mse: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ class Reading(NamedTuple):
     """What can be read from the latents of one model."""
 
     probe: Probe
-    """Network that reads the physical state, for energies."""
+    """Network that reads the physical state (what a foreign env observes), for energies."""
     angles: tuple[int, ...]
     scores: dict[str, Any]
     """R^2 by component: of a linear probe, of one with random weights, and of ``probe``."""
@@ -39,6 +39,8 @@ class Reading(NamedTuple):
     """R^2 of the true energy under an affine map of the learned one, on test frames."""
     energy_spread: float
     """Standard deviation of the learned energy on test frames."""
+    reads_energy: bool = True
+    """Whether anybody knows the true energy of a state."""
 
     def energy(self, tasks: Problems, latents: np.ndarray) -> np.ndarray:
         """True energy (B, T+1) [J] of the states that the probe reads from ``latents`` (B, T+1, F)."""
@@ -71,14 +73,15 @@ def read_latents(model: Any, dataset: Any, frames: int = FRAMES) -> Reading:
         "random weights": probes.scores(random, control["test"], names),
         "network": probes.scores(probe, parts["test"], names),
     }
-    r_squared, spread = None, 1.0
+    r_squared, spread, knows_energy = None, 1.0, "energy" in system.knows
     if model.has_energy:
         learned = energies_of(model, found["test"])
-        truth = found["test"].tasks.energy(found["test"].tasks.states)[:, 0]
         known = np.isfinite(learned)
-        r_squared = affine_r_squared(truth[known], learned[known])
         spread = max(float(learned[known].std()), 1e-12)
-    return Reading(probe, tuple(system.angles), scores, r_squared, spread)
+        if knows_energy:
+            truth = found["test"].tasks.energy(found["test"].tasks.states)[:, 0]
+            r_squared = affine_r_squared(truth[known], learned[known])
+    return Reading(probe, tuple(system.angles), scores, r_squared, spread, knows_energy)
 
 
 def _samples(model: Any, batch: PixelProblems) -> Samples:

@@ -9,6 +9,7 @@ from typing import Any
 from worldmodels.configs.keypoints import WELL_EXPLAINED
 from worldmodels.evaluation import plots
 from worldmodels.evaluation.pixels import verdict
+from worldmodels.evaluation.states.report import outcomes_table
 from worldmodels.evaluation.tables import UNKNOWN, Table, costs, number, seconds, spread
 
 IMAGE_ERROR = "normalised image MSE"
@@ -24,17 +25,10 @@ def definitions(report: Mapping[str, Any]) -> str:
         "split. Median (quartiles); a frame that is not finite counts as an infinite error; finite: share "
         "of rollouts after the last step.",
         verdict.definition(report),
-        f"{IMAGE_ERROR}: summed squared error over the summed squared brightness of the true frame above "
-        "the black background (a frame without the body scores 1, with it in a wrong place 2); valid: "
-        f"median seconds until it first exceeds {report['valid_threshold']:g} (>=: not before the end).",
+        *(_known_of_ours(report) if report["bodies"] else _known_of_foreign(report)),
         "Ratio to copy-last-frame: mean MSE over that of repeating the last frame seen.",
-        "Centroid: distance of a body in the picture to where the true picture shows it, read in closed "
-        f"form from its colour (1 px = {report['meters_per_pixel']:.4g} m); visible: share of rollouts "
-        "whose last picture shows the body at all; where it does not, the error is infinite.",
         "Reconstruction: what a model draws of the true frames around each step, the ceiling of its "
-        "rollouts. Energy: error of the true energy of the state that a probe reads from the latent (a "
-        "small network, fitted on latents of true training frames), over the spread of the energy; the row "
-        "of the reconstruction is the probe's own error.",
+        "rollouts.",
     ]
     if any(row["backward"] for row in report["rows"].values()):
         texts.append(
@@ -61,6 +55,32 @@ def definitions(report: Mapping[str, Any]) -> str:
     return "\n\n".join(texts)
 
 
+def _known_of_ours(report: Mapping[str, Any]) -> list[str]:
+    """Of a system whose pictures are discs on black, and whose energy is known."""
+    return [
+        f"{IMAGE_ERROR}: summed squared error over the summed squared brightness of the true frame above "
+        "the black background (a frame without the body scores 1, with it in a wrong place 2); valid: "
+        f"median seconds until it first exceeds {report['valid_threshold']:g} (>=: not before the end).",
+        "Centroid: distance of a body in the picture to where the true picture shows it, read in closed "
+        f"form from its colour (1 px = {report['meters_per_pixel']:.4g} m); visible: share of rollouts "
+        "whose last picture shows the body at all; where it does not, the error is infinite.",
+        "Energy: error of the true energy of the state that a probe reads from the latent (a "
+        "small network, fitted on latents of true training frames), over the spread of the energy; the row "
+        "of the reconstruction is the probe's own error.",
+    ]
+
+
+def _known_of_foreign(report: Mapping[str, Any]) -> list[str]:
+    """Of an env of which nobody knows what its pictures show."""
+    return [
+        f"{IMAGE_ERROR}: summed squared error over the summed squared difference of the true frame from the mean "
+        "picture of the training split (which scores about 1 itself); valid: median seconds until it first "
+        f"exceeds {report['valid_threshold']:g} (>=: not before the end).",
+        "Centroids and energies: n/a, nobody knows what the pictures show. Probes read what the env observes.",
+        "Learned rewards and ends: at true frames as a model reads them, and along its rollouts.",
+    ]
+
+
 def legend(report: Mapping[str, Any]) -> str:
     """What a terminal needs to know of the one table that it shows, and of those that it does not."""
     others = sum(not table.brief for table in tables(report))
@@ -78,6 +98,7 @@ def tables(report: Mapping[str, Any], quartiles: bool = True, join: str = " ") -
 
     found = [
         verdict.table(report, join),
+        *([outcomes_table(report)] if _any(report, "outcomes") else []),
         _errors(report, cell),
         _over_horizons(
             COPY_RATIO,
@@ -95,7 +116,7 @@ def tables(report: Mapping[str, Any], quartiles: bool = True, join: str = " ") -
     ]
     if any(row["backward"] for row in report["rows"].values()):
         found += _backward(report, cell)
-    if report["probes"]:
+    if _any(report, "energy_error"):
         found.append(
             _over_horizons(
                 "energy error over its spread",
@@ -104,6 +125,7 @@ def tables(report: Mapping[str, Any], quartiles: bool = True, join: str = " ") -
                 lambda row: row["energy_error"] is not None,
             )
         )
+    if report["probes"]:
         found.append(_probes(report))
     if report["learned_energy"]:
         found.append(_learned_energy(report, cell))
@@ -117,8 +139,10 @@ def plots_of(report: Mapping[str, Any], folder: Path, suffix: str) -> list[Path]
     path = folder / f"error_over_horizon{suffix}"
     files = [
         plots.error_over_horizon(report, path, IMAGE_ERROR, "frame"),
-        plots.centroids_over_time(report, folder / f"centroids_over_time{suffix}"),
     ]
+    if report["bodies"]:
+        place = folder / f"centroids_over_time{suffix}"
+        files.append(plots.centroids_over_time(report, place))
     read = {name: row for name, row in report["rows"].items() if row["energy"]}
     if read:
         path = folder / f"energy_over_time{suffix}"
@@ -127,6 +151,11 @@ def plots_of(report: Mapping[str, Any], folder: Path, suffix: str) -> list[Path]
         path = folder / f"error_over_step_length{suffix}"
         files.append(plots.error_over_step_length(report, path, IMAGE_ERROR))
     return files
+
+
+def _any(report: Mapping[str, Any], name: str) -> bool:
+    """Whether any row has that score."""
+    return any(row.get(name) is not None for row in report["rows"].values())
 
 
 Cell = Callable[..., str]

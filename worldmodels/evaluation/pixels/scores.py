@@ -32,13 +32,21 @@ Values = dict[str, np.ndarray]
 class Ruler(NamedTuple):
     """What every row of a comparison is measured with."""
 
-    readout: Readout
+    readout: Readout | None
+    """How bodies are read; None: nobody knows what the pictures show."""
     least: float
     """Squared brightness that a frame's counts as at least."""
     horizons: tuple[int, ...]
     """H steps at which SSIM is computed; the other measures are at every step."""
     similarity: bool
     """Whether torchmetrics is installed."""
+    background: Tensor | None = None
+    """(S, S, 3) in [0, 1] that brightness is above; None: black."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """N bodies that are read."""
+        return () if self.readout is None else self.readout.names
 
 
 def measure(
@@ -47,18 +55,20 @@ def measure(
     """Measures of ``predicted`` frames (B, T, S, S, 3) against the truth of ``batch``.
 
     ``mse`` and ``nmse`` (B, T); ``centroid`` (B, T, N) [m], infinite where a body is not visible in the
-    prediction; ``seen`` (B, T, N), whether it is in the truth; ``ssim`` (B, H) where it is asked for.
+    prediction; ``seen`` (B, T, N), whether it is in the truth (N = 0 where none is read); ``ssim`` (B, H) where it
+    is asked for.
     """
     truth = pixel_metrics.brightness(batch.truth.to(predicted.device))
-    places, seen = centroids(ruler.readout, truth)
-    found, _ = centroids(ruler.readout, predicted)
     error = pixel_metrics.squared_error(truth, predicted)
     values = {
         "mse": error / float(np.prod(truth.shape[2:])),
-        "nmse": pixel_metrics.normalised_error(error, truth, ruler.least),
-        "centroid": centroid_error(places, found),
-        "seen": seen,
+        "nmse": pixel_metrics.normalised_error(error, truth, ruler.least, ruler.background),
+        "centroid": error.new_zeros(*error.shape, 0),
+        "seen": torch.zeros(*error.shape, 0, dtype=torch.bool),
     }
+    if ruler.readout is not None:
+        places, values["seen"] = centroids(ruler.readout, truth)
+        values["centroid"] = centroid_error(places, centroids(ruler.readout, predicted)[0])
     if similarity and ruler.similarity:
         columns = [h - 1 for h in ruler.horizons]
         values["ssim"] = torch.stack(
@@ -126,8 +136,9 @@ def _image_scores(
     values: Values, copy: Values, valid: np.ndarray, dt: float, ruler: Ruler
 ) -> dict[str, Any]:
     """Errors of pictures and of the bodies in them; ``copy``: the measures of copying the last frame."""
-    kept, pixel = ruler.horizons, ruler.readout.meters_per_pixel
-    bodies = list(_bodies(values, valid, ruler.readout.names))
+    kept = ruler.horizons
+    pixel = 1.0 if ruler.readout is None else ruler.readout.meters_per_pixel
+    bodies = list(_bodies(values, valid, ruler.names))
     psnr = pixel_metrics.psnr(values["mse"])
     threshold = pixel_metrics.VALID_THRESHOLD
     return {
@@ -157,7 +168,7 @@ def _bodies(
 
 
 def worst_body(values: Values, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The largest error (B, T) of the bodies that the truth shows, and where there is one."""
+    """The largest error (B, T) of the bodies (N >= 1) that the truth shows, and where there is one."""
     seen = values["seen"]
     return np.where(seen, values["centroid"], 0.0).max(-1), valid & seen.any(-1)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from worldmodels.evaluation import problems
 from worldmodels.evaluation.pixels import metrics as pixel_metrics
@@ -22,6 +23,7 @@ from worldmodels.evaluation.pixels.baselines import (
     COPY_ROW,
     PixelEntry,
     background_entry,
+    conserves,
     copy_entry,
     learned_energies,
     model_entry,
@@ -38,12 +40,12 @@ from worldmodels.evaluation.pixels.scores import (
     row_scores,
     worst_body,
 )
+from worldmodels.evaluation.states.outcomes import compared
 from worldmodels.evaluation.statistics import EXAMPLES, at_horizon, span
+from worldmodels.models.backgrounds import Background
 
 HORIZONS = (1, 5, 10, 20, 40, 60, 100, 150, 200)
 """Steps at which errors are reported."""
-BACKGROUND_EPISODES = 200
-"""Training episodes at most, evenly spread, whose mean is the constant background."""
 LEAST_BRIGHTNESS = 0.1
 """A frame's squared brightness counts as at least this share of the mean, for bodies out of sight."""
 RECONSTRUCTION = ", reconstruction"
@@ -88,6 +90,12 @@ def score(
         }
         for name, entry in entries.items()
     }
+    for name in (name for name, model in models.items() if model.spec.foreign):
+        seen, imagined = (
+            (tallies[row]["reward"], tallies[row]["end"])
+            for row in (f"{name}{RECONSTRUCTION}", name)
+        )
+        report["rows"][name]["outcomes"] = compared(windows.asked, seen, imagined)
     report |= _learned(readings, tallies, windows, ruler)
     if study is not None:
         report["step_lengths"] = study.scores(entries)
@@ -101,36 +109,27 @@ def entries_of(models: Mapping[str, Any], background: np.ndarray) -> dict[str, P
     return {**rows, COPY_ROW: copy_entry(), BACKGROUND_ROW: background_entry(background)}
 
 
-def ruler_of(windows: PixelWindows, size: int, bright: float, horizons: Sequence[int]) -> Ruler:
-    """What predictions of ``windows`` are measured with; ``bright``: mean squared brightness of a frame."""
-    steps = windows.asked.steps
+def ruler_of(windows: PixelWindows, shared: Background, horizons: Sequence[int]) -> Ruler:
+    """What predictions of ``windows`` are measured with; ``shared``: of the frames of the training split.
+
+    Where nobody knows what a picture shows, no body is read in it, and errors are normalised by how much frames
+    differ from their mean.
+    """
+    system, steps = windows.tasks.system, windows.asked.steps
+    known = "pictures" in system.knows
     return Ruler(
-        readout_of(windows.tasks.system, size),
-        LEAST_BRIGHTNESS * bright,
+        readout_of(system, len(shared.mean)) if known else None,
+        LEAST_BRIGHTNESS * (shared.brightness if known else shared.spread),
         tuple(sorted({h for h in (*horizons, steps) if 1 <= h <= steps})),
         pixel_metrics.has_ssim(),
+        None if known else torch.from_numpy(shared.mean.astype(np.float32)),
     )
-
-
-def background_of(dataset: Any) -> tuple[np.ndarray, float]:
-    """Mean frame (S, S, 3) in [0, 1] of ``dataset``, and the mean squared brightness of a frame, summed.
-
-    Of at most ``BACKGROUND_EPISODES`` episodes, evenly spread. Raises ``ValueError`` without pictures.
-    """
-    pixel_problems.check_pictures(dataset)
-    rows = np.linspace(0, len(dataset) - 1, min(BACKGROUND_EPISODES, len(dataset))).round()
-    total, squares, seen = 0.0, 0.0, 0
-    for row in rows.astype(int):
-        frames = dataset.pixels[int(row)][: int(dataset.lengths[row]) + 1]
-        total = total + frames.sum(0, dtype=np.float64)
-        squares += float(np.square(frames, dtype=np.float32).sum(dtype=np.float64)) / 255.0**2
-        seen += len(frames)
-    return np.asarray(total) / (255.0 * seen), max(squares / seen, 1e-6)
 
 
 def _facts(windows: PixelWindows, ruler: Ruler, energy_scale: float) -> dict[str, Any]:
     """What a report says of the problems and of its measures."""
     tasks = windows.asked
+    read = ruler.readout
     return {
         "env": tasks.system.name,
         "dt": tasks.dt,
@@ -138,10 +137,10 @@ def _facts(windows: PixelWindows, ruler: Ruler, energy_scale: float) -> dict[str
         "problems": len(tasks.states),
         "problems_at": {str(h): int(tasks.valid[:, h - 1].sum()) for h in ruler.horizons},
         "context": windows.context,
-        "image_size": ruler.readout.size,
+        "image_size": int(windows.dataset.pixels[0].shape[1]),
         "horizons": list(ruler.horizons),
-        "bodies": list(ruler.readout.names),
-        "meters_per_pixel": ruler.readout.meters_per_pixel,
+        "bodies": list(ruler.names),
+        "meters_per_pixel": None if read is None else read.meters_per_pixel,
         "valid_threshold": pixel_metrics.VALID_THRESHOLD,
         "ssim_install": None if ruler.similarity else pixel_metrics.SSIM_INSTALL,
         "energy_scale": energy_scale,
@@ -246,9 +245,9 @@ def _measure_all(
             _extend(tallies[name], measure(batch, predicted.frames, ruler, True))
             if predicted.rewards is not None and batch.rewards is not None:
                 rewards = {"reward": predicted.rewards, "true reward": batch.rewards}
-                _extend(tallies[name], rewards)
+                _extend(tallies[name], {**rewards, "end": np.asarray(predicted.ends)})
             reading = readings.get(name.removesuffix(RECONSTRUCTION))
-            if reading is not None and predicted.latents is not None:
+            if reading is not None and reading.reads_energy and predicted.latents is not None:
                 energy = reading.energy(batch.tasks, predicted.latents)
                 _extend(tallies[name], {"energy": energy})
             if backward_batch is not None and entry.reversible:
@@ -256,7 +255,7 @@ def _measure_all(
                 values["valid"] = backward_batch.tasks.valid
                 _extend(tallies[name], {f"backward {key}": v for key, v in values.items()})
         for name, model in models.items():
-            if model.has_energy:
+            if conserves(model):
                 _extend(tallies[name], {"learned_energy": learned_energies(model, batch)})
         if study is not None:
             study.add(batch, entries, ruler)

@@ -33,12 +33,13 @@ def table(report: Mapping[str, Any], join: str = " ") -> Table:
 def definition(report: Mapping[str, Any]) -> str:
     """What the table's columns mean."""
     copied = places(report, report["rows"][COPY_ROW])
+    unread = "" if report["bodies"] else " (n/a here)"
     return (
         "Against copying: median normalised image MSE of a model's rollouts, step by step, below that of "
         "repeating the last frame seen; steps: how many before it first is not (>=: the report ends "
-        f"before). Centroid: median error of the worst body at n = {report['horizons'][-1]} (copying the "
-        f"last frame: {copied}). Reward R²: of the reward that the model gives its rollout, against the true one "
-        "there (1: exact, 0: no better than the mean)."
+        f"before). Centroid{unread}: median error of the worst body at n = {report['horizons'][-1]} "
+        f"(copying the last frame: {copied}). Reward R²: of the reward that the model gives its rollout, against "
+        "the true one there (1: exact, 0: no better than the mean)."
     )
 
 

@@ -22,13 +22,22 @@ def outcome_scores(model: Any, tasks: Problems) -> dict[str, float]:
     the true one (or where there is none within them), or after it (or not at all).
     """
     truth = tasks.states
-    reward, ended = judged(model, truth[:, :-1], tasks.actions, truth[:, 1:])
-    known, over = np.asarray(tasks.rewards), np.asarray(tasks.terminated)
-    valid, hits = tasks.valid, ended & over & tasks.valid
+    seen = judged(model, truth[:, :-1], tasks.actions, truth[:, 1:])
     told = tasks.param_array(model.spec.param_names)
     future = forecast(model, truth[:, :1], tasks.actions, told, tasks.dt)
     before = np.concatenate([truth[:, :1], future[:, :-1]], 1)
-    dreamt, stopped = judged(model, before, tasks.actions, future)
+    return compared(tasks, seen, judged(model, before, tasks.actions, future))
+
+
+def compared(
+    tasks: Problems, seen: tuple[np.ndarray, np.ndarray], imagined: tuple[np.ndarray, np.ndarray]
+) -> dict[str, float]:
+    """``outcome_scores`` of learned rewards (B, T) and ends (B, T) bool of transitions ``seen`` in the truth, and
+    of those ``imagined``.
+    """
+    (reward, ended), (dreamt, stopped) = seen, imagined
+    known, over = np.asarray(tasks.rewards), np.asarray(tasks.terminated)
+    valid, hits = tasks.valid, ended & over & tasks.valid
     early, late = _ends(stopped, over, valid)
     return {
         "reward_r_squared": r_squared(known[valid], reward[valid]),

@@ -65,7 +65,7 @@ def tables(report: Mapping[str, Any], quartiles: bool = True, join: str = " ") -
     """The scores, and the errors at other step lengths where they were asked for."""
     found = [_scores(report, quartiles, join)]
     if any("outcomes" in row for row in report["rows"].values()):
-        found.append(_outcomes(report))
+        found.append(outcomes_table(report))
     if "step_lengths" in report:
         found.append(_step_lengths(report, quartiles, join))
     return [*found, costs(report)]
@@ -115,7 +115,8 @@ OUTCOMES = {
 """Columns of what was learned of rewards and ends."""
 
 
-def _outcomes(report: Mapping[str, Any]) -> Table:
+def outcomes_table(report: Mapping[str, Any]) -> Table:
+    """What was learned of rewards and ends, of the rows that have ``outcomes``."""
     lines = []
     for name, row in report["rows"].items():
         if "outcomes" in row:
