@@ -50,16 +50,16 @@ def write_pictures(model: Any, dataset: Any, folder: str | Path, seed: int = 0) 
     folder, rng = Path(folder), np.random.default_rng(seed)
     scenes = cut(model, dataset, SHOWN, model.context_frames - 1 + max(STEPS), rng)
     windows = cut(model, dataset, WINDOWS, model.context_frames, rng, repeat=True)
-    made = [rollout_grid(model, scenes, folder / "rollout_grid.png")]
-    if (
-        "energy" in scenes.problems.system.knows
-    ):  # else there is none to draw the learned one beside
-        made += [energy_over_time(model, scenes, windows, folder / "learned_energy.png")]
+    grid = rollout_grid(model, scenes, folder / "rollout_grid.png")
+    energies = []
+    if "energy" in scenes.problems.system.knows:
+        energies = [energy_over_time(model, scenes, windows, folder / "learned_energy.png")]
     if model.config.latent == "keypoint":
-        return [model_card(model, scenes, windows, folder / "card.png"), *made]
+        return [model_card(model, scenes, windows, folder / "card.png"), grid, *energies]
     return [
-        *made,
+        grid,
         latent_channels(model, scenes, folder / "latent_channels.png"),
+        *energies,
         prior_samples(model, folder / "prior_samples.png", seed),
         traversal(model, windows, folder / "traversal.png"),
     ]
