@@ -79,7 +79,7 @@ def test_every_field_but_the_name_is_in_the_hash() -> None:
         env="pendulum", episodes=3, steps=3, policy="bang", seed=1, randomize=True,
         params={"mass": 1.0}, action_mode="continuous", dt=0.2, integrator="rk4", start="default",
         reward="none", pixels=True, image_size=32, shard_episodes=3, val_fraction=0.2,
-        test_fraction=0.2,
+        test_fraction=0.2, energy=(0.1, 0.5),
     )  # fmt: skip
     assert {*changes, "name", "make_kwargs"} == set(asdict(base))
     hashes = {replace(base, **{key: value}).content_hash() for key, value in changes.items()}

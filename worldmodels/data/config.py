@@ -136,11 +136,8 @@ class CollectConfig:
     def content_hash(self) -> str:
         """8 hexadecimal digits that depend on every field but the name."""
         values = {key: value for key, value in self.to_dict().items() if key != "name"}
-        if not self.make_kwargs:
-            del values[
-                "make_kwargs"
-            ]  # buffers that were made before there was such a field keep their name
-        if not self.energy:
-            del values["energy"]
+        for later in ("make_kwargs", "energy"):  # buffers from before these fields keep their name
+            if not values[later]:
+                del values[later]
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:8]
