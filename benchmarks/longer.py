@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from reporting import kept_rows, print_table, write_json
-from visual import HERE, headline
+from reporting import kept_rows, print_table, train_missing, write_json
+from visual import HERE, config_of, headline
 
-from worldmodels.configs.training import TrainConfig, default_config
+from worldmodels.configs.training import TrainConfig
 
 WAYS: dict[str, tuple[int, dict[str, Any]]] = {
     "plain": (6, {}),
@@ -45,12 +45,9 @@ COLUMNS = (
 
 def base_config(arguments: argparse.Namespace, env: str, predictor: str) -> TrainConfig:
     """What is trained first: the defaults, with the epochs of the command line."""
-    config = default_config(env, "visual", predictor, arguments.size)
-    data = replace(config.data, episodes=arguments.episodes, seed=1)
-    epochs = arguments.epochs or config.epochs
+    config = config_of(arguments, env, predictor, arguments.seed)
     name = f"{env}-{predictor}-{arguments.size}-s{arguments.seed}"
-    out = str(arguments.runs / name)
-    return replace(config, seed=arguments.seed, data=data, epochs=epochs, out=out)
+    return replace(config, out=str(arguments.runs / name))
 
 
 def further_config(config: TrainConfig, way: str, share: float) -> TrainConfig:
@@ -65,12 +62,9 @@ def further_config(config: TrainConfig, way: str, share: float) -> TrainConfig:
 
 def cpu_seconds(config: TrainConfig) -> float | None:
     """CPU seconds of a training, run now where it is not there; None: nobody noted them."""
-    from worldmodels.training import experiment
-
-    noted = Path(str(config.out)) / "cpu_seconds"
+    noted, began = Path(str(config.out)) / "cpu_seconds", time.process_time()
     if not (noted.parent / "checkpoints" / "best").is_dir():
-        began = time.process_time()
-        experiment.train(config)
+        train_missing(config)
         noted.write_text(f"{time.process_time() - began:.1f}\n")
     return float(noted.read_text()) if noted.exists() else None
 
@@ -92,12 +86,9 @@ def scored(
         models, dataset_for(config), arguments.horizon, arguments.problems
     )
     return [
-        {**shared, "refresh_steps": steps, **headline(report, f"refresh {steps}", HORIZONS)}
+        {**shared, "refresh_steps": steps, **headline(report, f"refresh {steps}")}
         for steps in (0, every)
     ]
-
-
-HORIZONS = ("1", "5", "10", "20", "40", "60", "100")
 
 
 def rows_of(arguments: argparse.Namespace, env: str, predictor: str) -> list[dict[str, Any]]:
@@ -126,6 +117,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="*", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--size", choices=("tiny", "small", "base"), default="small")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--episodes", type=int, default=1000, help="of the buffer")
     parser.add_argument("--epochs", type=int, default=None, help="of the first training")
     parser.add_argument("--share", type=float, default=1.0, help="of the epochs of each way")

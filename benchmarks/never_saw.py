@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from reporting import kept_rows, print_table, write_json
+from reporting import kept_rows, print_table, train_missing, write_json
 
 HERE = Path(__file__).parent
 
@@ -84,16 +84,13 @@ def model_of(arguments: argparse.Namespace, env: str, seed: int) -> tuple[Any, i
     """The model of a seed, learned now where it is not there, and the true steps it has seen."""
     import worldmodels
     from worldmodels.data import dataset_for
-    from worldmodels.training import experiment
 
     source = SOURCES[env]
     out = arguments.runs / f"{env}-{source.model}-s{seed}"
     config = worldmodels.default_config(env, source.model)
     data = replace(config.data, policy=source.policy, episodes=source.episodes, seed=seed)
     config = replace(config, data=data, seed=seed, epochs=source.epochs, out=str(out))
-    if not (out / "checkpoints" / "best").is_dir():
-        experiment.train(config)
-    return worldmodels.load(out), int(np.sum(dataset_for(config).lengths))
+    return worldmodels.load(train_missing(config)), int(np.sum(dataset_for(config).lengths))
 
 
 def row_of(arguments: argparse.Namespace, env: str, agent: str, seed: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reporting import print_table, write_json
+from reporting import print_table, train_missing, write_json
 
 HERE = Path(__file__).parent
 STEPS = {"oscillator": 80_000, "pendulum": 160_000}
@@ -27,12 +27,11 @@ def numbers_of(arguments: argparse.Namespace, env: str) -> dict[str, Any]:
     """What `physgym agent` wrote of an env, trained now where it is not there."""
     path = arguments.runs / f"agent_{env}.json"
     if not path.exists():
-        from worldmodels import default_config, train
+        from worldmodels import default_config
 
-        run = arguments.runs / f"{env}-keypoint_hamiltonian-s0"
-        if not (run / "checkpoints" / "best").is_dir():
-            config = default_config(env, "visual", "keypoint_hamiltonian")
-            train(replace(config, out=str(run)))
+        out = arguments.runs / f"{env}-keypoint_hamiltonian-s0"
+        config = default_config(env, "visual", "keypoint_hamiltonian")
+        run = train_missing(replace(config, out=str(out)))
         words = ["agent", "--run", run, "--agent", "ppo", "--steps", STEPS[env], "--compare"]
         words += ["--no-film", "--out", path]
         subprocess.run([sys.executable, "-m", "physgym", *map(str, words)], check=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from reporting import kept_rows, print_table, write_json
+from reporting import kept_rows, print_table, train_missing, write_json
 
 HERE = Path(__file__).parent
 OURS = ("oscillator", "pendulum", "spaceship", "three_body")
@@ -48,15 +48,12 @@ COLUMNS = (
 def trained(arguments: argparse.Namespace, env: str, model: str) -> Any:
     """The model of a run that is there, or of a new one."""
     import worldmodels
-    from worldmodels.training import experiment
 
+    config = worldmodels.default_config(env, model)
+    data = replace(config.data, policy=POLICY.get(env, "random"), episodes=arguments.buffer)
     out = arguments.runs / f"{env}-{model}-s{arguments.seed}"
-    if not (out / "checkpoints" / "best").is_dir():
-        config = worldmodels.default_config(env, model)
-        data = replace(config.data, policy=POLICY.get(env, "random"), episodes=arguments.buffer)
-        config = replace(config, data=data, seed=arguments.seed, out=str(out))
-        experiment.train(config)
-    return worldmodels.load(out)
+    config = replace(config, data=data, seed=arguments.seed, out=str(out))
+    return worldmodels.load(train_missing(config))
 
 
 def rows_of(arguments: argparse.Namespace, env: str, models: list[str]) -> list[dict[str, Any]]:

@@ -43,6 +43,16 @@ def kept_rows(path: Path) -> list[dict[str, Any]]:
     return json.loads(path.read_text())["rows"] if path.exists() else []
 
 
+def train_missing(config: Any) -> Path:
+    """The run folder `config.out`, trained now where it has no best checkpoint yet."""
+    from worldmodels.training import experiment
+
+    run = Path(config.out)
+    if not (run / "checkpoints" / "best").is_dir():
+        experiment.train(config)
+    return run
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return "" if value is None else str(value)

@@ -32,7 +32,8 @@ from worldmodels.configs.training import (
 HERE = Path(__file__).parent
 SYSTEMS = ("oscillator", "pendulum", "spaceship", "three_body")
 COMPARED = ("spatial_jump", "spatial_newtonian", "spatial_hamiltonian")
-HORIZONS = ("1", "5", "10", "20", "40", "60")
+HORIZONS = ("1", "5", "10", "20", "40", "60", "100")
+"""Steps after which a run is scored, where its report reaches them."""
 COLUMNS = (
     "env", "predictor", "seed", "versus_copy_20", "ceiling_20", "psnr_20", "ssim_20",
     "centroid_px_20", "centroid_px_60", "valid_time", "energy_r_squared", "energy_drift", "cpu_seconds",
@@ -74,13 +75,11 @@ def trained_row(arguments: argparse.Namespace, config: TrainConfig) -> dict[str,
     return row | headline(report)
 
 
-def headline(
-    report: dict[str, Any], name: str = "model", horizons: tuple[str, ...] = HORIZONS
-) -> dict[str, Any]:
+def headline(report: dict[str, Any], name: str = "model") -> dict[str, Any]:
     """The numbers of a report that stand in the table; centroids are those of the worst body."""
     scores, ceiling = report["rows"][name], report["rows"][f"{name}, reconstruction"]
     values: dict[str, Any] = {"valid_time": scores["valid_time"]["median"]}
-    for horizon in horizons:
+    for horizon in HORIZONS:
         if horizon not in scores["copy_ratio"]:
             continue
         values[f"versus_copy_{horizon}"] = scores["copy_ratio"][horizon]
