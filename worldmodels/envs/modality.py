@@ -164,6 +164,7 @@ class StateModality(Modality):
         self.shape = (model.spec.state_size,)
         self.flags = ("out_of_bounds", *truth.event_names(task))
         self.limit = truth.prediction_limit(model, task, factor)
+        self._judge = truth.Judge(task)
 
     def true_starts(self) -> Starts:
         return TrueStarts(self.task)
@@ -194,7 +195,7 @@ class StateModality(Modality):
         params: Any,
     ) -> truth.Outcome:
         control = truth.controls_of(self.task, actions, params)
-        return truth.judge(self.task, before, shown, control, params)
+        return self._judge(before, shown, control, params)
 
     def judge_tensors(
         self, latent: Latent, before: Any, after: Any, actions: Tensor, params: Any

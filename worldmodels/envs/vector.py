@@ -131,13 +131,17 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
         self._starts = _choose_starts(starts, dataset, self._modality)
         self.predictor = Predictor(self._modality, self.num_envs, self.task.dt)
         self._params = np.tile(np.array(self.task.base, dtype=np.float64), (self.num_envs, 1))
+        self._named: Any = None
         names = (*self._modality.flags, "diverged")
         self._flags = {name: self.blank(np.bool_) for name in names}
         self._uncertainty = np.zeros(self.num_envs)
         self._actions: np.ndarray | None = None
 
     def _named_params(self) -> Any:
-        return self.task.system.Params(*self._params.T)
+        """Columns (N,): the same object until a row starts anew."""
+        if self._named is None:
+            self._named = self.task.system.Params(*self._params.T)
+        return self._named
 
     def params_of(self, row: int) -> Any:
         """Parameters of one row's episode, by name."""
@@ -175,6 +179,7 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
             raise
         self._params = self._params.copy()
         self._params[rows] = params
+        self._named = None
         fields = self.task.system.Params._fields
         told = [fields.index(name) for name in self.model.spec.param_names]
         self.predictor.start(rows, drawn, self._params[rows][:, told])
