@@ -75,14 +75,16 @@ def bare(model: Any, rows: int) -> Callable[[], None]:
     return step
 
 
-def measured(contestants: dict[str, Callable[[], None]], blocks: int) -> dict[str, np.ndarray]:
-    """CPU seconds of a step of each contestant, (blocks,), in turns."""
+def measured(
+    contestants: dict[str, Callable[[], None]], blocks: int, least: int = 20
+) -> dict[str, np.ndarray]:
+    """CPU seconds of a step of each contestant, (blocks,), in turns; a block has ``least`` steps or more."""
     counts = {}
     for name, step in contestants.items():
         began = time.process_time()
-        for _ in range(20):
+        for _ in range(least):
             step()
-        counts[name] = max(20, int(0.1 / max((time.process_time() - began) / 20, 1e-6)))
+        counts[name] = max(least, int(0.1 / max((time.process_time() - began) / least, 1e-6)))
     found: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(blocks):
         for name, step in contestants.items():

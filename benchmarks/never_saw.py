@@ -11,6 +11,7 @@ gradient step a step of two envs), and plays 100 episodes in Gymnasium's own env
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -56,13 +57,13 @@ _CARTPOLE_PPO = {
     "ent_coef": 0.0, "learning_rate": lambda left: 1e-3 * left, "clip_range": lambda left: 0.2 * left,
 }  # fmt: skip
 _DQN = {
-    "learning_rate": 2.5e-4, "batch_size": 512, "buffer_size": 100_000, "learning_starts": 0,
-    "gamma": 0.99, "target_update_interval": 5000, "train_freq": 16, "gradient_steps": 4,
-    "exploration_fraction": 0.06, "exploration_final_eps": 0.11,
+    "learning_rate": 6.3e-4, "batch_size": 128, "buffer_size": 50_000, "learning_starts": 0,
+    "gamma": 0.99, "target_update_interval": 250, "train_freq": 4, "gradient_steps": -1,
+    "exploration_fraction": 0.12, "exploration_final_eps": 0.1, "policy_kwargs": _WIDE,
 }  # fmt: skip
 _CAR_DQN = {
     "learning_rate": 4e-3, "batch_size": 128, "buffer_size": 10_000, "learning_starts": 1000,
-    "gamma": 0.98, "target_update_interval": 5000, "train_freq": 16, "gradient_steps": 8,
+    "gamma": 0.98, "target_update_interval": 600, "train_freq": 16, "gradient_steps": 8,
     "exploration_fraction": 0.2, "exploration_final_eps": 0.07, "policy_kwargs": _WIDE,
 }  # fmt: skip
 _SAC = {"learning_starts": 200, "gradient_steps": 1}
@@ -124,6 +125,7 @@ COLUMNS = (
 
 def buffer_of(arguments: argparse.Namespace, env: str, seed: int, agents: list[Path]) -> Path:
     """The true episodes of a seed: those of the source's policy, and those that ``agents`` played since."""
+    from worldmodels import load_policy
     from worldmodels.data import load_dataset
     from worldmodels.data.appending import append
     from worldmodels.data.collecting import collect
@@ -141,7 +143,7 @@ def buffer_of(arguments: argparse.Namespace, env: str, seed: int, agents: list[P
             more = replace(
                 config, episodes=source.later[number], policy=str(path), seed=seed + 1000
             )
-            append(more, root, progress=False)
+            append(more, root, progress=False, policy=functools.partial(load_policy, path, env))
     return place
 
 
@@ -165,21 +167,20 @@ def agent_of(
 ) -> tuple[Any, Any, int]:
     """The agent of the last round, its model, and the true steps that both have seen."""
     import worldmodels
+    from worldmodels.agents.saved import load_agent
     from worldmodels.agents.stable_baselines import train_agent
 
     trial, agents = TRIALS[env, agent], []
     for number in range(len(SOURCES[env].later) + 1):
         model, true_steps = model_of(arguments, env, seed, agents)
-        learned = train_agent(
-            worldmodels.make_env(
-                model, trial.num_envs, autoreset_mode="SameStep", **GIVEN.get(env, {})
-            ),
-            agent,
-            trial.steps,
-            seed,
-            **trial.settings,
-        )
         agents.append(arguments.runs / f"{env}-{agent}-s{seed}-{number}.zip")
+        if agents[-1].exists():
+            learned = load_agent(agents[-1])
+            continue
+        place = worldmodels.make_env(
+            model, trial.num_envs, autoreset_mode="SameStep", **GIVEN.get(env, {})
+        )
+        learned = train_agent(place, agent, trial.steps, seed, **trial.settings)
         learned.save(agents[-1])
     return learned, model, true_steps
 

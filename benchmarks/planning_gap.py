@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from never_saw import GIVEN, SOURCES, agent_of
 from reporting import kept_rows, print_table, train_missing, write_json
 
 HERE = Path(__file__).parent
@@ -46,9 +47,11 @@ COLUMNS = (
 
 
 def trained(arguments: argparse.Namespace, env: str, model: str) -> Any:
-    """The model of a run that is there, or of a new one."""
+    """The model of a run that is there, or of a new one; where chance sees too little, that of never_saw.py."""
     import worldmodels
 
+    if env in SOURCES and SOURCES[env].later:
+        return agent_of(arguments, env, "ppo", arguments.seed)[1]
     config = worldmodels.default_config(env, model)
     data = replace(config.data, policy=POLICY.get(env, "random"), episodes=arguments.buffer)
     out = arguments.runs / f"{env}-{model}-s{arguments.seed}"
@@ -61,15 +64,20 @@ def rows_of(arguments: argparse.Namespace, env: str, models: list[str]) -> list[
     import gymnasium
 
     import physgym
+    import worldmodels
     from worldmodels.agents.gap import planning_gap
     from worldmodels.envs.single import make_truth
     from worldmodels.evaluation.statistics import plain
 
     learned = {model: trained(arguments, env, model) for model in models}
+    places = {
+        name: worldmodels.make_env(model, **GIVEN[env]) if env in GIVEN else model
+        for name, model in learned.items()
+    }
     spec, system = learned[models[0]].spec, physgym.get_system(env)
     began = time.process_time()
     gaps = planning_gap(
-        {"truth": gymnasium.make(system.env_id), **learned},
+        {"truth": gymnasium.make(system.env_id), **places},
         lambda count: make_truth(spec, num_envs=count),
         arguments.episodes,
         1000 * (1 + arguments.seed),

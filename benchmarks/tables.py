@@ -25,6 +25,7 @@ from picture_tables import (
     structures,
     throughput,
 )
+from speed_tables import imagination, training_step
 from table_parts import SYSTEMS, Table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -146,6 +147,8 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Table]]] = {
     "loop": ("loop.json", loop),
     "planning_gap": ("planning_gap.json", planning_gap),
     "never_saw": ("never_saw.json", never_saw),
+    "imagination": ("imagination.json", imagination),
+    "training_step": ("training_step.json", training_step),
 }
 """Name of a table: the file of its figures, and what makes its rows of them."""
 

@@ -27,9 +27,12 @@ from physgym.keyboard import Keyboard
 from physgym.steering import Keys, SteeringWindow
 from worldmodels.commands import play as command
 from worldmodels.commands import terminal as cli
+from worldmodels.configs.training import MODELS
 from worldmodels.envs.single import make_env, make_truth
 from worldmodels.films.pairs import GAP, Side
 from worldmodels.films.playing import legend, play
+from worldmodels.interface import Spec
+from worldmodels.models.building import build
 
 
 class FakeWindow:
@@ -48,6 +51,24 @@ class FakeWindow:
             return None
         held = frozenset(word.split("+")) - {""}
         return Keys(held, held)
+
+
+def foreign_untrained(env_id: str) -> Any:
+    """A model of another package's env with weights of chance."""
+    system = physgym.get_system(env_id)
+    spec = Spec(
+        env_name=env_id,
+        env_kwargs={},
+        dt=system.dt,
+        state_size=system.state_size,
+        angles=(),
+        action_kind=system.action_mode,
+        action_size=system.action_count,
+        param_names=(),
+        max_episode_steps=system.max_episode_steps,
+        foreign=True,
+    )
+    return build(spec, "jump", MODELS["jump"](hidden=8)).eval()
 
 
 def both(model: Any, size: int = 64, **arguments: Any) -> list[Side]:
@@ -161,6 +182,31 @@ def test_keys_stand_for_what_the_system_says(name: str) -> None:
     continuous = Keyboard(gymnasium.make(system.env_id, action_mode="continuous"))
     assert continuous.action(()).shape == (system.action_size,)
     assert not continuous.action(()).any() and continuous.action({"d"}).any()
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "MountainCar-v0", "Pendulum-v1"])
+def test_an_env_of_others_is_steered_by_letters(env_id: str) -> None:
+    env = gymnasium.make(env_id)
+    keyboard = Keyboard(env)
+    assert keyboard.keys[0] == "a" and keyboard.keys[-1] in "ds"
+    ends = [keyboard.action({key}) for key in "ad"]
+    assert all(env.action_space.contains(action) for action in (*ends, keyboard.action(())))
+    assert np.all(np.asarray(ends[0]) < np.asarray(ends[1]))
+    table = make_env(foreign_untrained(env_id)).get_keys_to_action()  # type: ignore[union-attr]
+    assert {key for keys in table for key in keys} == set(keyboard.keys)
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+def test_a_learned_env_of_others_is_played_beside_it(env_id: str) -> None:
+    pytest.importorskip("pygame")
+    model = foreign_untrained(env_id)
+    truth = make_truth(model, render_mode=None)
+    sides = [Side(truth, "true", 64), Side(make_env(model), "learned", 64)]
+    window = FakeWindow(["d", "a", "", None], sides)
+    played = play(sides, window)
+    assert [episode.seed for episode in played] == [0]
+    assert all(1 <= steps <= 3 for steps in played[0].steps)
+    assert all(frame.std() > 0 for frame in window.frames)
 
 
 def test_a_system_without_keys_says_how_to_give_it_some(monkeypatch: pytest.MonkeyPatch) -> None:
