@@ -4,8 +4,8 @@
 
 Shooting over 32 steps of the pendulum, batches of 256, two hidden layers of 128, one thread. The peers hold the action
 for a step, integrate it by `torchdiffeq.odeint` and descend the squared error with Adam: "mlp" is a network of
-(cos, sin, velocity, action), "hnn" the gradient of an energy network by `torch.autograd.grad`. Contestants take turns in
-blocks of one process; ratios are medians over the blocks. The floor is the time of the matrix products alone, at the
+(cos, sin, velocity, action), "hnn" the gradient of an energy network by `torch.autograd.grad`. Contestants take turns
+in blocks of one process; ratios are medians over the blocks. The floor is the time of the matrix products alone, at the
 rate of one that is as large as these.
 """
 

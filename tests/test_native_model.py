@@ -194,14 +194,22 @@ def rollout(env: Any, seed: int, steps: int = 60) -> list[Any]:
     return said
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"obs_mode": "embedded"}, {"observe_params": True}])
-@pytest.mark.parametrize("env", ["pendulum", "spaceship", "three_body", "cart_pole"])
+SERVED: list[tuple[str, int, dict[str, Any]]] = [
+    *((env, 1, {}) for env in ("pendulum", "spaceship", "three_body", "cart_pole")),
+    ("pendulum", 1, {"obs_mode": "embedded"}),
+    ("spaceship", 1, {"observe_params": True}),
+    ("pendulum", 3, {}),
+    ("pendulum", 3, {"uncertainty_penalty": 0.1, "uncertainty_limit": 0.7}),
+]
+
+
+@pytest.mark.parametrize(("env", "members", "kwargs"), SERVED)
 def test_a_single_env_says_what_it_says_without_machine_code(
-    env: str, kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    env: str, members: int, kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = model_of(env, "jump")
+    model: Any = model_of(env, "jump", ensemble=members)
     arguments = {**kwargs, "max_episode_steps": 25, "divergence_factor": 3.0}
-    model.reach.fill_(1.0)  # type: ignore[operator]
+    model.reach.fill_(1.0)
     quick = worldmodels.make_env(model, **arguments)
     said = rollout(quick, 3)
     assert isinstance(quick._quick, QuickRow)  # type: ignore[union-attr]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from worldmodels.envs.modality import StateModality
-from worldmodels.envs.predictor import Predictor, knows_uncertainty
+from worldmodels.envs.predictor import Predictor, knows_uncertainty, uncertainty_of
 from worldmodels.envs.task import parse_action
 from worldmodels.native.stepping import NativeStep
 
@@ -36,6 +36,7 @@ class QuickRow:
         self._flags = predictor.modality.flags
         self._state = predictor.shown[0].tolist()
         self._plain = task.obs_mode in ("state", "embedded") and not task.observe_params
+        self._charge = rows.charge if knows_uncertainty(predictor.model) else None
         self._moves: dict[int, tuple[Any, ...]] = {}
         if task.discrete:
             for index, level in enumerate(task.system.discrete_actions.tolist()):
@@ -79,7 +80,13 @@ class QuickRow:
             "diverged": diverged,
         }
         reward = result[size] if math.isfinite(result[size]) else float(np.nan_to_num(result[size]))
-        return row, self._observed(outside), reward, any(told[1:]), diverged or outside, info
+        ended = diverged or outside
+        if self._charge is not None:
+            uncertainty = uncertainty_of(predictor.model, latent, 1)
+            (cost,), (doubted,) = self._charge(uncertainty)
+            reward, ended = reward - float(cost), ended or bool(doubted)
+            info["uncertainty"] = float(uncertainty[0])
+        return row, self._observed(outside), reward, any(told[1:]), ended, info
 
     def _observed(self, outside: bool) -> Any:
         if self._plain and not outside:
@@ -90,12 +97,12 @@ class QuickRow:
 def quick_row(rows: Any, params: Any) -> QuickRow | None:
     """`QuickRow` of a vector env of one row whose episode has just begun; None where it cannot be had.
 
-    None for pictures, foreign envs, ensembles, a reward that is a function, ``flat_info``, an integrator without a
+    None for pictures, foreign envs, a reward that is a function, ``flat_info``, an integrator without a
     compiled program, and models without machine code.
     """
     predictor: Predictor = rows.predictor
     task = rows.task
-    if type(predictor.modality) is not StateModality or knows_uncertainty(predictor.model):
+    if type(predictor.modality) is not StateModality:
         return None
     if callable(task.reward) or task.program is None or rows.flat_info:
         return None

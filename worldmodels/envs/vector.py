@@ -207,13 +207,14 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
         self._flags["diverged"] = prediction.diverged
         self._actions = parsed
         self._uncertainty = prediction.uncertainty
-        truncated = prediction.diverged | outcome.out_of_bounds
-        rewards = outcome.rewards
-        if self._uncertainty_limit is not None:
-            truncated |= prediction.uncertainty > self._uncertainty_limit
-        if self._penalty:
-            rewards = rewards - self._penalty * np.minimum(prediction.uncertainty, 1e6)
-        return rewards, outcome.terminated & going, truncated
+        cost, doubted = self.charge(prediction.uncertainty)
+        truncated = prediction.diverged | outcome.out_of_bounds | doubted
+        return outcome.rewards - cost, outcome.terminated & going, truncated
+
+    def charge(self, uncertainty: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Reward that an ensemble's disagreement (N,) costs, and which rows it ends."""
+        limit = np.inf if self._uncertainty_limit is None else self._uncertainty_limit
+        return self._penalty * np.minimum(uncertainty, 1e6), uncertainty > limit
 
     def observe(self, rows: np.ndarray | None = None) -> Any:
         """Observations of `rows`, in the true env's form and bounds."""
