@@ -36,7 +36,7 @@ def never_saw(result: dict[str, Any]) -> Table:
         [
             "",
             "agent",
-            "model",
+            "rounds",
             "true steps",
             "return in the truth",
             "in the model",
@@ -45,10 +45,12 @@ def never_saw(result: dict[str, Any]) -> Table:
         ]
     ]
     table[0].append("seeds")
-    for env, agent in dict.fromkeys((row["env"], row["agent"]) for row in result["rows"]):
-        rows = [row for row in result["rows"] if (row["env"], row["agent"]) == (env, agent)]
+    names = ("env", "agent", "rounds")
+    for kind in dict.fromkeys(tuple(row[name] for name in names) for row in result["rows"]):
+        rows = [row for row in result["rows"] if tuple(row[name] for name in names) == kind]
+        env, agent, rounds = kind
         steps = f"{max(row['true_steps'] for row in rows):,}"
         earned = [spread([row[name] for row in rows]) for name in ("return", "in_model")]
         zoo = [f"{rows[0]['zoo']:.1f}", f"{rows[0]['zoo_steps']:,}", str(len(rows))]
-        table.append([env, agent.upper(), f"`{rows[0]['model']}`", steps, *earned, *zoo])
+        table.append([env, agent.upper(), str(rounds), steps, *earned, *zoo])
     return table

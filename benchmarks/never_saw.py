@@ -236,10 +236,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = kept_rows(arguments.out)
-    done = {(row["env"], row["agent"], row["seed"]) for row in rows}
+    done = {(row["env"], row["agent"], row["seed"], row.get("rounds", 1)) for row in rows}
     for env, agent in TRIALS:
+        rounds = len(SOURCES[env].later) + 1
         for seed in arguments.seeds if env in arguments.envs and agent in arguments.agents else ():
-            if (env, agent, seed) not in done:
+            if (env, agent, seed, rounds) not in done:
                 rows.append(row_of(arguments, env, agent, seed))
                 write_json(arguments.out, {"rows": rows})
     print_table(rows, COLUMNS, "returns in the true env of agents that were trained in a model")
