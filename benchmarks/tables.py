@@ -25,6 +25,7 @@ from picture_tables import (
     structures,
     throughput,
 )
+from published_tables import hwm, hwm_verdicts
 from table_parts import SYSTEMS, Table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -140,6 +141,8 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Table]]] = {
     "throughput": ("visual_throughput_cpu.json", throughput),
     "tasks": ("baselines.json", tasks),
     "keypoints": ("keypoints.json", keypoints),
+    "hwm": ("hwm.json", hwm),
+    "hwm_verdicts": ("hwm.json", hwm_verdicts),
     "structures": ("keypoints.json", structures),
     "robustness": ("robustness.json", robustness),
     "pixel_agents": ("pixel_agents.json", pixel_agents),
