@@ -41,6 +41,9 @@ class Source(NamedTuple):
     policy: str
     episodes: int
     epochs: int
+    later: tuple[int, ...] = ()
+    """True episodes that the agent plays after each of the rounds before the last: model and agent are then
+    learned anew from all of them."""
 
 
 _WIDE = {"net_arch": [256, 256]}
@@ -73,54 +76,140 @@ TRIALS: dict[tuple[str, str], Trial] = {
 }
 SOURCES = {
     "Pendulum-v1": Source("jump", "ou", 10, 20),
-    "CartPole-v1": Source("jump", "random", 400, 20),
+    "CartPole-v1": Source("jump", "random", 150, 20, (6, 6)),
     "Acrobot-v1": Source("jump", "random", 20, 30),
     "MountainCar-v0": Source("jump", "bang", 60, 20),
 }
-COLUMNS = ("env", "agent", "seed", "true_steps", "return", "standard_error", "in_model", "zoo")
 
 
-def model_of(arguments: argparse.Namespace, env: str, seed: int) -> tuple[Any, int]:
+def acrobot_ends(before: np.ndarray, actions: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Whether the tip is a rod's length above the pivot: -cos a - cos(a + b) > 1, as Gymnasium has it."""
+    cos_a, sin_a, cos_b, sin_b = after[:, :4].T
+    return -cos_a - (cos_a * cos_b - sin_a * sin_b) > 1.0
+
+
+def car_ends(before: np.ndarray, actions: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Whether the car is at the flag: x >= 0.5 with a speed that is not backwards."""
+    return (after[:, 0] >= 0.5) & (after[:, 1] >= 0.0)
+
+
+def acrobot_rewards(before: np.ndarray, actions: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """-1 a step, 0 for the last."""
+    return acrobot_ends(before, actions, after) - 1.0
+
+
+def car_rewards(before: np.ndarray, actions: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """-1 a step."""
+    return -np.ones(len(after))
+
+
+GIVEN: dict[str, dict[str, Any]] = {
+    "Acrobot-v1": {"reward_fn": acrobot_rewards, "terminated_fn": acrobot_ends},
+    "MountainCar-v0": {"reward_fn": car_rewards, "terminated_fn": car_ends},
+}
+"""What is given where chance never ends an episode, so that no head could learn its reward or its end."""
+COLUMNS = (
+    "env",
+    "agent",
+    "seed",
+    "rounds",
+    "given",
+    "true_steps",
+    "return",
+    "standard_error",
+    "in_model",
+    "zoo",
+)
+
+
+def buffer_of(arguments: argparse.Namespace, env: str, seed: int, agents: list[Path]) -> Path:
+    """The true episodes of a seed: those of the source's policy, and those that ``agents`` played since."""
+    from worldmodels.data import load_dataset
+    from worldmodels.data.appending import append
+    from worldmodels.data.collecting import collect
+    from worldmodels.data.config import CollectConfig
+
+    source, root = SOURCES[env], arguments.runs / "datasets"
+    config = CollectConfig(
+        env=env, name=f"s{seed}", episodes=source.episodes, policy=source.policy, seed=seed
+    )
+    place = root / env / config.name
+    if not place.exists():
+        collect(config, root, progress=False)
+    for number, path in enumerate(agents):
+        if len(load_dataset(place)) < source.episodes + sum(source.later[: number + 1]):
+            more = replace(
+                config, episodes=source.later[number], policy=str(path), seed=seed + 1000
+            )
+            append(more, root, progress=False)
+    return place
+
+
+def model_of(
+    arguments: argparse.Namespace, env: str, seed: int, agents: list[Path]
+) -> tuple[Any, int]:
     """The model of a seed, learned now where it is not there, and the true steps it has seen."""
     import worldmodels
-    from worldmodels.data import dataset_for
+    from worldmodels.data import load_dataset
 
     source = SOURCES[env]
-    out = arguments.runs / f"{env}-{source.model}-s{seed}"
+    place = buffer_of(arguments, env, seed, agents)
+    out = arguments.runs / f"{env}-{source.model}-s{seed}-{len(agents)}"
     config = worldmodels.default_config(env, source.model)
-    data = replace(config.data, policy=source.policy, episodes=source.episodes, seed=seed)
-    config = replace(config, data=data, seed=seed, epochs=source.epochs, out=str(out))
-    return worldmodels.load(train_missing(config)), int(np.sum(dataset_for(config).lengths))
+    config = replace(config, dataset=str(place), seed=seed, epochs=source.epochs, out=str(out))
+    return worldmodels.load(train_missing(config)), int(np.sum(load_dataset(place).lengths))
+
+
+def agent_of(
+    arguments: argparse.Namespace, env: str, agent: str, seed: int
+) -> tuple[Any, Any, int]:
+    """The agent of the last round, its model, and the true steps that both have seen."""
+    import worldmodels
+    from worldmodels.agents.stable_baselines import train_agent
+
+    trial, agents = TRIALS[env, agent], []
+    for number in range(len(SOURCES[env].later) + 1):
+        model, true_steps = model_of(arguments, env, seed, agents)
+        learned = train_agent(
+            worldmodels.make_env(
+                model, trial.num_envs, autoreset_mode="SameStep", **GIVEN.get(env, {})
+            ),
+            agent,
+            trial.steps,
+            seed,
+            **trial.settings,
+        )
+        agents.append(arguments.runs / f"{env}-{agent}-s{seed}-{number}.zip")
+        learned.save(agents[-1])
+    return learned, model, true_steps
 
 
 def row_of(arguments: argparse.Namespace, env: str, agent: str, seed: int) -> dict[str, Any]:
     """Train one agent in one model, and see what it earns in the truth and in the model."""
     import worldmodels
     from worldmodels.agents.returns import evaluate_agent, greedy
-    from worldmodels.agents.stable_baselines import train_agent
     from worldmodels.envs.single import make_truth
 
-    trial = TRIALS[env, agent]
-    model, true_steps = model_of(arguments, env, seed)
+    trial, source = TRIALS[env, agent], SOURCES[env]
     began = time.process_time()
+    learned, model, true_steps = agent_of(arguments, env, agent, seed)
     places = {
-        "truth": lambda count: make_truth(model.spec, num_envs=count, autoreset_mode="SameStep"),
-        "model": lambda count: worldmodels.make_env(
-            model, num_envs=count, autoreset_mode="SameStep"
+        "truth": make_truth(model.spec, num_envs=arguments.episodes, autoreset_mode="SameStep"),
+        "model": worldmodels.make_env(
+            model, arguments.episodes, autoreset_mode="SameStep", **GIVEN.get(env, {})
         ),
     }
-    learned = train_agent(
-        places["model"](trial.num_envs), agent, trial.steps, seed, **trial.settings
-    )
     earned = {
-        name: evaluate_agent(greedy(learned), make(arguments.episodes), 1_000_000 + seed)
-        for name, make in places.items()
+        name: evaluate_agent(greedy(learned), place, 1_000_000 + seed)
+        for name, place in places.items()
     }
     return {
         "env": env,
         "agent": agent,
         "seed": seed,
-        "model": SOURCES[env].model,
+        "model": source.model,
+        "rounds": len(source.later) + 1,
+        "given": env in GIVEN,
         "true_steps": true_steps,
         "imagined_steps": trial.steps,
         "return": earned["truth"].mean,

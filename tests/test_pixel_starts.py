@@ -144,7 +144,7 @@ def test_an_lstm_is_warmed_up_on_the_actions_between() -> None:
     context, _, actions = seen[-1]
     assert context.shape == (2, 5, 64, 64, 3)
     np.testing.assert_array_equal(actions, np.ones((2, 4)))  # action 1 turns the pendulum nowhere
-    assert any(part.abs().max() > 0 for part in env._predictor.latent.memory)
+    assert any(part.abs().max() > 0 for part in env.predictor.latent.memory)
 
 
 @pytest.mark.parametrize(

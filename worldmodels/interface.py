@@ -211,6 +211,9 @@ class Dynamics(nn.Module, ABC):
     """Whether a step length other than the buffer's means something to this structure."""
     reversible: bool = False
     """Whether a step of -dt undoes one of dt under the same action; ``check_world_model`` holds it to that."""
+    recordable: ClassVar[bool] = False
+    """Whether ``step`` is a function of its tensors and weights alone, the same operations whatever their values:
+    learned envs of few rows may then run it as machine code. Not inherited; each class says so of itself."""
     unit_step: Tensor
 
     def __init__(self, medium: Medium) -> None:

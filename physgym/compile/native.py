@@ -105,14 +105,23 @@ def _compile(program: Program) -> _Compiled:
     """The machine code of `program`."""
     import llvmlite.binding as llvm
 
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
     library = ctypes.CDLL(ctypes.util.find_library("m"))
     for name in ("sin", "cos"):
         llvm.add_symbol(
             f"physgym_{name}", ctypes.cast(getattr(library, name), ctypes.c_void_p).value
         )
-    module = llvm.parse_assembly(assembly(program, LANES))
+    engine = engine_of(assembly(program, LANES))
+    rows = function_of(engine, "rows")
+    return _Compiled(rows, None if program.adaptive else function_of(engine, "lanes"))
+
+
+def engine_of(text: str) -> Any:
+    """An engine that holds the machine code of LLVM assembly."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    module = llvm.parse_assembly(text)
     module.verify()
     machine = llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=2
@@ -121,11 +130,10 @@ def _compile(program: Program) -> _Compiled:
     builder.getModulePassManager().run(module, builder)
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
-    rows = _function(engine, "rows")
-    return _Compiled(rows, None if program.adaptive else _function(engine, "lanes"))
+    return engine
 
 
-def _function(engine: Any, name: str) -> Callable[..., None]:
+def function_of(engine: Any, name: str) -> Callable[..., None]:
     """The compiled function `name`, which keeps its `engine` alive for as long as itself."""
     address = engine.get_function_address(name)
     if not address:

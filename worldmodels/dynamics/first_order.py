@@ -16,6 +16,7 @@ class FirstOrder(Dynamics):
     """dz/dt = f(z, a) (Chen et al. 2018, arXiv:1806.07366). Assumes nothing but a flow."""
 
     any_dt = True
+    recordable = True
 
     def __init__(self, config: FirstOrderConfig, medium: Medium) -> None:
         super().__init__(medium)

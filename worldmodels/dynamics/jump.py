@@ -17,6 +17,8 @@ class Jump(Dynamics):
     Assumes nothing of the latent. Without ``dt_input`` the step length of the buffer is built in.
     """
 
+    recordable = True
+
     def __init__(self, config: JumpConfig, medium: Medium) -> None:
         super().__init__(medium)
         self.config = config

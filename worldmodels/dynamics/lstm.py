@@ -18,6 +18,8 @@ class LSTM(Dynamics):
     buffer is built in.
     """
 
+    recordable = True
+
     def __init__(self, config: LSTMConfig, medium: Medium) -> None:
         super().__init__(medium)
         self.config = config

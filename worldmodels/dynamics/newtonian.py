@@ -29,6 +29,7 @@ class Newtonian(Dynamics):
     """
 
     any_dt = True
+    recordable = True
 
     def __init__(self, config: NewtonianConfig, medium: Medium) -> None:
         super().__init__(medium)

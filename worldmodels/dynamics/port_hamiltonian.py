@@ -42,6 +42,7 @@ class PortHamiltonian(Dynamics):
 
     any_dt = True
     has_energy = True
+    recordable = True
 
     def __init__(self, config: PortHamiltonianConfig, medium: Medium) -> None:
         super().__init__(medium)

@@ -20,6 +20,7 @@ class Velocity(Dynamics):
     """
 
     any_dt = True
+    recordable = True
 
     def __init__(self, config: VelocityConfig, medium: Medium) -> None:
         super().__init__(medium)

@@ -20,6 +20,7 @@ from worldmodels.envs import task as truth
 from worldmodels.envs.observed import read_states
 from worldmodels.envs.starts import BufferStarts, Starts, TrueStarts
 from worldmodels.interface import Latent, WorldModel
+from worldmodels.native.stepping import NativeStep, native_step
 
 
 class Decoded(NamedTuple):
@@ -79,6 +80,14 @@ class Modality(ABC):
     @abstractmethod
     def decode(self, latent: Latent) -> Decoded:
         """What latents look like, and which of them can be trusted."""
+
+    def native(self, latent: Latent, actions: Tensor, dt: float) -> NativeStep | None:
+        """What steps and shows latents like these in place of the model; None: the model does."""
+        return None
+
+    def shown(self, decoded: Tensor) -> Decoded:
+        """What the model's `decode` says, as rows show it; only where `native` gives something."""
+        raise NotImplementedError
 
     def sound(self, latent: Latent) -> np.ndarray:
         """Which latents (N,) can be trusted, as far as can be told without showing them."""
@@ -147,12 +156,15 @@ class StateModality(Modality):
     """
 
     dtype, length, reads_shown = np.float64, 1, True
+    limit: np.ndarray
+    """(D,) largest magnitude that is not taken for diverged."""
 
     def __init__(self, model: WorldModel, task: Task, factor: float) -> None:
         super().__init__(model, task, factor)
         self.shape = (model.spec.state_size,)
         self.flags = ("out_of_bounds", *truth.event_names(task))
-        self._limit = truth.prediction_limit(model, task, factor)
+        self.limit = truth.prediction_limit(model, task, factor)
+        self._judge = truth.Judge(task)
 
     def true_starts(self) -> Starts:
         return TrueStarts(self.task)
@@ -163,9 +175,15 @@ class StateModality(Modality):
     def encode(self, context: np.ndarray, actions: np.ndarray, params: np.ndarray) -> Latent:
         return self.model.encode(self.tensor(context), self.tensor(params))
 
+    def native(self, latent: Latent, actions: Tensor, dt: float) -> NativeStep | None:
+        return native_step(self.model, latent, actions, dt)
+
     def decode(self, latent: Latent) -> Decoded:
-        states = self.model.decode(latent).detach().to("cpu", torch.float64).numpy()
-        sound = (np.isfinite(states) & (np.abs(states) <= self._limit)).all(axis=-1)
+        return self.shown(self.model.decode(latent))
+
+    def shown(self, decoded: Tensor) -> Decoded:
+        states = decoded.detach().to("cpu", torch.float64).numpy()
+        sound = (np.isfinite(states) & (np.abs(states) <= self.limit)).all(axis=-1)
         return Decoded(states, sound)
 
     def judge(
@@ -177,7 +195,7 @@ class StateModality(Modality):
         params: Any,
     ) -> truth.Outcome:
         control = truth.controls_of(self.task, actions, params)
-        return truth.judge(self.task, before, shown, control, params)
+        return self._judge(before, shown, control, params)
 
     def judge_tensors(
         self, latent: Latent, before: Any, after: Any, actions: Tensor, params: Any

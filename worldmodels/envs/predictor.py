@@ -20,10 +20,15 @@ from worldmodels.envs.modality import Decoded, Modality
 from worldmodels.envs.starts import Start
 from worldmodels.imagination import map_tensors, small_batch, step_rows
 from worldmodels.interface import DivergenceError, WorldModel
+from worldmodels.native.stepping import NativeStep
 
 DIVERGENCES = (AssertionError, ArithmeticError, RuntimeError, ValueError)
 """What a model may raise where it cannot go on: solvers of others report by AssertionError, torch by
 RuntimeError."""
+
+
+NATIVE_ROWS = 256
+"""Rows up to which machine code that takes them one by one is at least as fast as torch."""
 
 
 class Prediction(NamedTuple):
@@ -58,6 +63,7 @@ class Predictor:
         self.shown: np.ndarray = np.zeros((num_rows, *modality.shape), dtype=modality.dtype)
         self.latent: Any = None
         self._warned = False
+        self._native: tuple[NativeStep | None] | None = None
         self._probe()
 
     def start(self, rows: np.ndarray, starts: Sequence[Start], params: np.ndarray) -> None:
@@ -81,14 +87,7 @@ class Predictor:
         if self.model.training:
             self.model.eval()
         with torch.inference_mode(), small_batch(self.model, self.num_rows):
-            parsed = self.modality.actions(actions)
-            latent, lost, error = step_rows(
-                self.model.step, self.latent, parsed, self.dt, DIVERGENCES
-            )
-            if error is not None:
-                self._warn(error)
-            shown, sound = self._decode(latent)
-            diverged = lost | ~sound
+            latent, shown, diverged = self._advance(self.modality.actions(actions))
             uncertainty = uncertainty_of(self.model, latent, self.num_rows)
             if diverged.any():
                 known = ~diverged.reshape(-1, *[1] * (shown.ndim - 1))
@@ -97,6 +96,35 @@ class Predictor:
                 latent = map_tensors(lambda new, old: _choose(keep, new, old), latent, self.latent)
         self.latent, self.shown = latent, shown
         return Prediction(diverged, uncertainty)
+
+    def _advance(self, actions: Tensor) -> tuple[Any, np.ndarray, np.ndarray]:
+        """Latents after ``actions``, what they show, and which rows cannot be predicted."""
+        native = self.native_step()
+        if native is not None:
+            latent, decoded = native(self.latent, actions)
+            shown, sound = self.modality.shown(decoded)
+            return latent, shown, ~sound
+        latent, lost, error = step_rows(self.model.step, self.latent, actions, self.dt, DIVERGENCES)
+        if error is not None:
+            self._warn(error)
+        shown, sound = self._decode(latent)
+        return latent, shown, lost | ~sound
+
+    def native_step(self) -> NativeStep | None:
+        """Machine code for few rows, made when it is first asked for; None where there is none."""
+        if self.num_rows > NATIVE_ROWS:
+            return None
+        if self._native is None:
+            wide = (
+                () if self.model.spec.action_kind == "discrete" else (self.model.spec.action_size,)
+            )
+            idle = self.modality.actions(np.zeros((self.num_rows, *wide), dtype=np.int64))
+            self._native = (self.modality.native(self.latent, idle, self.dt),)
+        (native,) = self._native
+        return native if native is not None and native.fits(self.latent) else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_native": None}  # addresses are of this process alone
 
     def _decode(self, latent: Any) -> Decoded:
         try:

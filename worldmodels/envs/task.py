@@ -268,6 +268,52 @@ def controls_of(task: Task, actions: np.ndarray, params: Any) -> tuple[np.ndarra
     return task.system.control(tuple(levels.T), params)
 
 
+class Judge:
+    """Reward and ends of reaching states, by the true env's own program, compiled where it can be.
+
+    Args:
+        task: of PhysGym.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        quick = getattr(task, "program", None) is not None and not callable(task.reward)
+        self._outcome = task.transition("arrays") if quick else None
+        self._names = event_names(task) if quick else ()
+        self._known: Any = None
+        self._constants: Any = None
+
+    def __call__(
+        self, before: np.ndarray, states: np.ndarray, control: tuple[np.ndarray, ...], params: Any
+    ) -> Outcome:
+        """Of going from `before` (N, D) to `states` (N, D) by `control`; `params` are columns (N,), the same
+        object for as long as they are the same.
+        """
+        if self._outcome is None:
+            return judge(self._task, before, states, control, params)
+        if self._known is not params:
+            self._known, self._constants = params, self._task.constants(params)
+        with np.errstate(all="ignore"):
+            result = self._outcome(states.T, control, self._constants, 0.0, 0)
+        size, nothing = states.shape[1], np.zeros(len(states), dtype=np.bool_)
+        rewards, outside, events = nothing + result[size], result[size + 2], result[size + 3 :]
+        named = dict(zip(self._names, (nothing | x for x in events), strict=True))
+        terminated = nothing.copy()
+        for happened in named.values():
+            terminated |= happened
+        return Outcome(_finite(rewards), terminated, nothing | outside, named)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_task": self._task}  # machine code is of this process alone
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["_task"])  # type: ignore[misc]
+
+
+def _finite(rewards: np.ndarray) -> np.ndarray:
+    return rewards if np.isfinite(rewards).all() else np.nan_to_num(rewards)
+
+
 def judge(
     task: Task,
     before: np.ndarray,
@@ -288,9 +334,7 @@ def judge(
     terminated = nothing.copy()
     for happened in events.values():
         terminated |= happened
-    if not np.isfinite(rewards).all():
-        rewards = np.nan_to_num(rewards)
-    return Outcome(rewards, terminated, outside | nothing, events)
+    return Outcome(_finite(rewards), terminated, outside | nothing, events)
 
 
 def judge_tensors(

@@ -129,15 +129,30 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
         self.given = given
         self._modality = modality_of(self.model, self.task, divergence_factor, given)
         self._starts = _choose_starts(starts, dataset, self._modality)
-        self._predictor = Predictor(self._modality, self.num_envs, self.task.dt)
+        self.predictor = Predictor(self._modality, self.num_envs, self.task.dt)
         self._params = np.tile(np.array(self.task.base, dtype=np.float64), (self.num_envs, 1))
+        self._named: Any = None
         names = (*self._modality.flags, "diverged")
         self._flags = {name: self.blank(np.bool_) for name in names}
         self._uncertainty = np.zeros(self.num_envs)
         self._actions: np.ndarray | None = None
 
     def _named_params(self) -> Any:
-        return self.task.system.Params(*self._params.T)
+        """Columns (N,): the same object until a row starts anew."""
+        if self._named is None:
+            self._named = self.task.system.Params(*self._params.T)
+        return self._named
+
+    def params_of(self, row: int) -> Any:
+        """Parameters of one row's episode, by name."""
+        return self.task.system.Params(*self._params[row].tolist())
+
+    def count_step(self, action: np.ndarray) -> bool:
+        """Count a step of the only row that was taken by `QuickRow`; True where its time is up."""
+        self.elapsed[0] += 1
+        self._actions = action
+        limit = self.max_episode_steps
+        return limit is not None and bool(self.elapsed[0] >= limit)
 
     @property
     def dt(self) -> float:
@@ -164,9 +179,10 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
             raise
         self._params = self._params.copy()
         self._params[rows] = params
+        self._named = None
         fields = self.task.system.Params._fields
         told = [fields.index(name) for name in self.model.spec.param_names]
-        self._predictor.start(rows, drawn, self._params[rows][:, told])
+        self.predictor.start(rows, drawn, self._params[rows][:, told])
         for flag in self._flags.values():
             flag[rows] = False
         self._uncertainty[rows] = 0.0
@@ -181,9 +197,9 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
     def advance(self, actions: Any, resting: Any | None) -> tuple[Any, Any, Any]:
         """Predict one step of every row, and judge it."""
         parsed = truth.parse_actions(self.task, actions, self.num_envs, resting)
-        before = self._predictor.shown
-        prediction = self._predictor.step(parsed)
-        latent, shown = self._predictor.latent, self._predictor.shown
+        before = self.predictor.shown
+        prediction = self.predictor.step(parsed)
+        latent, shown = self.predictor.latent, self.predictor.shown
         outcome = self._modality.judge(latent, before, shown, parsed, self._named_params())
         going = ~prediction.diverged
         told = {"out_of_bounds": outcome.out_of_bounds, **outcome.events}
@@ -201,7 +217,7 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
 
     def observe(self, rows: np.ndarray | None = None) -> Any:
         """Observations of `rows`, in the true env's form and bounds."""
-        shown, params = self._predictor.shown, self._params
+        shown, params = self.predictor.shown, self._params
         if rows is not None:
             shown, params = shown[rows], params[rows]
         return self._modality.observe(shown, params)
@@ -211,7 +227,7 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
         params = self._named_params()
         told = {name: values.copy() for name, values in params._asdict().items()}
         info = {
-            **self._modality.facts(self._predictor.shown, params),
+            **self._modality.facts(self.predictor.shown, params),
             **({"params": told} if told else {}),
             **{name: flag.copy() for name, flag in self._flags.items()},
         }
@@ -230,11 +246,11 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
 
     def portrait(self, row: int) -> np.ndarray:
         """The picture (480, 480, 3) uint8 of one row."""
-        params = self.task.system.Params(*self._params[row].tolist())
+        params = self.params_of(row)
         moved = self._actions is not None and self.elapsed[row] > 0
         action = self._actions[row] if moved else None  # type: ignore[index]
         caption = f"t = {int(self.elapsed[row]) * self.dt:5.2f} s"
-        return self._modality.portrait(self._predictor.shown[row], action, params, caption)
+        return self._modality.portrait(self.predictor.shown[row], action, params, caption)
 
 
 def resolve_model(

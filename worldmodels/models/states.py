@@ -128,6 +128,11 @@ class StateWorldModel(WorldModel):
         """Keep tau as a plain number too: integrators then spend nothing on it."""
         self._tau = float(self.time_scale)
 
+    @property
+    def seconds(self) -> float:
+        """tau, the seconds that a unit of the structure's time is long."""
+        return self._tau
+
     def encode(self, context: Tensor, params: Tensor | None = None) -> Latent:
         """Latent of the last of ``context`` (B, K, D); a state is all there is to know of the past.
 

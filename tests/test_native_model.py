@@ -1,0 +1,263 @@
+"""A model's step as machine code: the same numbers as torch's, wherever a learned env uses it."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import worldmodels
+from tests.model_doubles import make_spec
+from worldmodels.configs.training import MODELS
+from worldmodels.envs.quick import QuickRow
+from worldmodels.interface import Latent, WorldModel
+from worldmodels.models.building import build
+from worldmodels.native.recording import NotRecordable, record
+from worldmodels.native.stepping import native_step
+
+pytest.importorskip("llvmlite")
+
+CASES: list[tuple[str, str, dict[str, Any]]] = [
+    *(("pendulum", name, {}) for name in MODELS),
+    *(("spaceship", name, {}) for name in MODELS),
+    ("three_body", "port_hamiltonian", {"integrator": "leapfrog", "layers": 3}),
+    ("pendulum", "port_hamiltonian", {"separable": False, "integrator": "rk4"}),
+    ("pendulum", "port_hamiltonian", {"mass": "diagonal", "input_map": "state", "damping": False}),
+    ("pendulum", "port_hamiltonian", {"kinetic": "network", "damping": False, "substeps": 2}),
+    ("pendulum", "port_hamiltonian", {"integrator": "implicit_midpoint"}),
+    ("pendulum", "newtonian", {"velocity_input": False, "integrator": "yoshida4"}),
+    ("pendulum", "jump", {"dt_input": True}),
+    ("pendulum", "jump", {"condition": "params"}),
+    *(("pendulum", "jump", {"activation": a}) for a in ("tanh", "softplus", "sin")),
+    *(("pendulum", name, {"ensemble": 3}) for name in ("jump", "lstm", "port_hamiltonian")),
+]
+
+
+def model_of(env: str, name: str, continuous: bool = False, **options: Any) -> WorldModel:
+    """A model with weights drawn large enough to bend every nonlinearity."""
+    torch.manual_seed(0)
+    spec = make_spec(env, **({"action_mode": "continuous"} if continuous else {}))
+    model = build(spec, name, MODELS[name](**{"hidden": 24, **options})).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1.5)
+    return model
+
+
+def beginning(model: WorldModel, rows: int = 5) -> tuple[Latent, torch.Tensor]:
+    """Latents with a memory that is not blank, and an action for each."""
+    spec = model.spec
+    states = torch.randn(rows, 1, spec.state_size)
+    with torch.no_grad():
+        latent = model.encode(states, torch.rand(rows, len(spec.param_names)))
+    latent = latent._replace(memory=tuple(torch.randn_like(x) for x in latent.memory))
+    if spec.action_kind == "discrete":
+        return latent, torch.randint(0, spec.action_size, (rows,))
+    return latent, torch.rand(rows, spec.action_size) * 2.0 - 1.0
+
+
+KINDS = [
+    *((*case, False, False) for case in CASES),
+    *(("pendulum", name, {}, True, False) for name in MODELS),
+    *(("pendulum", name, {}, False, True) for name in ("jump", "lstm", "port_hamiltonian")),
+    ("pendulum", "jump", {}, True, True),
+]
+
+
+@pytest.mark.parametrize(("env", "name", "options", "continuous", "double"), KINDS)
+def test_machine_code_steps_as_torch_does(
+    env: str, name: str, options: dict[str, Any], continuous: bool, double: bool
+) -> None:
+    model = model_of(env, name, continuous, **options)
+    model = model.double() if double else model
+    latent, action = beginning(model)
+    if double:
+        latent = Latent(
+            latent.z.double(),
+            tuple(x.double() for x in latent.memory),
+            None if latent.condition is None else latent.condition.double(),
+        )
+        action = action.double() if continuous else action
+    dt = model.spec.dt
+    native = native_step(model, latent, action, dt)
+    assert native is not None
+    with torch.no_grad():
+        after, shown = native(latent, action)
+        wanted = model.step(latent, action, dt)
+        tolerance = 1e-12 if double else 2e-6
+        torch.testing.assert_close(after.z, wanted.z, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(after.memory, wanted.memory, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(shown, model.decode(wanted), rtol=tolerance, atol=tolerance)
+
+
+def test_rows_do_not_depend_on_their_number() -> None:
+    model = model_of("pendulum", "port_hamiltonian")
+    latent, action = beginning(model, 7)
+    native = native_step(model, latent, action, 0.05)
+    assert native is not None
+    together = native(latent, action)[0].z
+    alone = [native(Latent(latent.z[i : i + 1]), action[i : i + 1])[0].z for i in range(7)]
+    assert torch.equal(together, torch.cat(alone))
+
+
+@pytest.mark.parametrize("options", [{}, {"ensemble": 2}], ids=["single", "ensemble"])
+def test_weights_that_are_trained_in_place_are_seen(options: dict[str, Any]) -> None:
+    model = model_of("pendulum", "jump", **options)
+    latent, action = beginning(model)
+    native = native_step(model, latent, action, 0.05)
+    assert native is not None
+    with torch.no_grad():
+        before = native(latent, action)[0].z
+        for weight in model.parameters():
+            weight.add_(0.1)
+        after = native(latent, action)[0].z
+        wanted = model.step(latent, action, 0.05).z
+    assert not torch.allclose(before, after, atol=1e-3)
+    torch.testing.assert_close(after, wanted, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("value", [-200.0, -30.0, -1e-3, 0.0, 1e-3, 0.2499, 0.2501, 30.0, 200.0])
+@pytest.mark.parametrize("activation", ["tanh", "silu", "softplus"])
+def test_functions_are_right_at_any_size(activation: str, value: float) -> None:
+    model = model_of("pendulum", "jump", activation=activation)
+    latent, action = beginning(model)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(0.1)
+        first: Any = model.dynamics.f.hidden[0]  # type: ignore[union-attr]
+        first.bias.fill_(value)
+        native = native_step(model, latent, action, 0.05)
+        assert native is not None
+        wanted = model.step(latent, action, 0.05).z
+    size = float(wanted.abs().max())
+    torch.testing.assert_close(native(latent, action)[0].z, wanted, rtol=0.0, atol=2e-6 * size)
+
+
+def test_what_is_not_a_number_stays_so() -> None:
+    model = model_of("pendulum", "port_hamiltonian")
+    latent, action = beginning(model)
+    native = native_step(model, latent, action, 0.05)
+    assert native is not None
+    latent.z[1] = float("nan")
+    after = native(latent, action)[0].z
+    assert after[1].isnan().all()
+    assert after[[0, 2, 3, 4]].isfinite().all()
+
+
+REFUSED: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "draws at random": lambda x: x + torch.rand_like(x),
+    "reads numbers out of": lambda x: x if bool((x > 0).all()) else -x,
+    "writes into": lambda x: x.clone().mul_(2.0),
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_cannot_be_written_down_is_refused(words: str) -> None:
+    with pytest.raises(NotRecordable, match=words):
+        record(lambda x: [REFUSED[words](x)], [], [torch.ones(1, 3)])
+
+
+def test_only_structures_that_say_so_are_compiled() -> None:
+    model: Any = model_of("pendulum", "jump")
+    latent, action = beginning(model)
+
+    class Own(type(model.dynamics)):  # type: ignore[misc]
+        """A structure of a user's."""
+
+    model.dynamics.__class__ = Own
+    assert native_step(model, latent, action, 0.05) is None
+    Own.recordable = True
+    assert native_step(model, latent, action, 0.05) is not None
+    model.step = model.step  # replaced on the instance, as tests and users do
+    assert native_step(model, latent, action, 0.05) is None
+
+
+def test_an_adaptive_integrator_stays_with_torch() -> None:
+    model = model_of("pendulum", "first_order", integrator="dopri5")
+    assert native_step(model, *beginning(model), 0.05) is None
+
+
+def rollout(env: Any, seed: int, steps: int = 60) -> list[Any]:
+    """All that an env says in some steps under actions of its own space."""
+    env.action_space.seed(seed)
+    said: list[Any] = [env.reset(seed=seed)]
+    for _ in range(steps):
+        said.append(env.step(env.action_space.sample()))
+        if said[-1][2] or said[-1][3]:
+            said.append(env.reset())
+    return said
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"obs_mode": "embedded"}, {"observe_params": True}])
+@pytest.mark.parametrize("env", ["pendulum", "spaceship", "three_body", "cart_pole"])
+def test_a_single_env_says_what_it_says_without_machine_code(
+    env: str, kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of(env, "jump")
+    arguments = {**kwargs, "max_episode_steps": 25, "divergence_factor": 3.0}
+    model.reach.fill_(1.0)  # type: ignore[operator]
+    quick = worldmodels.make_env(model, **arguments)
+    said = rollout(quick, 3)
+    assert isinstance(quick._quick, QuickRow)  # type: ignore[union-attr]
+    monkeypatch.setenv("PHYSGYM_NATIVE", "0")
+    slow = worldmodels.make_env(model, **arguments)
+    wanted = rollout(slow, 3)
+    assert slow._quick is None  # type: ignore[union-attr]
+    assert len(said) == len(wanted)
+    for ours, theirs in zip(said, wanted, strict=True):
+        same(ours, theirs)
+
+
+def same(ours: Any, theirs: Any) -> None:
+    """The same types and keys in the same order, and numbers to rounding."""
+    assert type(ours) is type(theirs)
+    if isinstance(ours, dict):
+        assert list(ours) == list(theirs)
+        for key in ours:
+            same(ours[key], theirs[key])
+    elif isinstance(ours, tuple):
+        for a, b in zip(ours, theirs, strict=True):
+            same(a, b)
+    else:
+        assert np.asarray(ours).dtype == np.asarray(theirs).dtype
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def test_a_copy_in_the_middle_of_an_episode_goes_on(clone: Any) -> None:
+    env = worldmodels.make_env(model_of("pendulum", "port_hamiltonian"))
+    env.reset(seed=1)
+    env.step(0)
+    other = clone(env)
+    for action in (0, 2, 1):
+        same(other.step(action), env.step(action))
+
+
+def test_a_model_that_was_changed_in_type_is_not_read_wrongly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, other = model_of("pendulum", "jump"), model_of("pendulum", "jump")
+    env, slow = worldmodels.make_env(model), worldmodels.make_env(other)
+    env.reset(seed=1)
+    env.step(0)
+    monkeypatch.setenv("PHYSGYM_NATIVE", "0")
+    slow.reset(seed=1)
+    slow.step(0)
+    same(env.step(1), slow.step(1))
+    model.double(), other.double()
+    same(env.step(0), slow.step(0))
+
+
+def test_models_of_one_shape_share_their_code() -> None:
+    first, second = (model_of("pendulum", "first_order") for _ in range(2))
+    codes = [native_step(model, *beginning(model), 0.05)._step for model in (first, second)]  # type: ignore[union-attr]
+    assert codes[0] is codes[1]
+    told = replace(first.config, hidden=25)  # type: ignore[type-var]
+    third = build(first.spec, "first_order", told)
+    assert native_step(third, *beginning(third), 0.05)._step is not codes[0]  # type: ignore[union-attr]

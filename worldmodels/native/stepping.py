@@ -1,0 +1,138 @@
+"""`NativeStep`: one step of a model of states as machine code, for few rows on the CPU.
+
+A step of few rows spends its time in torch's calls, not in arithmetic. Here `dynamics.step` and `decode` of a model
+are recorded once, and compiled (code is shared by models of one shape). Weights are read where the model keeps them:
+what training changes in place is seen at the next step.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from physgym.compile.cache import once
+from physgym.compile.native import available, engine_of, function_of
+from worldmodels.interface import Latent, WorldModel
+from worldmodels.models.ensemble import EnsembleWorldModel
+from worldmodels.models.states import StateWorldModel
+from worldmodels.native.lowering import assembly
+from worldmodels.native.recording import NotRecordable, Recorded, Recording, record
+
+LIBRARY = ("sin", "cos", "exp", "tanh", "log1p", "atan2")
+
+
+class NativeStep:
+    """`model.step` by ``dt`` seconds and `model.decode` after it, as one function of machine code.
+
+    Made by ``native_step``. Numbers agree with torch's to rounding (a few 1e-7 of float32), and do not depend on how
+    many rows there are.
+    """
+
+    def __init__(self, model: WorldModel, latent: Latent, action: Tensor, dt: float) -> None:
+        self._depth = len(latent.memory)
+        self._recorded = _recorded(model, latent, action, dt)
+        recording = self._recorded.recording
+        self.dtype = latent.z.dtype
+        self._step = _compiled(recording, self.dtype)
+        self._shapes = [ref.shape[1:] for ref in recording.outputs]
+        numbers = torch.tensor(self._recorded.numbers or [0.0], dtype=latent.z.dtype)
+        self._numbers = numbers, ctypes.c_void_p(numbers.data_ptr())
+        self._weights = _table(len(self._recorded.weights))
+        self._inputs = _table(3 + self._depth)
+        self._outputs = _table(len(self._shapes))
+        self._tables = tuple(
+            ctypes.cast(table, ctypes.c_void_p)
+            for table in (self._weights, self._inputs, self._outputs)
+        )
+
+    def fits(self, latent: Latent) -> bool:
+        """Whether the model is still what was compiled: in the same floating type, on the CPU."""
+        first = self._recorded.weights[0]
+        return first.dtype is self.dtype is latent.z.dtype and first.device.type == "cpu"
+
+    def __call__(self, latent: Latent, action: Tensor) -> tuple[Latent, Tensor]:
+        """The latent after ``action`` (N,) or (N, A), and the states (N, D) that it decodes to."""
+        given = [latent.z, action, *latent.memory]
+        if latent.condition is not None:
+            given.append(latent.condition)
+        given = [tensor.contiguous() for tensor in given]
+        count = len(latent.z)
+        made = [latent.z.new_empty((count, *shape)) for shape in self._shapes]
+        for place, tensor in enumerate(self._recorded.weights):
+            self._weights[place] = tensor.data_ptr()
+        for place, tensor in enumerate(given):
+            self._inputs[place] = tensor.data_ptr()
+        for place, tensor in enumerate(made):
+            self._outputs[place] = tensor.data_ptr()
+        weights, inputs, outputs = self._tables
+        self._step(ctypes.c_int64(count), weights, inputs, self._numbers[1], outputs)
+        z, shown, *memory = made
+        return latent._replace(z=z, memory=tuple(memory)), shown
+
+
+def native_step(model: WorldModel, latent: Latent, action: Tensor, dt: float) -> NativeStep | None:
+    """``NativeStep`` of ``model``, for latents and actions like those given (of one row or more).
+
+    None where there is none: no llvmlite (or PHYSGYM_NATIVE=0), not on the CPU, not a model of states, a structure
+    that does not say it is ``recordable``, an adaptive integrator, or another operation that has no rule.
+    """
+    if not (available() and latent.z.device.type == "cpu" and _plain(model)):
+        return None
+    try:
+        return NativeStep(model, latent, action, dt)
+    except NotRecordable:
+        return None
+
+
+def _plain(model: WorldModel) -> bool:
+    """Whether ``model`` steps and decodes as its classes say, in a way that can be written down."""
+    parts: list[Any] = [model]
+    if type(model) is EnsembleWorldModel:
+        parts += model.models
+    elif type(model) is not StateWorldModel:
+        return False
+    structures = [part.dynamics for part in parts if isinstance(part, StateWorldModel)]
+    replaced = any({"step", "decode"} & vars(part).keys() for part in (*parts, *structures))
+    return not replaced and all(vars(type(own)).get("recordable", False) for own in structures)
+
+
+def _recorded(model: Any, latent: Latent, action: Tensor, dt: float) -> Recorded:
+    """One step of ``model`` from the first row, written down."""
+    one = [x[:1].clone() for x in (latent.z, action, *latent.memory)]
+    condition = None if latent.condition is None else latent.condition[:1].clone()
+
+    def step(z: Tensor, action: Tensor, *rest: Tensor) -> Sequence[Tensor]:
+        memory = rest[: len(latent.memory)]
+        told = None if condition is None else rest[-1]
+        before = Latent(z, memory, told)
+        if isinstance(model, StateWorldModel):
+            after = model.dynamics.step(before, action, dt / model.seconds)
+        else:
+            after = model.step(before, action, dt)
+        return after.z, model.decode(after), *after.memory
+
+    inputs = [*one, *([] if condition is None else [condition])]
+    with torch.inference_mode(False):
+        inputs = [x.clone() for x in inputs]
+        return record(step, [*model.parameters(), *model.buffers()], inputs)
+
+
+@once
+def _compiled(recording: Recording, real: torch.dtype) -> Any:
+    """The machine code of ``recording``."""
+    from llvmlite import binding
+
+    library = ctypes.CDLL(ctypes.util.find_library("m"))
+    for name in (*LIBRARY, *(f"{name}f" for name in LIBRARY)):
+        address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+        binding.add_symbol(f"worldmodels_{name}", address)
+    return function_of(engine_of(assembly(recording, real)), "step")
+
+
+def _table(count: int) -> Any:
+    return (ctypes.c_void_p * count)()
