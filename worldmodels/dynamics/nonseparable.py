@@ -1,7 +1,7 @@
 """Steps of flows that cannot be split into forces and velocities, and that keep their structure.
 
-Implicit ones (implicit_midpoint, gauss4) are symplectic and symmetric in time; extended4 is explicit.
-The order of axis 0 is rows, which never see one another: each is solved until it stands still.
+Implicit ones (implicit_midpoint, gauss4) are symplectic and symmetric in time, and each row is solved until it
+stands still, whatever the others do; extended4 is explicit.
 """
 
 from __future__ import annotations
