@@ -42,7 +42,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "newtonian": ("newtonian", {}),
     "velocity": ("velocity", {}),
     "port_hamiltonian": ("port_hamiltonian", _UNDAMPED),
-    "port_hamiltonian_mass": ("port_hamiltonian", {**_UNDAMPED, "mass": "network"}),
+    "port_hamiltonian_mass": (
+        "port_hamiltonian",
+        {**_UNDAMPED, "mass": "network", "integrator": "rk4"},  # gauss4 costs 2.3 times as much
+    ),
 }
 TESTED = {
     "pendulum": "port_hamiltonian",

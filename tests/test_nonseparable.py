@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from model_doubles import make_spec, small_model
 from test_dynamics import MEDIA, example, in_double, made
 from torch import Tensor
 
+import worldmodels
 from worldmodels.dynamics import nonseparable
 from worldmodels.dynamics.mass import FLOOR, MassNetwork
 from worldmodels.interface import Latent
@@ -152,3 +154,19 @@ def test_both_copies_of_a_phase_space_stay_together() -> None:
         for name in ("gauss4", "extended4")
     )
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_a_learned_env_takes_a_band_of_its_own() -> None:
+    """Whatever band its buffer began in, and none where other starts are asked for."""
+    spec = make_spec("acrobot", energy=(0.05, 0.4))
+    model = small_model("port_hamiltonian", spec, mass="network")
+    unit = 58.86
+    for given, low, high in (
+        ({}, 0.05, 0.4),
+        ({"energy": (0.5, 0.8)}, 0.5, 0.8),
+        ({"start": "energy", "energy": (0.5, 0.8)}, 0.5, 0.8),
+        ({"start": "default"}, 0.0, 9.0),
+    ):
+        _, told = worldmodels.make_env(model, num_envs=4, **given).reset(seed=0)  # type: ignore[arg-type]
+        assert (told["energy"] >= low * unit - 1e-6).all()
+        assert (told["energy"] <= high * unit + 1e-6).all()
