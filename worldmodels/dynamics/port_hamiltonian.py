@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,8 +37,6 @@ class PortHamiltonian(Dynamics):
     With ``mass="network"`` M(q) = L(q) L(q)^T is a network of the positions, as of a cart-pole or of a double
     pendulum: H = p^T M(q)^-1 p / 2 + V(q). With ``separable=False`` H(q, p) is one network, and M still says
     what p is. Neither can be split: see ``nonseparable`` for how such a flow is stepped.
-    With M(q) the continuous action 0 is no input: a constant one would be held by a slope of V within the data,
-    and push beyond them.
     Without damping, a method that is symmetric in time can be reversed.
     """
 
@@ -53,11 +50,8 @@ class PortHamiltonian(Dynamics):
         self.reversible = not config.damping and config.method in SYMMETRIC
         self.pairs = half = medium.features // 2
         told = medium.condition_size
+        self.action = ActionEmbedding(medium, config.action_embedding, relative=True)
         self.moving_mass = config.mass == "network"
-        named = medium
-        if self.moving_mass and medium.action_kind == "continuous" and medium.idle is None:
-            named = replace(medium, idle=0)
-        self.action = ActionEmbedding(named, config.action_embedding, relative=True)
         self.mass: Any = (
             MassNetwork(config, medium, half) if self.moving_mass else Mass(config.mass, half, told)
         )
