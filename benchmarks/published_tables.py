@@ -54,15 +54,6 @@ def _cells(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def hwm_verdicts(result: dict[str, Any]) -> Table:
-    """What the rules of the script say, where they say something."""
-    table = [["", "question", "verdict"]]
-    for line in result["verdicts"]:
-        if line["verdict"] != "open":
-            table.append([NAMES[line["env"]], line["question"], line["verdict"]])
-    return table
-
-
 def _short(value: float | None) -> str:
     if value is None:
         return "infinite"

@@ -25,7 +25,7 @@ from picture_tables import (
     structures,
     throughput,
 )
-from published_tables import hwm, hwm_verdicts
+from published_tables import hwm
 from table_parts import SYSTEMS, Table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -142,7 +142,6 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Table]]] = {
     "tasks": ("baselines.json", tasks),
     "keypoints": ("keypoints.json", keypoints),
     "hwm": ("hwm.json", hwm),
-    "hwm_verdicts": ("hwm.json", hwm_verdicts),
     "structures": ("keypoints.json", structures),
     "robustness": ("robustness.json", robustness),
     "pixel_agents": ("pixel_agents.json", pixel_agents),
