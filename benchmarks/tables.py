@@ -25,6 +25,7 @@ from picture_tables import (
     structures,
     throughput,
 )
+from published_tables import hwm
 from speed_tables import imagination, training_step
 from table_parts import SYSTEMS, Table
 
@@ -141,6 +142,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Table]]] = {
     "throughput": ("visual_throughput_cpu.json", throughput),
     "tasks": ("baselines.json", tasks),
     "keypoints": ("keypoints.json", keypoints),
+    "hwm": ("hwm.json", hwm),
     "structures": ("keypoints.json", structures),
     "robustness": ("robustness.json", robustness),
     "pixel_agents": ("pixel_agents.json", pixel_agents),

@@ -246,3 +246,37 @@ def test_another_dataset_in_its_place_is_not_taken_for_it(project: Path) -> None
     silent = RunFolder.create({"model_name": "jump"}, project / "silent")
     with pytest.raises(DatasetError, match="does not say what it learned from"):
         dataset_of(silent)
+
+
+def test_a_run_learns_from_starts_by_energy(tmp_path: Path) -> None:
+    """As `physgym collect` spells them; the band is in the spec of what is learned from them."""
+    config = TrainConfig(
+        env_name="pendulum", env=EnvConfig(energy=(0.1, 0.6)), data=DataConfig(episodes=10)
+    )
+    dataset = dataset_for(config, tmp_path, progress=False)
+    assert dataset.env_kwargs["energy"] == [0.1, 0.6]
+    unit = 2 * 9.81
+    assert (dataset.energy[:, 0] >= 0.1 * unit).all() and (dataset.energy[:, 0] <= 0.6 * unit).all()
+    assert settled(config, dataset) == config
+    spelt = replace(config, env=EnvConfig(start="energy", energy=(0.1, 0.6)))
+    assert spelt == config, "the band says what start='energy' says"
+    for asked in (EnvConfig(energy=(0.7, 0.9)), EnvConfig(start="default")):
+        with pytest.raises(DatasetError, match=r"env\.(energy|start)="):
+            settled(replace(config, env=asked, dataset=str(dataset.path)), dataset)
+
+
+@pytest.mark.parametrize(
+    ("name", "env", "words"),
+    [
+        ("pendulum", {"energy": (0.6, 0.1)}, "env.energy=.0.6, 0.1. is not valid.*low <= high"),
+        ("pendulum", {"start": "energy"}, "env.start='energy'.*env.energy"),
+        ("pendulum", {"start": "default", "energy": (0.1, 0.2)}, "env.start='default'.*energy"),
+        ("three_body", {"energy": (0.1, 0.6)}, "three_body has no starts by energy"),
+        ("CartPole-v1", {"energy": (0.1, 0.6)}, "no system of PhysGym"),
+    ],
+)
+def test_bands_that_cannot_be_are_refused_before_anything_is_collected(
+    name: str, env: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        TrainConfig(env_name=name, env=EnvConfig(**env))

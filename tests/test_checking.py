@@ -95,6 +95,32 @@ def test_reversible_is_what_has_no_damping_and_a_symmetric_step(
         check_world_model(model)
 
 
+@pytest.mark.parametrize("integrator", ["auto", "implicit_midpoint", "extended4", "rk4"])
+@pytest.mark.parametrize("damping", [False, True])
+def test_so_is_a_mass_that_depends_on_the_place(integrator: str, damping: bool) -> None:
+    model = small_model(
+        "port_hamiltonian",
+        make_spec("acrobot"),
+        mass="network",
+        integrator=integrator,
+        damping=damping,
+    )
+    assert model.reversible == (not damping and integrator in ("auto", "implicit_midpoint"))
+    with silence():
+        check_world_model(model)
+
+
+def test_a_mass_that_depends_on_the_place_passes_told_together_and_in_pictures() -> None:
+    spec = make_spec("cart_pole")
+    for options in ({"condition": "params", "objective": "shooting"}, {"ensemble": 2}):
+        with silence():
+            check_world_model(small_model("port_hamiltonian", spec, mass="network", **options))
+    for predictor in ("flat_hamiltonian", "keypoint_hamiltonian", "spatial_hamiltonian"):
+        inner = replace(tiny_config(predictor).dynamics, mass="network", integrator="auto")
+        with silence():
+            check_world_model(tiny_model(predictor, dynamics=inner))
+
+
 def test_a_model_of_pixels_says_the_same() -> None:
     for predictor in ("flat_hamiltonian", "keypoint_hamiltonian"):
         config = tiny_config(predictor)

@@ -33,6 +33,8 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"integrator": "rk4", "mass": "full", "input_map": "state"},
         {"integrator": "yoshida4", "kinetic": "network", "damping": False},
         {"integrator": "implicit_midpoint", "separable": False, "substeps": 2},
+        {"mass": "network"},
+        {"mass": "network", "integrator": "extended4", "damping": False},
     ],
 }
 KINDS = [(name, options) for name in MODELS for options in OPTIONS.get(name, [{}])]
@@ -58,6 +60,10 @@ def example(dynamics: Dynamics, batch: int = 3) -> tuple[Latent, Tensor]:
     if medium.condition_size:
         condition = torch.randn(batch, medium.condition_size, generator=generator).to(dtype)
     return Latent(z, dynamics.initial_memory(z), condition), action
+
+
+def hamiltonian(integrator: str, **options: Any) -> PortHamiltonianConfig:
+    return PortHamiltonianConfig(integrator=integrator, **options)
 
 
 def test_every_config_has_a_structure_and_every_structure_a_config() -> None:
@@ -146,6 +152,10 @@ ORDERS = [
     ("port_hamiltonian", {"integrator": "rk4", "mass": "full"}, 4),
     ("port_hamiltonian", {"integrator": "rk4", "separable": False}, 4),
     ("port_hamiltonian", {"integrator": "implicit_midpoint", "separable": False}, 2),
+    ("port_hamiltonian", {"integrator": "implicit_midpoint", "mass": "network"}, 2),
+    ("port_hamiltonian", {"integrator": "gauss4", "mass": "network"}, 4),
+    ("port_hamiltonian", {"integrator": "extended4", "mass": "network"}, 4),
+    ("port_hamiltonian", {"integrator": "extended4", "separable": False}, 4),
 ]
 
 
@@ -187,19 +197,23 @@ def test_an_energys_gradient_is_that_of_its_value(medium: str, activation: Any) 
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"separable": False, "integrator": "rk4"}, {"mass": "full", "integrator": "rk4"}],
+    [
+        {},
+        {"separable": False, "integrator": "rk4"},
+        {"mass": "full", "integrator": "rk4"},
+        {"mass": "network"},
+    ],
 )
 def test_the_hamiltonians_gradient_is_that_of_its_energy(options: dict[str, Any]) -> None:
     dynamics = in_double("port_hamiltonian", **options)
     latent, _ = example(dynamics)
     q, v = latent.z.chunk(2, 1)
-    p = dynamics.mass.times(dynamics.mass(None), v).detach()
+    p = dynamics.momenta(q, v).detach()
     z = torch.cat((q, p), 1).requires_grad_()
 
     def energy_of(state: Tensor) -> Tensor:
         q, p = state.chunk(2, 1)
-        velocity = dynamics.mass.over(dynamics.mass(None), p)
-        return dynamics.energy(Latent(torch.cat((q, velocity), 1))).sum()
+        return dynamics.energy(Latent(torch.cat((q, dynamics.velocities(q, p)), 1))).sum()
 
     (expected,) = torch.autograd.grad(energy_of(z), z)
     torch.testing.assert_close(dynamics.gradient(z), expected)
@@ -231,8 +245,18 @@ def test_energy_only_falls_under_damping_alone() -> None:
     assert (torch.stack(energies).diff(dim=0) < 1e-9).all()
 
 
-def test_leapfrog_is_reversible_without_damping() -> None:
-    dynamics = in_double("port_hamiltonian", integrator="leapfrog", damping=False)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"integrator": "leapfrog"},
+        {"mass": "network"},
+        {"mass": "network", "integrator": "implicit_midpoint"},
+    ],
+    ids=str,
+)
+def test_symmetric_methods_are_reversible_without_damping(options: dict[str, Any]) -> None:
+    dynamics = in_double("port_hamiltonian", **options, damping=False)
+    assert dynamics.reversible
     latent, action = example(dynamics)
     there = dynamics.step(latent, action, 0.3)
     back = dynamics.step(there, action, -0.3)
@@ -323,9 +347,13 @@ def test_an_lstm_remembers() -> None:
     ("make", "match"),
     [
         (lambda: NewtonianConfig(integrator="leapfrog"), "integrator='leapfrog'"),
-        (lambda: PortHamiltonianConfig(separable=False), "integrator='suzuki4'"),
-        (lambda: PortHamiltonianConfig(mass="full"), "integrator='suzuki4'"),
-        (lambda: PortHamiltonianConfig(kinetic="network"), "integrator='suzuki4'"),
+        (lambda: hamiltonian("suzuki4", separable=False), "integrator='suzuki4'"),
+        (lambda: hamiltonian("suzuki4", mass="full"), "integrator='suzuki4'"),
+        (lambda: hamiltonian("suzuki4", kinetic="network"), "integrator='suzuki4'"),
+        (lambda: hamiltonian("leapfrog", mass="network"), "leapfrog'.*auto, extended4"),
+        (lambda: hamiltonian("extended4"), "extended4'.*auto, semi_implicit_euler, leapfrog"),
+        (lambda: hamiltonian("auto", mass="network", separable=False), "leave one of them out"),
+        (lambda: hamiltonian("auto", mass="netwrok"), "one of identity.*did you mean 'network'"),
         (lambda: MODELS["first_order"](integrator="verlet"), "expected one of euler"),
         (lambda: MODELS["jump"](hidden=0), "model.hidden=0"),
         (lambda: Medium(3), "features=3"),

@@ -42,6 +42,12 @@ def test_defaults_of_every_predictor_are_used() -> None:
         ("first_order", {"model": {"rtol": 1e-3}}, "model.rtol=0.001 "),
         ("first_order", {"model": {"rtol": 1e-3, "integrator": "dopri5"}}, ""),
         ("first_order", {"model": {"substeps": 2, "integrator": "dopri5"}}, "model.substeps=2 "),
+        ("port_hamiltonian", {"model": {"mass": "network"}}, ""),
+        (
+            "port_hamiltonian",
+            {"model": {"mass": "network", "kinetic": "network"}},
+            "model.kinetic='network' ",
+        ),
         ("jump", {"data": {"image_size": 32}}, "data.image_size=32 "),
         ("jump", {"precision": "bfloat16"}, "precision='bfloat16' "),
         ("jump", {"precision": "float32"}, ""),

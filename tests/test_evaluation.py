@@ -349,7 +349,7 @@ def test_the_learned_energy_is_held_against_the_true_one(datasets: dict[str, Dat
 
 
 def test_the_oracle_takes_no_integrator_that_its_system_cannot_have() -> None:
-    suzuki = SimpleNamespace(config=SimpleNamespace(integrator="suzuki4", substeps=1))
+    suzuki = SimpleNamespace(config=SimpleNamespace(method="suzuki4", substeps=1))
     runge = SimpleNamespace(config=SimpleNamespace(integrator="rk4", substeps=2))
     serving = physgym.get_system("acrobot").integrators
     assert list(oracles_of({"a": suzuki}, serving)) == ["oracle (own integrator)"]

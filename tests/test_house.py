@@ -210,7 +210,11 @@ def test_registries_agree():
         return {p.stem for p in (ROOT / folder).glob("[a-z]*.py")}
 
     assert files("physgym/systems") == set(physgym.SYSTEMS)
-    assert files("worldmodels/dynamics") - {"fields", "flow"} == set(STRUCTURES) == set(MODELS)
+    assert (
+        files("worldmodels/dynamics") - {"fields", "flow", "mass", "nonseparable"}
+        == set(STRUCTURES)
+        == set(MODELS)
+    )
     assert all(config.__doc__ for config in MODELS.values())
 
 

@@ -30,7 +30,8 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("pendulum", "port_hamiltonian", {"separable": False, "integrator": "rk4"}),
     ("pendulum", "port_hamiltonian", {"mass": "diagonal", "input_map": "state", "damping": False}),
     ("pendulum", "port_hamiltonian", {"kinetic": "network", "damping": False, "substeps": 2}),
-    ("pendulum", "port_hamiltonian", {"integrator": "implicit_midpoint"}),
+    ("acrobot", "port_hamiltonian", {"mass": "network", "integrator": "rk4"}),
+    ("acrobot", "port_hamiltonian", {"mass": "network", "integrator": "extended4"}),
     ("pendulum", "newtonian", {"velocity_input": False, "integrator": "yoshida4"}),
     ("pendulum", "jump", {"dt_input": True}),
     ("pendulum", "jump", {"condition": "params"}),
@@ -180,6 +181,12 @@ def test_only_structures_that_say_so_are_compiled() -> None:
 
 def test_an_adaptive_integrator_stays_with_torch() -> None:
     model = model_of("pendulum", "first_order", integrator="dopri5")
+    assert native_step(model, *beginning(model), 0.05) is None
+
+
+@pytest.mark.parametrize("integrator", ["implicit_midpoint", "gauss4"])
+def test_steps_that_are_solved_until_they_stand_still_stay_with_torch(integrator: str) -> None:
+    model = model_of("acrobot", "port_hamiltonian", mass="network", integrator=integrator)
     assert native_step(model, *beginning(model), 0.05) is None
 
 

@@ -70,7 +70,7 @@ def _of_visual(model: VisualConfig) -> Iterator[Rule]:
 def _of_structure(model: Any, where: str) -> Iterator[Rule]:
     usual = type(model)()
     if hasattr(model, "integrator"):
-        adaptive = model.integrator in ADAPTIVE
+        adaptive = model.method in ADAPTIVE
         for name in ("rtol", "atol"):
             own, default = getattr(model, name), getattr(usual, name)
             yield (
@@ -82,4 +82,7 @@ def _of_structure(model: Any, where: str) -> Iterator[Rule]:
             )
         yield f"{where}substeps", model.substeps, usual.substeps, adaptive, "fixed-step integrators"
     if hasattr(model, "separable"):
-        yield f"{where}kinetic", model.kinetic, usual.kinetic, not model.separable, "separable=True"
+        quadratic = model.mass == "network"
+        reader = "mass='identity', 'diagonal' or 'full'" if quadratic else "separable=True"
+        idle = quadratic or not model.separable
+        yield f"{where}kinetic", model.kinetic, usual.kinetic, idle, reader

@@ -86,6 +86,11 @@ def check_env(
     if arguments.get("integrator") is not None:
         require_name(f"{prefix}integrator", arguments["integrator"], system.integrators)
     start, energy = arguments.get("start"), arguments.get("energy")
+    if start == "energy" and energy is None and _has_energies(system):
+        raise ConfigError(
+            f"{prefix}start='energy' is not valid without {prefix}energy: expected the lowest and the highest "
+            f"as parts of the reference of the {system.name}, such as 0.1 0.6"
+        )
     if start is not None:
         kinds = system.starts if energy is None else ("energy",)
         require_name(f"{prefix}start", start, kinds)
@@ -111,6 +116,10 @@ def check_env(
     except ValueError as error:
         raise ConfigError(f"{prefix}params={shown(params)} is not valid: {error}") from None
     return system
+
+
+def _has_energies(system: Any) -> bool:
+    return system.energy_unit(system.Params()) is not None
 
 
 def _check_energy(system: Any, energy: Any, prefix: str) -> None:

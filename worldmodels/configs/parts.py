@@ -33,6 +33,8 @@ class EnvConfig:
     """Overrides of physical parameters, such as damping."""
     start: str | None = None
     """Start distribution, where the system has several."""
+    energy: tuple[float, float] | None = None
+    """Starts by energy: the lowest and the highest, as parts of the system's reference."""
     make_kwargs: dict[str, bool | int | float | str] | None = None
     """Arguments of gymnasium.make for an env that is not of PhysGym, such as: continuous True."""
     coordinates: str | None = None
@@ -46,6 +48,8 @@ class EnvConfig:
                 object.__setattr__(self, name, None)
         require_make_kwargs("env.make_kwargs", self.make_kwargs)
         require_step_length("env.dt", self.dt)
+        if self.energy is not None and self.start == "energy":
+            object.__setattr__(self, "start", None)  # the band says it
         if self.coordinates not in (None, "none"):
             Coordinates.parse(self.coordinates)
 

@@ -6,13 +6,19 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from worldmodels.configs.keywords import known_keywords
-from worldmodels.configs.schema import conform, require_count, require_name, require_number
+from worldmodels.configs.schema import (
+    ConfigError,
+    conform,
+    require_count,
+    require_name,
+    require_number,
+)
 
 Activation = Literal["tanh", "softplus", "silu", "sin"]
 Objective = Literal["matching", "shooting"]
 Condition = Literal["none", "params"]
 SPLIT = ("semi_implicit_euler", "leapfrog", "yoshida4", "suzuki4")
-SYMMETRIC = ("leapfrog", "yoshida4", "suzuki4")
+SYMMETRIC = ("leapfrog", "yoshida4", "suzuki4", "implicit_midpoint", "gauss4")
 FIXED_STEP = ("euler", "rk4", *SPLIT)
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun", "fehlberg2")
 
@@ -122,6 +128,11 @@ class FlowConfig(ModelConfig):
         """Methods that this structure can be integrated with: here those that need no split."""
         return ("euler", "rk4", *ADAPTIVE)
 
+    @property
+    def method(self) -> str:
+        """The integrator by name, also where it is chosen by the other options."""
+        return self.integrator
+
 
 @known_keywords
 @dataclass(frozen=True)
@@ -156,24 +167,46 @@ class VelocityConfig(FlowConfig):
 class PortHamiltonianConfig(FlowConfig):
     """dz/dt = (J - R) grad H(z) + G(z) u(a) with a network H, R >= 0 and G learned."""
 
-    integrator: str = "suzuki4"
-    """Separable: suzuki4, leapfrog, yoshida4 or any other; not separable: rk4, implicit_midpoint, euler, ..."""
+    integrator: str = "auto"
+    """auto: suzuki4 where H can be split, gauss4 where not. Split: leapfrog, yoshida4, suzuki4, ...; not:
+    gauss4, implicit_midpoint, extended4; either: rk4, euler, dopri5, ..."""
     separable: bool = True
-    """H = T(p) + V(q), so that leapfrog and yoshida4 are explicit; otherwise one H(q, p)."""
+    """H = T(p) + V(q) (T(q, p) with mass=network); otherwise one network H(q, p)."""
     kinetic: Literal["quadratic", "network"] = "quadratic"
     """T(p) when separable: p^T M^-1 p / 2 with a learned M, or a network."""
-    mass: Literal["identity", "diagonal", "full"] = "identity"
-    """Momenta are p = M v: the velocities themselves, or a learned diagonal or full M > 0."""
+    mass: Literal["identity", "diagonal", "full", "network"] = "identity"
+    """Momenta are p = M v: the velocities themselves, or a learned diagonal or full M > 0, or M(q) > 0, a
+    network of the positions, for mechanisms such as a cart-pole: H = p^T M(q)^-1 p / 2 + V(q)."""
     damping: bool = True
     """Learn R >= 0 (diagonal, on the momenta); otherwise R = 0."""
     input_map: Literal["constant", "state"] = "constant"
     """G: a learned matrix, or a network of the positions."""
 
-    def integrators(self) -> tuple[str, ...]:
-        """Methods of this Hamiltonian: explicit splittings need it separable, and damping linear."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mass == "network" and not self.separable:
+            raise ConfigError(
+                "model.mass='network' is not valid beside model.separable=False, whose one network H(q, p) "
+                "learns the kinetic energy too: leave one of them out"
+            )
+
+    @property
+    def splits(self) -> bool:
+        """Whether explicit splittings serve: they need T(p) + V(q), and damping linear in p."""
         linear = self.kinetic == "quadratic" and self.mass != "full"
-        split = SPLIT if self.separable and (linear or not self.damping) else ()
-        return (*split, "euler", "rk4", "implicit_midpoint", *ADAPTIVE)
+        return self.separable and self.mass != "network" and (linear or not self.damping)
+
+    @property
+    def method(self) -> str:
+        """The integrator by name, also where it is chosen by the other options."""
+        if self.integrator != "auto":
+            return self.integrator
+        return "suzuki4" if self.splits else "gauss4"
+
+    def integrators(self) -> tuple[str, ...]:
+        """Methods of this Hamiltonian: explicit splittings where it splits, extended4 where not."""
+        own = SPLIT if self.splits else ("extended4",)
+        return ("auto", *own, "euler", "rk4", "implicit_midpoint", "gauss4", *ADAPTIVE)
 
 
 MODELS: dict[str, type[ModelConfig]] = {

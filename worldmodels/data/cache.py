@@ -184,8 +184,12 @@ def _contradictions(
     if env.integrator is not None:
         found = system.check_integrator(collected["integrator"])
         yield from _unequal("env.integrator", found, env.integrator)
+    band = collected.get("energy")
     if env.start is not None:
-        yield from _unequal("env.start", collected["start"] or system.starts[0], env.start)
+        found = "energy" if band else collected["start"] or system.starts[0]
+        yield from _unequal("env.start", found, env.start)
+    if env.energy is not None:
+        yield from _unequal("env.energy", band and tuple(band), env.energy)
     if env.randomize or "env.randomize" in asked:
         yield from _unequal("env.randomize", collected["randomize"], env.randomize)
     params = system.check_params(collected["params"])._asdict()

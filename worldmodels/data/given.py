@@ -212,7 +212,7 @@ def stacked(
         np.full(count, BEHAVIOURS.index("own"), np.int8),
     )
     if "energy" in arrays:
-        params = system.Params()
+        params = system.check_params(header["config"]["params"])
         for name, value in params._asdict().items():
             arrays[f"params/{name}"][:] = value
         arrays["energy"] = np.asarray(system.energy(arrays["states"], params))

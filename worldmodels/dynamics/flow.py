@@ -9,6 +9,7 @@ from torch import Tensor
 
 from physgym import integrators
 from worldmodels.configs.training import ADAPTIVE, FlowConfig
+from worldmodels.dynamics import nonseparable
 from worldmodels.interface import DivergenceError
 
 VectorField = Callable[[Tensor], Tensor]
@@ -28,15 +29,14 @@ def flow(config: FlowConfig, derivative: VectorField, z: Tensor, dt: Tensor | fl
 
     Raises ``DivergenceError`` where an adaptive method cannot go on.
     """
-    if config.integrator in ADAPTIVE:
+    if config.method in ADAPTIVE:
         return _adaptive(config, derivative, z, dt)
     h = time_step(dt, z) / config.substeps
-    method = implicit_midpoint if config.integrator == "implicit_midpoint" else None
     for _ in range(config.substeps):
-        if method is not None:
-            z = method(derivative, z, h)
+        if config.method in nonseparable.METHODS:
+            z = nonseparable.METHODS[config.method](derivative, z, h)
         else:
-            (z,) = integrators.FLOWS[config.integrator](lambda s: (derivative(s[0]),), (z,), h)
+            (z,) = integrators.FLOWS[config.method](lambda s: (derivative(s[0]),), (z,), h)
     return z
 
 
@@ -53,7 +53,7 @@ def split_flow(
     q, p = z.chunk(2, 1)
     remembered = _remember_last(force)
     rates = None if damping is None else (damping,)
-    method = integrators.SPLITTINGS[config.integrator]
+    method = integrators.SPLITTINGS[config.method]
     position, momentum = (q,), (p,)
     for _ in range(config.substeps):
         position, momentum = method(
@@ -74,14 +74,6 @@ def _remember_last(force: VectorField) -> Callable[[tuple[Tensor, ...]], tuple[T
     return remembered
 
 
-def implicit_midpoint(derivative: VectorField, z: Tensor, h: Tensor | float) -> Tensor:
-    """z' = z + h f((z + z') / 2), solved by 8 fixed-point iterations (order 2, symplectic)."""
-    after = z + h * derivative(z)
-    for _ in range(8):
-        after = z + h * derivative(0.5 * (z + after))
-    return after
-
-
 def _adaptive(config: FlowConfig, derivative: VectorField, z: Tensor, dt: Tensor | float) -> Tensor:
     with torch.inference_mode(False):  # its tables, made on import, must serve gradients later
         from torchdiffeq import odeint
@@ -90,15 +82,15 @@ def _adaptive(config: FlowConfig, derivative: VectorField, z: Tensor, dt: Tensor
     times = torch.tensor([0.0, 1.0], dtype=z.dtype, device=z.device)
     try:
         states = odeint(
-            _Watched(config.integrator, lambda state: scale * derivative(state)),
+            _Watched(config.method, lambda state: scale * derivative(state)),
             z,
             times,
-            method=config.integrator,
+            method=config.method,
             rtol=config.rtol,
             atol=config.atol,
         )
     except AssertionError as error:
-        raise DivergenceError(f"{config.integrator} could not go on: {error}") from error
+        raise DivergenceError(f"{config.method} could not go on: {error}") from error
     return states[-1]
 
 

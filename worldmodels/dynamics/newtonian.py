@@ -58,7 +58,7 @@ class Newtonian(Dynamics):
             q, v = z.chunk(2, 1)
             return torch.cat((v, force(z if self.config.velocity_input else q) - gamma * v), 1)
 
-        if self.config.integrator in SPLIT:
+        if self.config.method in SPLIT:
             z = split_flow(self.config, force, lambda v: v, latent.z, dt, gamma)
         else:
             z = flow(self.config, derivative, latent.z, dt)

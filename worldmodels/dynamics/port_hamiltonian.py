@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from worldmodels.configs.training import SPLIT, SYMMETRIC, PortHamiltonianConfig
 from worldmodels.dynamics.fields import (
@@ -21,45 +21,8 @@ from worldmodels.dynamics.fields import (
     tile,
 )
 from worldmodels.dynamics.flow import flow, split_flow
+from worldmodels.dynamics.mass import Mass, MassNetwork
 from worldmodels.interface import Dynamics, Latent, Medium, register
-
-_INVERSE_SOFTPLUS_1 = 0.5413248546129181
-
-
-class Mass(nn.Module):
-    """M > 0 in p = M v: nothing to learn, a diagonal, or a full matrix."""
-
-    def __init__(self, kind: str, size: int, condition_size: int) -> None:
-        super().__init__()
-        self.kind = kind
-        self.size = size
-        if kind == "diagonal":
-            start = torch.full((size,), _INVERSE_SOFTPLUS_1)
-            self.raw = Coefficients(start, condition_size, 16)
-        elif kind == "full":
-            self.raw = Coefficients(torch.eye(size).flatten(), condition_size, 16)
-
-    def forward(self, condition: Tensor | None) -> Tensor | None:
-        """None, the diagonal (..., F), or the matrix (..., F, F)."""
-        if self.kind == "identity":
-            return None
-        raw = self.raw(condition)
-        if self.kind == "diagonal":
-            return F.softplus(raw) + 1e-3
-        factor = raw.unflatten(-1, (self.size, self.size))
-        return factor @ factor.mT + 1e-3 * torch.eye(self.size, dtype=raw.dtype, device=raw.device)
-
-    def times(self, mass: Tensor | None, v: Tensor) -> Tensor:
-        """p = M v over axis 1, ``mass`` as ``forward`` gives it."""
-        if mass is None:
-            return v
-        return along(mass, v) * v if self.kind == "diagonal" else _apply(mass, v)
-
-    def over(self, mass: Tensor | None, p: Tensor) -> Tensor:
-        """v = M^-1 p over axis 1."""
-        if mass is None:
-            return p
-        return p / along(mass, p) if self.kind == "diagonal" else _apply(torch.linalg.inv(mass), p)
 
 
 @register("port_hamiltonian")
@@ -71,8 +34,10 @@ class PortHamiltonian(Dynamics):
     medium names one: then H holds all that acts without a control. Separable (default): H = T(p) + V(q) with
     T = p^T M^-1 p / 2 (or a network). The second half of the features is taken as velocities v, and
     p = M v: M is the identity (equal masses, coordinates of one kind) or learned, diagonal or full.
-    With ``separable=False`` H(q, p) is one network, and M still says what p is. Without damping, a splitting
-    that is symmetric in time can be reversed.
+    With ``mass="network"`` M(q) = L(q) L(q)^T is a network of the positions, as of a cart-pole or of a double
+    pendulum: H = p^T M(q)^-1 p / 2 + V(q). With ``separable=False`` H(q, p) is one network, and M still says
+    what p is. Neither can be split: see ``nonseparable`` for how such a flow is stepped.
+    Without damping, a method that is symmetric in time can be reversed.
     """
 
     any_dt = True
@@ -82,14 +47,17 @@ class PortHamiltonian(Dynamics):
     def __init__(self, config: PortHamiltonianConfig, medium: Medium) -> None:
         super().__init__(medium)
         self.config = config
-        self.reversible = not config.damping and config.integrator in SYMMETRIC
+        self.reversible = not config.damping and config.method in SYMMETRIC
         self.pairs = half = medium.features // 2
         told = medium.condition_size
         self.action = ActionEmbedding(medium, config.action_embedding, relative=True)
-        self.mass = Mass(config.mass, half, told)
+        self.moving_mass = config.mass == "network"
+        self.mass: Any = (
+            MassNetwork(config, medium, half) if self.moving_mass else Mass(config.mass, half, told)
+        )
         if config.separable:
             self.potential = Energy(config, medium, half, medium.angles)
-            if config.kinetic == "network":
+            if config.kinetic == "network" and not self.moving_mass:
                 self.kinetic = Energy(config, medium, half)
         else:
             self.hamiltonian = Energy(config, medium, 2 * half, medium.angles)
@@ -110,21 +78,36 @@ class PortHamiltonian(Dynamics):
         """H of a latent, (B,), up to scale and offset."""
         condition = latent.condition
         q, v = latent.z.chunk(2, 1)
-        p = self.mass.times(self.mass(condition), v)
+        p = self.momenta(q, v, condition)
         if not self.config.separable:
             return self.hamiltonian(torch.cat((q, p), 1), condition)
         potential = self.potential(q, condition)
-        if self.config.kinetic == "network":
+        if self.config.kinetic == "network" and not self.moving_mass:
             return potential + self.kinetic(p, condition)
         return potential + 0.5 * (p * v).flatten(1).sum(1)
+
+    def momenta(self, q: Tensor, v: Tensor, condition: Tensor | None = None) -> Tensor:
+        """p = M v at positions ``q``, shaped as ``v``."""
+        if self.moving_mass:
+            return self.mass.factor(q, condition).times(v)
+        return self.mass.times(self.mass(condition), v)
+
+    def velocities(self, q: Tensor, p: Tensor, condition: Tensor | None = None) -> Tensor:
+        """v = M^-1 p at positions ``q``, shaped as ``p``."""
+        if self.moving_mass:
+            return self.mass.factor(q, condition).over(p)
+        return self.mass.over(self.mass(condition), p)
 
     def gradient(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """grad H at z = (q, p), shaped as ``z``."""
         if not self.config.separable:
             return self.hamiltonian.gradient(z, condition)
         q, p = z.chunk(2, 1)
-        by_p = self._velocity(p, self.mass(condition), condition)
-        return torch.cat((self.potential.gradient(q, condition), by_p), 1)
+        by_q = self.potential.gradient(q, condition)
+        if self.moving_mass:
+            turned, by_p = self.mass.slopes(q, p, condition)
+            return torch.cat((by_q + turned, by_p), 1)
+        return torch.cat((by_q, self._velocity(p, self.mass(condition), condition)), 1)
 
     def step(self, latent: Latent, action: Tensor, dt: Tensor | float) -> Latent:
         fed = self._input(self.action(action), latent.condition, latent.z.chunk(2, 1)[0])
@@ -144,11 +127,11 @@ class PortHamiltonian(Dynamics):
         dt: Tensor | float,
     ) -> Latent:
         condition = latent.condition
-        mass = self.mass(condition)
         q, v = latent.z.chunk(2, 1)
-        z = latent.z if mass is None else torch.cat((q, self.mass.times(mass, v)), 1)
-        if self.config.integrator in SPLIT:
-            z = self._split(z, fed, rates, mass, condition, dt)
+        same = self.config.mass == "identity"  # then velocities are momenta
+        z = latent.z if same else torch.cat((q, self.momenta(q, v, condition)), 1)
+        if self.config.method in SPLIT:
+            z = self._split(z, fed, rates, condition, dt)
         else:
 
             def derivative(state: Tensor) -> Tensor:
@@ -157,9 +140,9 @@ class PortHamiltonian(Dynamics):
                 return torch.cat((by_p, force if rates is None else force - rates * by_p), 1)
 
             z = flow(self.config, derivative, z, dt)
-        if mass is not None:
+        if not same:
             q, p = z.chunk(2, 1)
-            z = torch.cat((q, self.mass.over(mass, p)), 1)
+            z = torch.cat((q, self.velocities(q, p, condition)), 1)
         return latent._replace(z=z)
 
     def _split(
@@ -167,11 +150,11 @@ class PortHamiltonian(Dynamics):
         z: Tensor,
         fed: Callable[[Tensor], Tensor],
         rates: Tensor | None,
-        mass: Tensor | None,
         condition: Tensor | None,
         dt: Tensor | float,
     ) -> Tensor:
         """The same step by a splitting: there -R grad T is linear, R M^-1 p."""
+        mass = self.mass(condition)
         if rates is not None and mass is not None:
             rates = rates / along(mass, z)
 
@@ -206,12 +189,3 @@ class PortHamiltonian(Dynamics):
             return (entries * along(control.unsqueeze(1), entries[:, 0])).sum(2)
 
         return fed_at
-
-
-def _apply(matrix: Tensor, v: Tensor) -> Tensor:
-    """(B, F[, H, W]) vectors under one matrix (F, F), or one a row (B, F, F)."""
-    return (
-        (matrix @ v.flatten(2)).reshape(v.shape)
-        if v.ndim > 2
-        else (matrix @ v.unsqueeze(-1)).squeeze(-1)
-    )

@@ -17,7 +17,9 @@ from physgym.validation import real_number
 from worldmodels.configs.schema import suggestion
 from worldmodels.interface import Spec, WorldModel
 
-FREE = ("dt", "image_size", "obs_mode", "observe_params", "params", "randomize", "reward", "start")
+FREE = (
+    "dt", "image_size", "obs_mode", "observe_params", "params", "randomize", "reward", "start", "energy",
+)  # fmt: skip
 """Arguments of the true env that a learned one may choose anew."""
 OWN = (
     "checkpoint", "num_envs", "max_episode_steps", "autoreset_mode", "flat_info", "starts", "dataset",
@@ -63,7 +65,9 @@ def task_of(model: WorldModel, arguments: Mapping[str, Any]) -> Task:
     system, known = find_system(spec), arguments_of(spec)
     if spec.image_size:
         _check_pictures(known, arguments)
-    task, trained = Task(system.name, **{**known, **arguments}), Task(system.name, **known)
+    others = {"start", "energy"} if {"start", "energy"} & set(arguments) else set()
+    kept = {name: value for name, value in known.items() if name not in others}
+    task, trained = Task(system.name, **{**kept, **arguments}), Task(system.name, **known)
     if trained.dt != spec.dt:
         raise ValueError(f"the spec's dt={spec.dt} is not that of its env, {trained.dt}")
     if spec.image_size and task.reward != trained.reward:

@@ -26,12 +26,14 @@ def conditions(source: Any) -> dict[str, Any]:
     randomize = given.get("randomize") or {}
     ranges = system.ranges if randomize is True else randomize
     params = system.check_params(given.get("params"))._asdict()
+    band = given.get("energy")
     return {
         "dt": float(source.dt),
         "action_mode": given.get("action_mode") or "discrete",
         "randomize": {name: [float(end) for end in pair] for name, pair in ranges.items()},
         "integrator": system.check_integrator(given.get("integrator")),
-        "start": given.get("start") or system.starts[0],
+        "start": given.get("start") or ("energy" if band else system.starts[0]),
+        "energy": band and [float(end) for end in band],
         **{f"params.{name}": float(value) for name, value in params.items()},
     }
 
@@ -81,7 +83,7 @@ def describe(source: Any) -> str:
     usual: dict[str, Any] = {
         f"params.{name}": float(value) for name, value in system.Params()._asdict().items()
     }
-    usual |= {"integrator": system.default_integrator, "start": system.starts[0]}
+    usual |= {"integrator": system.default_integrator, "start": system.starts[0], "energy": None}
     drawn = list(values["randomize"])
     words = [f"{values['action_mode']} actions", f"dt {values['dt']:g} s"]
     other = [
