@@ -23,10 +23,12 @@ def planning_gap(result: dict[str, Any]) -> Table:
     """Returns of planning in a model and in the truth."""
     table = [["", "model", "planned in it", "in the truth", "chance", "score (95 %)", "verdict"]]
     for row in result["rows"]:
-        score = f"{row['score']:.3f} ({row['low']:.3f}, {row['high']:.3f})"
+        known = row["score"] is not None
+        score = f"{row['score']:.3f} ({row['low']:.3f}, {row['high']:.3f})" if known else "n/a"
         means = [f"{row[name]:.1f}" for name in ("return", "truth", "random")]
         name = SYSTEMS.get(row["env"], row["env"])
-        table.append([name, f"`{row['model']}`", *means, score, row["verdict"]])
+        model = f"`{row['model']}`" + (f", {row['rounds']} rounds" if row["rounds"] > 1 else "")
+        table.append([name, model, *means, score, row["verdict"]])
     return table
 
 

@@ -86,6 +86,7 @@ def rows_of(arguments: argparse.Namespace, env: str, models: list[str]) -> list[
     )
     shared = {
         "env": env,
+        "rounds": len(SOURCES[env].later) + 1 if env in SOURCES else 1,
         "seed": arguments.seed,
         "buffer": arguments.buffer,
         "episodes": arguments.episodes,
