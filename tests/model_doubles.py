@@ -13,7 +13,8 @@ import torch
 import physgym
 from worldmodels.configs.training import MODELS, to_dict
 from worldmodels.configs.visual import visual_config
-from worldmodels.envs.task import controls_of, judge, task_of
+from worldmodels.envs.judging import controls_of, judge
+from worldmodels.envs.task import task_of
 from worldmodels.interface import Batch, Latent, Spec, WorldModel
 from worldmodels.models.building import build
 from worldmodels.storage.checkpoint import save_checkpoint

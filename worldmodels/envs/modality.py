@@ -16,6 +16,7 @@ from torch import Tensor
 
 from physgym.env import RENDER_SIZE
 from physgym.task import Task
+from worldmodels.envs import judging
 from worldmodels.envs import task as truth
 from worldmodels.envs.observed import read_states
 from worldmodels.envs.starts import BufferStarts, Starts, TrueStarts
@@ -101,7 +102,7 @@ class Modality(ABC):
         shown: np.ndarray,
         actions: np.ndarray,
         params: Any,
-    ) -> truth.Outcome:
+    ) -> judging.Outcome:
         """Reward and ends of having come to `latent` by `actions`; `params` are columns (N,).
 
         `before` and `shown` (N, *shape) are what the latents before and after look like.
@@ -162,9 +163,9 @@ class StateModality(Modality):
     def __init__(self, model: WorldModel, task: Task, factor: float) -> None:
         super().__init__(model, task, factor)
         self.shape = (model.spec.state_size,)
-        self.flags = ("out_of_bounds", *truth.event_names(task))
+        self.flags = ("out_of_bounds", *judging.event_names(task))
         self.limit = truth.prediction_limit(model, task, factor)
-        self._judge = truth.Judge(task)
+        self._judge = judging.Judge(task)
 
     def true_starts(self) -> Starts:
         return TrueStarts(self.task)
@@ -193,14 +194,14 @@ class StateModality(Modality):
         shown: np.ndarray,
         actions: np.ndarray,
         params: Any,
-    ) -> truth.Outcome:
-        control = truth.controls_of(self.task, actions, params)
+    ) -> judging.Outcome:
+        control = judging.controls_of(self.task, actions, params)
         return self._judge(before, shown, control, params)
 
     def judge_tensors(
         self, latent: Latent, before: Any, after: Any, actions: Tensor, params: Any
     ) -> tuple[Tensor, Tensor]:
-        return truth.judge_tensors(self.task, before, after, actions, params)
+        return judging.judge_tensors(self.task, before, after, actions, params)
 
     def read(self, observations: Any) -> tuple[np.ndarray, np.ndarray | None]:
         return read_states(self.task, observations)
@@ -219,5 +220,5 @@ class StateModality(Modality):
         control = None
         if action is not None:
             row = type(params)(*(np.array([value]) for value in params))
-            control = tuple(float(u[0]) for u in truth.controls_of(self.task, action[None], row))
+            control = tuple(float(u[0]) for u in judging.controls_of(self.task, action[None], row))
         return self.task.portrait(tuple(shown.tolist()), control, params, RENDER_SIZE, caption)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from physgym.env import RENDER_SIZE
-from worldmodels.envs import task as truth
+from worldmodels.envs import judging
 from worldmodels.envs.modality import StateModality
 from worldmodels.interface import WorldModel
 
@@ -85,7 +85,7 @@ class ObservationModality(StateModality):
         shown: np.ndarray,
         actions: np.ndarray,
         params: Any,
-    ) -> truth.Outcome:
+    ) -> judging.Outcome:
         """Rewards, within those that training saw, and ends at a probability above 1/2; or what is given."""
         rewards = terminated = None
         if any(function is not None for function in self._given.values()):
@@ -104,7 +104,7 @@ class ObservationModality(StateModality):
                 terminated = (logit > 0.0).cpu().numpy()
         rewards = np.where(np.isfinite(rewards), rewards, 0.0).astype(np.float64)
         nothing = np.zeros(len(shown), np.bool_)
-        return truth.Outcome(rewards, np.asarray(terminated, np.bool_), nothing, {})
+        return judging.Outcome(rewards, np.asarray(terminated, np.bool_), nothing, {})
 
     def judge_tensors(
         self, latent: Any, before: Any, after: Any, actions: torch.Tensor, params: Any

@@ -11,6 +11,7 @@ from torch import Tensor
 from physgym.env import RENDER_SIZE
 from physgym.rendering import opencv, write_text
 from physgym.task import Task
+from worldmodels.envs import judging
 from worldmodels.envs import task as truth
 from worldmodels.envs.modality import Decoded, Modality
 from worldmodels.envs.observed import read_pictures
@@ -34,7 +35,7 @@ class PixelModality(Modality):
         visual: Any = model
         self.visual, size = visual, model.spec.image_size
         self.shape, self.length = (size, size, 3), int(visual.context_frames)
-        self._ends = model.spec.foreign or bool(truth.event_names(task))
+        self._ends = model.spec.foreign or bool(judging.event_names(task))
         reach = float(visual.reach)
         self._limit = factor * reach if 0.0 < reach < np.inf else np.inf
 
@@ -69,7 +70,7 @@ class PixelModality(Modality):
         shown: np.ndarray,
         actions: np.ndarray,
         params: Any,
-    ) -> truth.Outcome:
+    ) -> judging.Outcome:
         """What the heads say, as far as the task can give it: rewards in its range, and an end (at a
         probability above 1/2) only where something can end an episode; of a foreign env, nobody knows.
         """
@@ -79,7 +80,7 @@ class PixelModality(Modality):
         rewards = reward.double().cpu().numpy()
         rewards = np.where(np.isfinite(rewards), rewards, 0.0).clip(low, high)
         terminated = (torch.sigmoid(logit) > 0.5).cpu().numpy() & self._ends
-        return truth.Outcome(rewards, terminated, np.zeros_like(terminated), {})
+        return judging.Outcome(rewards, terminated, np.zeros_like(terminated), {})
 
     def judge_tensors(
         self, latent: Latent, before: Any, after: Any, actions: Tensor, params: Any

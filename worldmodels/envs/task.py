@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 import physgym
-from physgym.rewards import check_at_starts, earned
+from physgym.rewards import check_at_starts
 from physgym.task import Task
 from physgym.validation import real_number
 from worldmodels.configs.schema import suggestion
@@ -29,15 +27,6 @@ OWN = (
 """Arguments of a learned env itself, which a misspelt one may mean."""
 LARGEST_ANGLE = 1e6
 """Unwrapped angles [rad] beyond this have diverged; the training range says nothing of turns."""
-
-
-class Outcome(NamedTuple):
-    """What the true env says of having reached some states; arrays (N,)."""
-
-    rewards: np.ndarray
-    terminated: np.ndarray
-    out_of_bounds: np.ndarray
-    events: dict[str, np.ndarray]
 
 
 def arguments_of(spec: Spec) -> dict[str, Any]:
@@ -210,11 +199,6 @@ def _ends(task: Task) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def event_names(task: Task) -> tuple[str, ...]:
-    """Names of the events that end an episode; each is a key of `info`."""
-    return tuple(task.system.events_of((1.0,) * task.system.state_size, task.base))
-
-
 def number_of(name: str, value: Any, least: float) -> float:
     """`value` as a float, `least` or more (infinity too, where there is a `least`); else ValueError."""
     bounded = np.isfinite(least)
@@ -260,96 +244,3 @@ def parse_action(task: Task, action: Any) -> np.ndarray:
     if task.discrete:
         return np.array([task.actions.index(action)])
     return np.array([task.actions.vector(action)])
-
-
-def controls_of(task: Task, actions: np.ndarray, params: Any) -> tuple[np.ndarray, ...]:
-    """Components (N,) of the physical control that parsed actions stand for."""
-    levels = task.system.discrete_actions[actions] if task.discrete else actions
-    return task.system.control(tuple(levels.T), params)
-
-
-class Judge:
-    """Reward and ends of reaching states, by the true env's own program, compiled where it can be.
-
-    Args:
-        task: of PhysGym.
-    """
-
-    def __init__(self, task: Task) -> None:
-        self._task = task
-        quick = getattr(task, "program", None) is not None and not callable(task.reward)
-        self._outcome = task.transition("arrays") if quick else None
-        self._names = event_names(task) if quick else ()
-        self._known: Any = None
-        self._constants: Any = None
-
-    def __call__(
-        self, before: np.ndarray, states: np.ndarray, control: tuple[np.ndarray, ...], params: Any
-    ) -> Outcome:
-        """Of going from `before` (N, D) to `states` (N, D) by `control`; `params` are columns (N,), the same
-        object for as long as they are the same.
-        """
-        if self._outcome is None:
-            return judge(self._task, before, states, control, params)
-        if self._known is not params:
-            self._known, self._constants = params, self._task.constants(params)
-        with np.errstate(all="ignore"):
-            result = self._outcome(states.T, control, self._constants, 0.0, 0)
-        size, nothing = states.shape[1], np.zeros(len(states), dtype=np.bool_)
-        rewards, outside, events = nothing + result[size], result[size + 2], result[size + 3 :]
-        named = dict(zip(self._names, (nothing | x for x in events), strict=True))
-        terminated = nothing.copy()
-        for happened in named.values():
-            terminated |= happened
-        return Outcome(_finite(rewards), terminated, nothing | outside, named)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_task": self._task}  # machine code is of this process alone
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["_task"])  # type: ignore[misc]
-
-
-def _finite(rewards: np.ndarray) -> np.ndarray:
-    return rewards if np.isfinite(rewards).all() else np.nan_to_num(rewards)
-
-
-def judge(
-    task: Task,
-    before: np.ndarray,
-    states: np.ndarray,
-    control: tuple[np.ndarray, ...],
-    params: Any,
-) -> Outcome:
-    """Reward and ends of going from `before` (N, D) to `states` (N, D) by `control`; rewards are finite."""
-    system, components = task.system, tuple(states.T)
-    nothing = np.zeros(len(states), dtype=np.bool_)
-    with np.errstate(all="ignore"):
-        if callable(task.reward):
-            rewards = earned(task.reward, before.T, control, components, params)
-        else:
-            rewards = system.reward(before.T, control, components, params, task.reward)
-        events = {k: nothing | v for k, v in system.events(components, params).items()}
-        outside = ~(system.within_bounds(components, params) | nothing)
-    terminated = nothing.copy()
-    for happened in events.values():
-        terminated |= happened
-    return Outcome(_finite(rewards), terminated, outside | nothing, events)
-
-
-def judge_tensors(
-    task: Task, before: Tensor, states: Tensor, actions: Tensor, params: Any
-) -> tuple[Tensor, Tensor]:
-    """Rewards (N,) with their gradients, and ends (N,) bool, of going from `before` (N, D) to `states` (N, D)
-    by continuous `actions` (N, A); `params` are floats or columns (N,).
-    """
-    system, parts = task.system, tuple(states.unbind(-1))
-    control, old = system.control_of(tuple(actions.unbind(-1)), params), tuple(before.unbind(-1))
-    if callable(task.reward):
-        rewards = earned(task.reward, old, control, parts, params)
-    else:
-        rewards = system.reward(old, control, parts, params, task.reward)
-    ended = torch.zeros_like(parts[0], dtype=torch.bool)
-    for happened in system.events(parts, params).values():
-        ended = ended | happened
-    return rewards, ended
