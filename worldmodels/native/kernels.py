@@ -299,6 +299,7 @@ class Kernel:
 
 
 def count_of(shape: Sequence[int]) -> int:
+    """Elements of a tensor of that shape."""
     count = 1
     for size in shape:
         count *= size
@@ -306,4 +307,5 @@ def count_of(shape: Sequence[int]) -> int:
 
 
 def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides of a tensor of that shape without gaps, last axis fastest."""
     return tuple(count_of(shape[axis + 1 :]) for axis in range(len(shape)))

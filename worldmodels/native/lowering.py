@@ -30,6 +30,8 @@ class _Lowering:
     def __init__(self, recording: Recording, real: torch.dtype) -> None:
         from llvmlite import ir
 
+        if real not in (torch.float32, torch.float64):
+            raise NotRecordable(f"numbers of {real}")
         self.ir, self.recording = ir, recording
         self.kinds = {
             real: ir.DoubleType() if real is torch.float64 else ir.FloatType(),

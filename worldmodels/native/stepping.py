@@ -78,10 +78,13 @@ class NativeStep:
 def native_step(model: WorldModel, latent: Latent, action: Tensor, dt: float) -> NativeStep | None:
     """``NativeStep`` of ``model``, for latents and actions like those given (of one row or more).
 
-    None where there is none: no llvmlite (or PHYSGYM_NATIVE=0), not on the CPU, not a model of states, a structure
-    that does not say it is ``recordable``, an adaptive integrator, or another operation that has no rule.
+    None where there is none: no llvmlite (or PHYSGYM_NATIVE=0), not on the CPU, half precision, not a model of
+    states, a structure that does not say it is ``recordable``, an adaptive integrator, or another operation that has
+    no rule.
     """
     if not (available() and latent.z.device.type == "cpu" and _plain(model)):
+        return None
+    if latent.z.dtype not in (torch.float32, torch.float64):
         return None
     try:
         return NativeStep(model, latent, action, dt)

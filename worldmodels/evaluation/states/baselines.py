@@ -159,7 +159,7 @@ def oracles_of(models: Mapping[str, Any], serving: Sequence[str] = FIXED_STEP) -
     """
     rows = {}
     for model in models.values():
-        method = getattr(model.config, "method", None)
+        method = getattr(model.config, "method", getattr(model.config, "integrator", None))
         if method in FIXED_STEP and method in serving:
             count = model.config.substeps
             rows[f"oracle ({method} x {count})"] = oracle_entry(method, count)
