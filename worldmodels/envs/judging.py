@@ -59,13 +59,9 @@ class Judge:
             self._known, self._constants = params, self._task.constants(params)
         with np.errstate(all="ignore"):
             result = self._outcome(states.T, control, self._constants, 0.0, 0)
-        size, nothing = states.shape[1], np.zeros(len(states), dtype=np.bool_)
-        rewards, outside, events = nothing + result[size], result[size + 2], result[size + 3 :]
-        named = dict(zip(self._names, (nothing | x for x in events), strict=True))
-        terminated = nothing.copy()
-        for happened in named.values():
-            terminated |= happened
-        return Outcome(_finite(rewards), terminated, nothing | outside, named)
+        size = states.shape[1]
+        events = dict(zip(self._names, result[size + 3 :], strict=True))
+        return _outcome(len(states), result[size], result[size + 2], events)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_task": self._task}  # machine code is of this process alone
@@ -74,8 +70,17 @@ class Judge:
         self.__init__(state["_task"])  # type: ignore[misc]
 
 
-def _finite(rewards: np.ndarray) -> np.ndarray:
-    return rewards if np.isfinite(rewards).all() else np.nan_to_num(rewards)
+def _outcome(count: int, rewards: Any, outside: Any, events: dict[str, Any]) -> Outcome:
+    """What the equations say, each a number or (N,), as arrays of ``count`` rows; rewards are finite."""
+    nothing = np.zeros(count, dtype=np.bool_)
+    named = {name: nothing | happened for name, happened in events.items()}
+    terminated = nothing.copy()
+    for happened in named.values():
+        terminated |= happened
+    earned_now = nothing + rewards
+    if not np.isfinite(earned_now).all():
+        earned_now = np.nan_to_num(earned_now)
+    return Outcome(earned_now, terminated, nothing | outside, named)
 
 
 def judge(
@@ -93,12 +98,9 @@ def judge(
             rewards = earned(task.reward, before.T, control, components, params)
         else:
             rewards = system.reward(before.T, control, components, params, task.reward)
-        events = {k: nothing | v for k, v in system.events(components, params).items()}
+        events = system.events(components, params)
         outside = ~(system.within_bounds(components, params) | nothing)
-    terminated = nothing.copy()
-    for happened in events.values():
-        terminated |= happened
-    return Outcome(_finite(rewards), terminated, outside | nothing, events)
+    return _outcome(len(states), rewards, outside, events)
 
 
 def judge_tensors(

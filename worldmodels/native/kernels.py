@@ -13,10 +13,8 @@ SUM = ("reassoc", "contract", "nsz")
 """Liberties of a sum of products."""
 UNROLLED = 4
 """Loops of at most so many turns are written out."""
-UNARY = {
-    "tanh": "tanh", "sigmoid": "sigmoid", "silu": "silu", "softplus": "softplus", "exp": "exp",
-}  # fmt: skip
-LIBRARY = {"sin": "sin", "cos": "cos", "log1p": "log1p"}
+UNARY = ("tanh", "sigmoid", "silu", "softplus", "exp")
+LIBRARY = ("sin", "cos", "log1p")
 INTRINSIC = {"abs": "fabs", "sqrt": "sqrt"}
 BINARY = ("add", "sub", "rsub", "mul", "div", "remainder", "atan2", "clamp", "clamp_min")
 COPIED = ("clone", "_to_copy", "contiguous")
@@ -94,11 +92,9 @@ class Kernel:
             return value
         return self.b.sitofp(value, self.real)
 
-    def _put(self, base: Any, place: Any, value: Any) -> None:
-        self.b.store(value, self.b.gep(base, [place]))
-
     def _store(self, ref: Ref, at: Sequence[Any], value: Any) -> None:
-        self._put(self.places[ref.storage], self._linear(at, ref.stride, ref.offset), value)
+        place = self._linear(at, ref.stride, ref.offset)
+        self.b.store(value, self.b.gep(self.places[ref.storage], [place]))
 
     def _value(self, argument: Any, at: Sequence[Any]) -> Any:
         if isinstance(argument, Ref):
@@ -149,9 +145,9 @@ class Kernel:
         if name in UNARY:
             if len(values) > 1:
                 raise NotRecordable(f"{name} with options")
-            return getattr(f, UNARY[name])(b, *values)
+            return getattr(f, name)(b, *values)
         if name in LIBRARY:
-            return f.library(b, LIBRARY[name], *values)
+            return f.library(b, name, *values)
         if name in INTRINSIC:
             return f.intrinsic(b, INTRINSIC[name], *values)
         if name in ("add", "sub", "mul", "div"):

@@ -84,8 +84,6 @@ def native_step(model: WorldModel, latent: Latent, action: Tensor, dt: float) ->
     """
     if not (available() and latent.z.device.type == "cpu" and _plain(model)):
         return None
-    if latent.z.dtype not in (torch.float32, torch.float64):
-        return None
     try:
         return NativeStep(model, latent, action, dt)
     except NotRecordable:
@@ -106,12 +104,13 @@ def _plain(model: WorldModel) -> bool:
 
 def _recorded(model: Any, latent: Latent, action: Tensor, dt: float) -> Recorded:
     """One step of ``model`` from the first row, written down."""
-    one = [x[:1].clone() for x in (latent.z, action, *latent.memory)]
-    condition = None if latent.condition is None else latent.condition[:1].clone()
+    given = [latent.z, action, *latent.memory]
+    if latent.condition is not None:
+        given.append(latent.condition)
 
     def step(z: Tensor, action: Tensor, *rest: Tensor) -> Sequence[Tensor]:
         memory = rest[: len(latent.memory)]
-        told = None if condition is None else rest[-1]
+        told = None if latent.condition is None else rest[-1]
         before = Latent(z, memory, told)
         if isinstance(model, StateWorldModel):
             after = model.dynamics.step(before, action, dt / model.seconds)
@@ -119,9 +118,8 @@ def _recorded(model: Any, latent: Latent, action: Tensor, dt: float) -> Recorded
             after = model.step(before, action, dt)
         return after.z, model.decode(after), *after.memory
 
-    inputs = [*one, *([] if condition is None else [condition])]
     with torch.inference_mode(False):
-        inputs = [x.clone() for x in inputs]
+        inputs = [x[:1].clone() for x in given]
         return record(step, [*model.parameters(), *model.buffers()], inputs)
 
 
