@@ -163,10 +163,11 @@ def main() -> None:
             contestants[f"ours, port_hamiltonian rk4, soap{end}"] = ours(
                 batch, "port_hamiltonian", "soap", fast, integrator="rk4"
             )
-    flops = {name: products(step) for name, step in contestants.items()}
-    for name in contestants:  # products in machine code are not counted, and are the same
-        if name.startswith("ours") and not name.endswith("by torch"):
-            flops[name] = flops[name.replace(", adam", ", soap") + ", by torch"]
+    flops = {}
+    for name in contestants:  # products in machine code cannot be counted; they are the same
+        fast = name.startswith("ours") and not name.endswith("by torch")
+        counted = name.replace(", adam", ", soap") + ", by torch" if fast else name
+        flops[name] = products(contestants[counted])
     seconds = measured(contestants, arguments.blocks, least=2)
     best = rate()
     rows = []

@@ -195,15 +195,9 @@ def test_two_rollouts_may_be_open_at_once() -> None:
     first = rolled_out(dynamics, one, acts, 0.3)
     second = rolled_out(dynamics, two, others, 0.3)
     assert first is not None and second is not None
-    known = by_torch(dynamics, one, acts)
-    for name, gradient in gradients(dynamics, one, known).items():
-        torch.testing.assert_close(gradients_of(dynamics, one, first)[name], gradient)
-        break
-    torch.testing.assert_close(second, by_torch(dynamics, two, others))
-
-
-def gradients_of(dynamics: Dynamics, latent: Latent, states: Tensor) -> dict[str, Tensor]:
-    return gradients(dynamics, latent, states)
+    for latent, actions, states in ((one, acts, first), (two, others, second)):
+        known = gradients(dynamics, latent, by_torch(dynamics, latent, actions))
+        torch.testing.assert_close(gradients(dynamics, latent, states), known)
 
 
 def test_models_with_code_can_be_copied_pickled_and_used_in_threads() -> None:
@@ -275,6 +269,15 @@ def test_gradients_that_are_hidden_from_are_noticed() -> None:
 def test_detached_parts_get_no_gradient() -> None:
     dynamics = Straight(Medium(2)).double()
     assert_same(dynamics, *beginning(dynamics))
+
+
+def test_a_first_call_without_gradients_does_not_spoil_later_ones() -> None:
+    dynamics = structure("port_hamiltonian", integrator="leapfrog").double()
+    latent, actions = beginning(dynamics)
+    with torch.no_grad():
+        states = rolled_out(dynamics, latent, actions, 0.3)
+    assert states is not None and not states.requires_grad
+    assert_same(dynamics, latent, actions)
 
 
 def test_nothing_is_kept_without_gradients() -> None:

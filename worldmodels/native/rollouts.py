@@ -453,7 +453,8 @@ def _agreed(dynamics: Dynamics, latent: Latent, actions: Tensor, dt: float) -> N
     told = None if latent.condition is None else latent.condition[:FEW]
     first, actions = Latent(z, tuple(few[1:]), told), actions[:FEW, :FEW]
     try:
-        native = NativeRollout(dynamics, first, actions[:, 0], dt)
+        with torch.enable_grad():  # what is made of weights alone is asked whether it is learned
+            native = NativeRollout(dynamics, first, actions[:, 0], dt)
     except NotRecordable:
         return None
     wanted = [z, *(weight for weight in dynamics.parameters() if weight.requires_grad)]
