@@ -271,10 +271,11 @@ def test_detached_parts_get_no_gradient() -> None:
     assert_same(dynamics, *beginning(dynamics))
 
 
-def test_a_first_call_without_gradients_does_not_spoil_later_ones() -> None:
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_first_call_without_gradients_does_not_spoil_later_ones(mode: Any) -> None:
     dynamics = structure("port_hamiltonian", integrator="leapfrog").double()
     latent, actions = beginning(dynamics)
-    with torch.no_grad():
+    with mode():
         states = rolled_out(dynamics, latent, actions, 0.3)
     assert states is not None and not states.requires_grad
     assert_same(dynamics, latent, actions)

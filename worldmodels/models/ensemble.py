@@ -130,6 +130,10 @@ class EnsembleWorldModel(WorldModel):
         """(B, D) mean physical state of the members."""
         return self.members(latent).mean(1)
 
+    def shown(self, z: Tensor) -> Tensor:
+        """(..., D) mean of what latents (..., K, F) look like."""
+        return self._first.shown(z).mean(-2)
+
     def disagreement(self, latent: Latent) -> Tensor:
         """(B,) standard deviation over members in latent units, root mean square over the state."""
         return latent.z.var(1, correction=0).mean(-1).sqrt()

@@ -448,18 +448,17 @@ def _agreed(dynamics: Dynamics, latent: Latent, actions: Tensor, dt: float) -> N
     A structure that hides something from gradients (``torch.no_grad``, a function with a gradient of its own)
     records what it computes, and not that.
     """
-    few = [x[:FEW].detach() for x in (latent.z, *latent.memory)]
-    z = few[0].requires_grad_()
-    told = None if latent.condition is None else latent.condition[:FEW]
-    first, actions = Latent(z, tuple(few[1:]), told), actions[:FEW, :FEW]
-    try:
-        with torch.enable_grad():  # what is made of weights alone is asked whether it is learned
+    with torch.inference_mode(False), torch.enable_grad():  # whoever calls: gradients are tried
+        z, *memory = (x[:FEW].detach().clone() for x in (latent.z, *latent.memory))
+        told = None if latent.condition is None else latent.condition[:FEW].clone()
+        first = Latent(z.requires_grad_(), tuple(memory), told)
+        actions = actions[:FEW, :FEW].clone()
+        try:
             native = NativeRollout(dynamics, first, actions[:, 0], dt)
-    except NotRecordable:
-        return None
-    wanted = [z, *(weight for weight in dynamics.parameters() if weight.requires_grad)]
-    found = []
-    with torch.enable_grad():
+        except NotRecordable:
+            return None
+        wanted = [z, *(weight for weight in dynamics.parameters() if weight.requires_grad)]
+        found = []
         for states in (native(first, actions), _by_torch(dynamics, first, actions, dt)):
             weight = torch.linspace(0.5, 1.5, states.numel(), dtype=states.dtype)
             total = (states * weight.view_as(states)).sum()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from physgym.compile.native import available
 from worldmodels.configs.training import (
     KeypointConfig,
     PixelConfig,
@@ -133,6 +135,12 @@ def accelerate(model: Any, config: TrainConfig, device: str, steps: int) -> None
         compiled = config.compile == "on" or (config.compile == "auto" and cuda)
         model.accelerate(mixed_dtype(config.precision, device), compiled)
     elif config.compile == "on" or (config.compile == "auto" and steps >= LONG_ENOUGH):
+        if config.compile == "on" and not available():
+            warnings.warn(
+                "compile='on' finds no llvmlite, and trains by torch: pip install 'physgym[native]'",
+                UserWarning,
+                stacklevel=2,
+            )
         getattr(model, "motion", model).accelerate()
 
 
