@@ -16,11 +16,18 @@ from worldmodels.configs.training import MODELS
 from worldmodels.dynamics import build_dynamics
 from worldmodels.dynamics.fields import Network, nonnegative
 from worldmodels.interface import Dynamics, Latent, Medium
-from worldmodels.native import rollouts
+from worldmodels.native import selection
 from worldmodels.native.recording import NotRecordable
-from worldmodels.native.rollouts import NativeRollout, rolled_out
+from worldmodels.native.rollouts import NativeRollout
+from worldmodels.native.selection import rolled_out
 
 pytest.importorskip("llvmlite")
+
+
+@pytest.fixture(autouse=True)
+def _all_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "FEW_CALLS", 0)
+
 
 STRUCTURES = ("jump", "lstm", "first_order", "newtonian", "velocity", "port_hamiltonian")
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -300,6 +307,14 @@ def test_a_model_is_compiled_once_for_all_of_its_shape() -> None:
     assert one._compiled is two._compiled
 
 
+def test_a_rollout_of_few_operations_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    dynamics = structure("jump")
+    latent, actions = beginning(dynamics, 8, 20, torch.float32)
+    assert rolled_out(dynamics, latent, actions[:, :1], 0.3) is None
+    assert rolled_out(dynamics, latent, actions, 0.3) is not None
+
+
 def test_shared_parameters_are_not_guessed_at() -> None:
     dynamics = structure("jump")
     layers: Any = dynamics.f.hidden  # type: ignore[attr-defined]
@@ -308,4 +323,4 @@ def test_shared_parameters_are_not_guessed_at() -> None:
     latent, actions = beginning(dynamics, dtype=torch.float32)
     with pytest.raises(NotRecordable, match="share their memory"):
         NativeRollout(dynamics, latent, actions[:, 0], 0.3)
-    assert rollouts.rolled_out(dynamics, latent, actions, 0.3) is None
+    assert rolled_out(dynamics, latent, actions, 0.3) is None

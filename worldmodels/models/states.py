@@ -15,7 +15,7 @@ from worldmodels.interface import Batch, Latent, Medium, Spec, WorldModel
 from worldmodels.models.heads import StateHeads
 from worldmodels.models.inputs import check_actions, check_context, check_latent, check_params
 from worldmodels.models.observed import Observed
-from worldmodels.native.rollouts import rolled_out
+from worldmodels.native.selection import rolled_out
 
 
 class StateWorldModel(WorldModel):
