@@ -44,8 +44,10 @@ def batch_of() -> Any:
     )
 
 
-def ours(batch: Any, name: str, optimiser_name: str, **options: Any) -> Callable[[], None]:
-    """A step of our training: rollout, loss, backward, clip, optimiser."""
+def ours(
+    batch: Any, name: str, optimiser_name: str, fast: bool = True, **options: Any
+) -> Callable[[], None]:
+    """A step of our training: rollout, loss, backward, clip, optimiser; by torch alone unless ``fast``."""
     from worldmodels.configs.training import MODELS, OptimConfig
     from worldmodels.interface import Spec
     from worldmodels.models.building import build
@@ -54,6 +56,8 @@ def ours(batch: Any, name: str, optimiser_name: str, **options: Any) -> Callable
     spec = Spec("pendulum", dt=DT, angles=(0,), state_size=2, action_kind="discrete", action_size=3)
     config = MODELS[name](hidden=WIDTH, objective="shooting", rollout_steps=STEPS)
     model = build(spec, name, replace(config, **options))
+    if fast:
+        model.accelerate()
     moved = optimiser(replace(OptimConfig(), name=optimiser_name), model)  # type: ignore[arg-type]
 
     def step() -> None:
@@ -153,11 +157,17 @@ def main() -> None:
     for name in arguments.models:
         contestants[f"ours, {name}, soap"] = ours(batch, name, "soap")
         contestants[f"ours, {name}, adam"] = ours(batch, name, "adam")
+        contestants[f"ours, {name}, soap, by torch"] = ours(batch, name, "soap", fast=False)
     if "port_hamiltonian" in arguments.models:
-        contestants["ours, port_hamiltonian rk4, soap"] = ours(
-            batch, "port_hamiltonian", "soap", integrator="rk4"
-        )
-    flops = {name: products(step) for name, step in contestants.items()}
+        for end, fast in (("", True), (", by torch", False)):
+            contestants[f"ours, port_hamiltonian rk4, soap{end}"] = ours(
+                batch, "port_hamiltonian", "soap", fast, integrator="rk4"
+            )
+    flops = {}
+    for name in contestants:  # products in machine code cannot be counted; they are the same
+        fast = name.startswith("ours") and not name.endswith("by torch")
+        counted = name.replace(", adam", ", soap") + ", by torch" if fast else name
+        flops[name] = products(contestants[counted])
     seconds = measured(contestants, arguments.blocks, least=2)
     best = rate()
     rows = []

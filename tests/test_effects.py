@@ -51,7 +51,7 @@ def test_defaults_of_every_predictor_are_used() -> None:
         ("jump", {"data": {"image_size": 32}}, "data.image_size=32 "),
         ("jump", {"precision": "bfloat16"}, "precision='bfloat16' "),
         ("jump", {"precision": "float32"}, ""),
-        ("jump", {"compile": "on"}, "compile='on' "),
+        ("jump", {"compile": "on"}, ""),
         ("jump", {"log": {"group": "g"}}, "log.group='g' "),
         ("jump", {"log": {"group": "g", "wandb": "offline"}}, ""),
         ("visual", {"model": {"flat_size": 32}}, "model.flat_size=32 "),

@@ -15,11 +15,11 @@ import torch
 import worldmodels
 from tests.model_doubles import make_spec
 from worldmodels.configs.training import MODELS
+from worldmodels.envs.native_steps import native_step
 from worldmodels.envs.quick import QuickRow
 from worldmodels.interface import Latent, WorldModel
 from worldmodels.models.building import build
 from worldmodels.native.recording import NotRecordable, record
-from worldmodels.native.stepping import native_step
 
 pytest.importorskip("llvmlite")
 

@@ -123,6 +123,7 @@ def test_every_structure_learns_by_either_objective(
         *((name, {}) for name in MODELS),
         ("port_hamiltonian", {"ensemble": 2}),
         ("newtonian", {"objective": "shooting", "rollout_growth": True}),
+        ("newtonian", {"objective": "shooting", "rollout_growth": True, "compile": "on"}),
         ("jump", {"condition": "params"}),
     ],
     ids=str,
@@ -130,7 +131,9 @@ def test_every_structure_learns_by_either_objective(
 def test_interrupted_anywhere_and_resumed_it_ends_bit_equal(
     name: str, options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = small(name, 3, **options)
+    options, compiled = dict(options), options.get("compile", "auto")
+    options.pop("compile", None)
+    config = replace(small(name, 3, **options), compile=compiled)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     straight, broken = Log(), Log()
     result = training.fit(config, DATA, folder(whole), straight)
@@ -156,6 +159,37 @@ def test_interrupted_anywhere_and_resumed_it_ends_bit_equal(
 
 
 @pytest.mark.usefixtures("heard_signals")
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("jump", {}),
+        ("lstm", {}),
+        ("port_hamiltonian", {"objective": "shooting", "integrator": "leapfrog"}),
+        ("velocity", {"ensemble": 2, "objective": "shooting"}),
+        ("first_order", {"condition": "params"}),
+    ],
+    ids=str,
+)
+def test_machine_code_trains_as_torch_does(name: str, options: Any, tmp_path: Path) -> None:
+    pytest.importorskip("llvmlite")
+    logs: list[Log] = []
+    for compiled in ("on", "off"):
+        config = replace(small(name, 2, **options), compile=compiled)
+        logs.append(Log())
+        training.fit(config, DATA, folder(tmp_path / compiled), logs[-1])
+    for (_, ours), (_, theirs) in zip(logs[0].rows, logs[1].rows, strict=True):
+        for key in ("train/loss", "eval/nmse"):
+            assert ours[key] == pytest.approx(theirs[key], rel=5e-3), key
+
+
+def test_a_short_training_is_not_compiled(tmp_path: Path) -> None:
+    models = [
+        trainers.Trainer(replace(small(epochs=n), epochs=n), DATA, folder(tmp_path), Log()).model
+        for n in (4, trainers.LONG_ENOUGH // 5)
+    ]
+    assert [model.accelerated for model in models] == [False, True]
+
+
 def test_sigterm_saves_and_exits_143(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     descend = training.Trainer.descend
 

@@ -38,8 +38,6 @@ def _of_run(config: TrainConfig) -> Iterator[Rule]:
     small, reader = not isinstance(config.model, VisualConfig), "spatial_ and flat_ predictors"
     bfloat = config.precision if config.precision == "bfloat16" else "auto"
     yield "precision", bfloat, "auto", small, reader
-    compiled = config.compile if config.compile == "on" else "auto"
-    yield "compile", compiled, "auto", small, reader
     silent = log.wandb == "disabled"
     for name in ("project", "group"):
         default = getattr(type(log)(), name)

@@ -115,7 +115,8 @@ class TrainConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """What a visual model's convolutions of pictures run in; auto: bfloat16 where the hardware has it."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile the parts of a visual model; auto: on CUDA."""
+    """torch.compile the parts of a visual model (auto: on CUDA); roll out models of states by machine code where
+    there is some (extra native; auto: from 300 gradients on)."""
     out: str | None = None
     """Run folder; None: outputs/<date>/<time>/<model>."""
     pretrained: str | None = None

@@ -18,10 +18,10 @@ from physgym.env import RENDER_SIZE
 from physgym.task import Task
 from worldmodels.envs import judging
 from worldmodels.envs import task as truth
+from worldmodels.envs.native_steps import NativeStep, native_step
 from worldmodels.envs.observed import read_states
 from worldmodels.envs.starts import BufferStarts, Starts, TrueStarts
 from worldmodels.interface import Latent, WorldModel
-from worldmodels.native.stepping import NativeStep, native_step
 
 
 class Decoded(NamedTuple):

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from worldmodels.configs.keywords import known_keywords
 from worldmodels.envs.modality import Decoded, Modality
+from worldmodels.envs.native_steps import NativeStep
 from worldmodels.envs.starts import Start
 from worldmodels.imagination import map_tensors, small_batch, step_rows
 from worldmodels.interface import DivergenceError, WorldModel
-from worldmodels.native.stepping import NativeStep
 
 DIVERGENCES = (AssertionError, ArithmeticError, RuntimeError, ValueError)
 """What a model may raise where it cannot go on: solvers of others report by AssertionError, torch by

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from worldmodels.envs.modality import StateModality
+from worldmodels.envs.native_steps import NativeStep
 from worldmodels.envs.predictor import Predictor, knows_uncertainty, uncertainty_of
 from worldmodels.envs.task import parse_action
-from worldmodels.native.stepping import NativeStep
 
 
 class QuickRow:

@@ -30,6 +30,7 @@ class EnsembleWorldModel(WorldModel):
             )
         self.spec = spec
         self.config = config
+        self.accelerated = False
         self.models = nn.ModuleList(
             StateWorldModel(spec, config, idle) for _ in range(config.ensemble)
         )
@@ -101,6 +102,25 @@ class EnsembleWorldModel(WorldModel):
         self._check(latent)
         return self._together("step", latent, action, dt)
 
+    def rollout(self, latent: Latent, actions: Tensor) -> Tensor:
+        """Latents z (B, T+1, K, F) of all members under the same ``actions`` (B, T[, A])."""
+        self._check(latent)
+        if self.accelerated:
+            own = [member_of(latent, index) for index in range(len(self.models))]
+            pairs = zip(self.models, own, strict=True)
+            return torch.stack([model.rollout(start, actions) for model, start in pairs], 2)  # type: ignore[operator]
+        found = [latent.z]
+        for t in range(actions.shape[1]):
+            latent = self.step(latent, actions[:, t])
+            found.append(latent.z)
+        return torch.stack(found, 1)
+
+    def accelerate(self) -> None:
+        """Train by machine code, member by member; see ``StateWorldModel.accelerate``."""
+        self.accelerated = True
+        for model in self.models:
+            model.accelerate()  # type: ignore[operator]
+
     def members(self, latent: Latent) -> Tensor:
         """(B, K, D) physical states of the members."""
         self._check(latent)
@@ -109,6 +129,10 @@ class EnsembleWorldModel(WorldModel):
     def decode(self, latent: Latent) -> Tensor:
         """(B, D) mean physical state of the members."""
         return self.members(latent).mean(1)
+
+    def shown(self, z: Tensor) -> Tensor:
+        """(..., D) mean of what latents (..., K, F) look like."""
+        return self._first.shown(z).mean(-2)
 
     def disagreement(self, latent: Latent) -> Tensor:
         """(B,) standard deviation over members in latent units, root mean square over the state."""
@@ -134,6 +158,9 @@ class EnsembleWorldModel(WorldModel):
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Sum of the members' losses: each descends its own, as if it were alone."""
+        if self.accelerated:
+            losses = torch.stack([model.loss(batch)[0] for model in self.models])  # type: ignore[operator]
+            return losses.sum(), {"loss": losses.mean().detach()}
         call = _Verb(self._first)
 
         def one(weights: dict[str, Tensor]) -> Tensor:
@@ -142,6 +169,12 @@ class EnsembleWorldModel(WorldModel):
 
         losses = torch.vmap(one)(self._stacked())
         return losses.sum(), {"loss": losses.mean().detach()}
+
+
+def member_of(latent: Latent, index: int) -> Latent:
+    """Latent of one member, of those of all."""
+    condition = None if latent.condition is None else latent.condition[:, index]
+    return Latent(latent.z[:, index], tuple(x[:, index] for x in latent.memory), condition)
 
 
 class _Verb(nn.Module):

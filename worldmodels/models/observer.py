@@ -64,14 +64,11 @@ def short_errors(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     own = model.own
     wanted = (batch.states - own.shift) / own.scale
     change = (((wanted[:, 1:] - wanted[:, :-1]) / own.step_scale) ** 2).mean(2)
-    latent, errors = model.motion.encode(batch.states[:, :1], batch.params), []
-    for t in range(batch.mask.shape[1]):
-        latent = model.motion.step(latent, batch.actions[:, t])
-        off = (_mates(wanted[:, t + 1], latent.z) - latent.z) / own.step_scale
-        squared = (off**2).mean(-1)
-        scaled = squared / (1.0 + _mates(change[:, t], latent.z))
-        errors.append(_members(torch.sqrt(1.0 + scaled) - 1.0))
-    return torch.stack(errors, 1), wanted[:, 1:]
+    latent = model.motion.encode(batch.states[:, :1], batch.params)
+    states = model.motion.rollout(latent, batch.actions)[:, 1:]
+    off = (_mates(wanted[:, 1:], states) - states) / own.step_scale
+    scaled = (off**2).mean(-1) / (1.0 + _mates(change, states))
+    return _members(torch.sqrt(1.0 + scaled) - 1.0), wanted[:, 1:]
 
 
 def long_errors(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -89,20 +86,17 @@ def long_errors(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         model, read[:, context], seen[:, context], batch.actions[:, :first], batch.params
     )
     wanted = (read - own.shift[:size]) / own.scale[:size]
-    errors, states = [], []
-    for t in range(first, batch.mask.shape[1]):
-        latent = model.motion.step(latent, batch.actions[:, t])
-        off = (latent.z[..., :size] - _mates(wanted[:, t + 1], latent.z)) / model.grain
-        errors.append(_members(torch.log1p((off**2).mean(-1))))
-        states.append(latent.z if latent.z.ndim == 2 else latent.z.mean(1))
-    return torch.stack(errors, 1), torch.stack(states, 1).detach()
+    states = model.motion.rollout(latent, batch.actions[:, first:])[:, 1:]
+    off = (states[..., :size] - _mates(wanted[:, first + 1 :], states)) / model.grain
+    errors = _members(torch.log1p((off**2).mean(-1)))
+    return errors, (states if states.ndim == 3 else states.mean(2)).detach()
 
 
-def _mates(value: Tensor, z: Tensor) -> Tensor:
-    """``value`` (B, ...) beside every member, where latents ``z`` (B, E, 2n) are an ensemble's."""
-    return value.unsqueeze(1) if z.ndim == 3 else value
+def _mates(value: Tensor, states: Tensor) -> Tensor:
+    """``value`` (B, T, ...) beside every member, where ``states`` (B, T, E, 2n) are an ensemble's."""
+    return value.unsqueeze(2) if states.ndim == 4 else value
 
 
 def _members(errors: Tensor) -> Tensor:
-    """Errors (B,) of one model, or the sum of its members' (B, E): each descends its own."""
-    return errors if errors.ndim == 1 else errors.sum(1)
+    """Errors (B, T) of one model, or the sum of its members' (B, T, E): each descends its own."""
+    return errors if errors.ndim == 2 else errors.sum(2)

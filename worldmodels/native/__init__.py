@@ -1,1 +1,1 @@
-"""One step of a small model without torch: recorded once, compiled through LLVM, for few rows."""
+"""Small models without torch: what a structure computes is recorded once and compiled through LLVM."""

@@ -19,6 +19,11 @@ LARGEST = 88.0
 """|argument| of exp beyond which float32 is as good as 0 or infinity."""
 TANH_SERIES = (1.0, -1.0 / 3.0, 2.0 / 15.0, -17.0 / 315.0, 62.0 / 2835.0)
 """Of odd powers, for |x| < 1/4, where 1 - exp(-2x) would lose digits."""
+UNARY = ("tanh", "sigmoid", "silu", "softplus", "exp")
+LIBRARY = ("sin", "cos", "log1p")
+INTRINSIC = {"abs": "fabs", "sqrt": "sqrt"}
+BINARY = ("add", "sub", "rsub", "mul", "div", "remainder", "atan2", "clamp", "clamp_min")
+ELEMENTWISE = (*BINARY, *UNARY, *LIBRARY, *INTRINSIC, "neg", "pow")
 
 
 class Functions:
@@ -105,3 +110,31 @@ class Functions:
     def remainder(self, b: Any, x: Any, y: Any) -> Any:
         """x - y floor(x / y), of the sign of ``y``."""
         return b.fsub(x, b.fmul(y, self.intrinsic(b, "floor", b.fdiv(x, y))))
+
+
+def scalar(b: Any, f: Functions, name: str, values: list[Any]) -> Any:
+    """One element of the elementwise operation ``name``."""
+    if name in UNARY:
+        return getattr(f, name)(b, *values)
+    if name in LIBRARY:
+        return f.library(b, name, *values)
+    if name in INTRINSIC:
+        return f.intrinsic(b, INTRINSIC[name], *values)
+    if name in ("add", "sub", "mul", "div"):
+        return getattr(b, f"f{name}")(*values)
+    if name == "rsub":
+        return b.fsub(values[1], values[0])
+    if name == "neg":
+        return b.fneg(*values)
+    if name == "remainder":
+        return f.remainder(b, *values)
+    if name == "atan2":
+        return f.library(b, "atan2", *values)
+    if name == "pow":
+        return b.fmul(values[0], values[0])
+    if name in ("clamp", "clamp_min"):
+        x, low, high = (*values, None, None)[:3]
+        if low is not None:
+            x = b.select(b.fcmp_ordered("<", x, low), low, x)
+        return x if high is None else b.select(b.fcmp_ordered(">", x, high), high, x)
+    raise LookupError(f"{name} has no rule")

@@ -6,17 +6,13 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from worldmodels.native.functions import Functions
+from worldmodels.native.functions import ELEMENTWISE, UNARY, Functions, scalar
 from worldmodels.native.recording import NotRecordable, Number, Operation, Ref
 
 SUM = ("reassoc", "contract", "nsz")
 """Liberties of a sum of products."""
 UNROLLED = 4
 """Loops of at most so many turns are written out."""
-UNARY = ("tanh", "sigmoid", "silu", "softplus", "exp")
-LIBRARY = ("sin", "cos", "log1p")
-INTRINSIC = {"abs": "fabs", "sqrt": "sqrt"}
-BINARY = ("add", "sub", "rsub", "mul", "div", "remainder", "atan2", "clamp", "clamp_min")
 COPIED = ("clone", "_to_copy", "contiguous")
 
 
@@ -106,14 +102,8 @@ class Kernel:
     def _operation(self, operation: Operation) -> None:
         rule = getattr(self, f"_{operation.name}", None)
         named = dict(operation.named)
-        if operation.name in BINARY or operation.name in (
-            "neg",
-            "pow",
-            *UNARY,
-            *LIBRARY,
-            *INTRINSIC,
-        ):
-            self._elementwise(operation, named)
+        if operation.name in ELEMENTWISE:
+            self._elementwise(operation)
         elif operation.name in COPIED:
             source = operation.arguments[0]
             self._each(
@@ -125,49 +115,18 @@ class Kernel:
         else:
             raise NotRecordable(f"{operation.name} has no rule")
 
-    def _elementwise(self, operation: Operation, named: dict[str, Any]) -> None:
-        alpha = named.pop("alpha", 1)
-        if named or alpha != 1:
-            raise NotRecordable(f"{operation.name} with {named} and alpha={alpha}")
+    def _elementwise(self, operation: Operation) -> None:
+        check_elementwise(operation)
 
         def body(at: list[Any]) -> None:
             values = [
                 None if argument is None else self._value(argument, at)
                 for argument in operation.arguments
             ]
-            self._store(operation.result, at, self._scalar(operation, values))
+            value = scalar(self.b, self.functions, operation.name, values)
+            self._store(operation.result, at, value)
 
         self._each(operation.result.shape, body)
-
-    def _scalar(self, operation: Operation, values: list[Any]) -> Any:
-        """One element of an elementwise operation."""
-        b, f, name = self.b, self.functions, operation.name
-        if name in UNARY:
-            if len(values) > 1:
-                raise NotRecordable(f"{name} with options")
-            return getattr(f, name)(b, *values)
-        if name in LIBRARY:
-            return f.library(b, name, *values)
-        if name in INTRINSIC:
-            return f.intrinsic(b, INTRINSIC[name], *values)
-        if name in ("add", "sub", "mul", "div"):
-            return getattr(b, f"f{name}")(*values)
-        if name == "rsub":
-            return b.fsub(values[1], values[0])
-        if name == "neg":
-            return b.fneg(*values)
-        if name == "remainder":
-            return f.remainder(b, *values)
-        if name == "atan2":
-            return f.library(b, "atan2", *values)
-        if name == "pow" and operation.arguments[1] == 2:
-            return b.fmul(values[0], values[0])
-        if name in ("clamp", "clamp_min"):
-            x, low, high = (*values, None, None)[:3]
-            if low is not None:
-                x = b.select(b.fcmp_ordered("<", x, low), low, x)
-            return x if high is None else b.select(b.fcmp_ordered(">", x, high), high, x)
-        raise NotRecordable(f"{name} of {operation.arguments[1:]}")
 
     def _cat(self, result: Ref, parts: Sequence[Ref], axis: int = 0) -> None:
         axis %= len(result.shape)
@@ -292,6 +251,17 @@ class Kernel:
 
     def _mean(self, result: Ref, x: Ref, axes: Any = None, keepdim: bool = False, **_: Any) -> None:
         self._reduced(result, x, axes, keepdim, count_of(result.shape) / count_of(x.shape))
+
+
+def check_elementwise(operation: Operation) -> None:
+    """Raise ``NotRecordable`` for an elementwise operation with options that no rule has."""
+    name, named = operation.name, dict(operation.named)
+    if named.pop("alpha", 1) != 1 or named:
+        raise NotRecordable(f"{name} with {dict(operation.named)}")
+    if (name == "pow" and operation.arguments[1] != 2) or (
+        name in UNARY and len(operation.arguments) > 1
+    ):
+        raise NotRecordable(f"{name} of {operation.arguments[1:]}")
 
 
 def count_of(shape: Sequence[int]) -> int:

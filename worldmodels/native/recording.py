@@ -71,22 +71,29 @@ class Recorded(NamedTuple):
     recording: Recording
     weights: tuple[Tensor, ...]
     numbers: tuple[float, ...]
+    functions: tuple[Any, ...]
+    """The functions of torch, one an operation."""
 
 
 def record(
-    function: Callable[..., Sequence[Tensor]], weights: Sequence[Tensor], inputs: Sequence[Tensor]
+    function: Callable[..., Sequence[Tensor]],
+    weights: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    gradients: bool = False,
 ) -> Recorded:
     """Run ``function(*inputs)``, which reads ``weights``, and write down what it does.
+
+    With ``gradients``, ``detach`` is an operation and no view: what it gives is not followed back.
 
     Raises:
         NotRecordable: it writes into a tensor, or reads numbers out of one.
     """
-    mode = _Recorder(weights, inputs)
+    mode = _Recorder(weights, inputs, gradients)
     with torch.no_grad(), mode:
         outputs = function(*inputs)
     refs = tuple(mode.ref(x) for x in outputs)
     recording = Recording(tuple(mode.storages), tuple(mode.operations), refs)
-    return Recorded(recording, tuple(mode.weights), tuple(mode.numbers))
+    return Recorded(recording, tuple(mode.weights), tuple(mode.numbers), tuple(mode.functions))
 
 
 class _Recorder(TorchDispatchMode):
@@ -95,8 +102,12 @@ class _Recorder(TorchDispatchMode):
         """Otherwise torch imports its compiler, which takes seconds, to keep it away from here."""
         return False
 
-    def __init__(self, weights: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
+    def __init__(
+        self, weights: Sequence[Tensor], inputs: Sequence[Tensor], gradients: bool
+    ) -> None:
         super().__init__()
+        self.gradients = gradients
+        self.functions: list[Any] = []
         self.storages: list[Storage] = []
         self.operations: list[Operation] = []
         self.weights: list[Tensor] = []
@@ -118,6 +129,8 @@ class _Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         name = func._overloadpacket.__name__
+        if name == "detach" and self.gradients:
+            out = out.clone()
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise NotRecordable(f"{name} draws at random")
         if func._schema.is_mutable:
@@ -138,6 +151,7 @@ class _Recorder(TorchDispatchMode):
             return out
         fixed = all(self.storages[self.ref(x).storage].fixed for x in read)
         self._operation(name, args, kwargs, results[0], fixed)
+        self.functions.append(func)
         return out
 
     def _operation(

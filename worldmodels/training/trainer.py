@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from physgym.compile.native import available
 from worldmodels.configs.training import (
     KeypointConfig,
     PixelConfig,
@@ -58,6 +60,10 @@ class LoggerLike(Protocol):
     def log(self, values: Mapping[str, Any], step: int) -> None: ...
 
     def rewind(self, step: int) -> None: ...
+
+
+LONG_ENOUGH = 300
+"""Gradients from which on machine code is compiled for a model of states."""
 
 
 def spec_of(dataset: Any, visual: bool = False, coordinates: str | None = None) -> Spec:
@@ -118,13 +124,24 @@ def seen_first(
     return sighted(config.model, config.seed, dataset, advance)
 
 
-def accelerate(model: Any, config: TrainConfig, device: str) -> None:
-    """Make a visual model quick on ``device``: memory layout, mixed precision, compilation."""
-    if not isinstance(config.model, VisualConfig):
-        return
-    model.freeze()
-    compiled = config.compile == "on" or (config.compile == "auto" and device.startswith("cuda"))
-    model.accelerate(mixed_dtype(config.precision, device), compiled)
+def accelerate(model: Any, config: TrainConfig, device: str, steps: int) -> None:
+    """Make a model quick on ``device``: memory layout, mixed precision, compilation.
+
+    ``steps`` gradients will be taken: where those are few, compiling would take longer than it saves.
+    """
+    if isinstance(config.model, VisualConfig):
+        model.freeze()
+        cuda = device.startswith("cuda")
+        compiled = config.compile == "on" or (config.compile == "auto" and cuda)
+        model.accelerate(mixed_dtype(config.precision, device), compiled)
+    elif config.compile == "on" or (config.compile == "auto" and steps >= LONG_ENOUGH):
+        if config.compile == "on" and not available():
+            warnings.warn(
+                "compile='on' finds no llvmlite, and trains by torch: pip install 'physgym[native]'",
+                UserWarning,
+                stacklevel=2,
+            )
+        getattr(model, "motion", model).accelerate()
 
 
 class Trainer:
@@ -147,11 +164,11 @@ class Trainer:
         self.loader = loader_of(config, dataset, self.device, self.model.spec, self.seen)
         self.copying = self.loader.validation.of_copying()
         self.validated: float | None = None
-        accelerate(self.model, config, self.device)
         self.optimiser = optimiser(config.optim, self.model)
         per_epoch = config.optim.steps_per_epoch or self.loader.windows.batches_per_pass
         self.steps_per_epoch = per_epoch
         self.total = per_epoch * config.epochs
+        accelerate(self.model, config, self.device, self.total * config.optim.accumulate)
         self.progress = Progress()
         self.saved_at = time.monotonic()
         self.frames, self.began = 0, time.monotonic()

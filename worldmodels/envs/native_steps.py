@@ -8,7 +8,6 @@ what training changes in place is seen at the next step.
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,10 +19,9 @@ from physgym.compile.native import available, engine_of, function_of
 from worldmodels.interface import Latent, WorldModel
 from worldmodels.models.ensemble import EnsembleWorldModel
 from worldmodels.models.states import StateWorldModel
+from worldmodels.native.libm import add_symbols
 from worldmodels.native.lowering import assembly
 from worldmodels.native.recording import NotRecordable, Recorded, Recording, record
-
-LIBRARY = ("sin", "cos", "exp", "tanh", "log1p", "atan2")
 
 
 class NativeStep:
@@ -126,12 +124,7 @@ def _recorded(model: Any, latent: Latent, action: Tensor, dt: float) -> Recorded
 @once
 def _compiled(recording: Recording, real: torch.dtype) -> Any:
     """The machine code of ``recording``."""
-    from llvmlite import binding
-
-    library = ctypes.CDLL(ctypes.util.find_library("m"))
-    for name in (*LIBRARY, *(f"{name}f" for name in LIBRARY)):
-        address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
-        binding.add_symbol(f"worldmodels_{name}", address)
+    add_symbols()
     return function_of(engine_of(assembly(recording, real)), "step")
 
 
