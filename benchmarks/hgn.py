@@ -77,7 +77,7 @@ def config_of(arguments: argparse.Namespace, env: str, predictor: str, seed: int
         env=EnvConfig(dt=0.125, params=film.params, energy=film.energy),
         model=model,
         data=DataConfig(episodes, "zero", seed, SIZE),
-        epochs=1 if arguments.quick else base.epochs,
+        epochs=1 if arguments.quick else arguments.epochs or base.epochs,
         seed=seed,
         out=str(arguments.runs / f"{env}-{predictor}-s{seed}"),
     )
@@ -104,6 +104,7 @@ def row_of(arguments: argparse.Namespace, env: str, predictor: str, seed: int) -
         "inferred_1e4": FILMS[env].inferred,
         "parameters": sum(p.numel() for p in model.parameters()),
         "episodes": config.data.episodes,
+        "updates": config.epochs * config.optim.steps_per_epoch,
         "cpu_seconds": seconds,
     }
 
@@ -169,6 +170,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--seeds", nargs="+", type=int, help="0 1 2; 0 with --quick")
     parser.add_argument("--episodes", type=int, default=300, help="of 200 steps, of the buffer")
+    parser.add_argument("--epochs", type=int, help="the library's own where it is not given")
     parser.add_argument("--problems", type=int, default=100, help="windows scored")
     parser.add_argument("--quick", action="store_true", help="all of it, in ten minutes")
     parser.add_argument("--runs", type=Path, default=Path("outputs/hgn"))

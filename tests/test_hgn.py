@@ -16,7 +16,7 @@ from worldmodels.data import dataset_for
 
 
 def arguments(path: Path) -> argparse.Namespace:
-    return argparse.Namespace(quick=True, episodes=300, runs=path, problems=4)
+    return argparse.Namespace(quick=True, episodes=300, epochs=None, runs=path, problems=4)
 
 
 @pytest.mark.parametrize("env", hgn.FILMS)
