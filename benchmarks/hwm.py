@@ -13,6 +13,9 @@ the cart-pole and the acrobot, whose inertia depends on the place.
   its interval above 3; infinite drifts count as 1e9.
 - unseen: tested beats a rival where the interval of the mean difference of nMSE(100), rival less tested, lies above
   0, loses where it lies below 0, and is "undecided" between.
+- `port_hamiltonian_cyclic`, of the cart-pole, is told that the place along the track matters to nothing, and
+  `port_hamiltonian_decay` is trained with weight decay. Both were added after the cart-pole had missed its drift: they
+  are shown, and judged by no rule.
 - intervals: percentile bootstrap over paired seeds, 10,000 resamples, 95 %: with three seeds, the worst and the best
   seed. Fewer than three seeds decide nothing ("open").
 """
@@ -46,7 +49,18 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "port_hamiltonian",
         {**_UNDAMPED, "mass": "network", "integrator": "rk4"},  # gauss4 costs 2.3 times as much
     ),
+    "port_hamiltonian_decay": (
+        "port_hamiltonian",
+        {**_UNDAMPED, "mass": "network", "integrator": "rk4"},
+    ),
+    "port_hamiltonian_cyclic": (
+        "port_hamiltonian",
+        {**_UNDAMPED, "mass": "network", "integrator": "rk4", "cyclic": (0,)},
+    ),
 }
+ONLY = {"port_hamiltonian_cyclic": ("cart_pole",), "port_hamiltonian_decay": ("cart_pole",)}
+"""Models of some systems alone: of a track along which physics is the same everywhere."""
+WEIGHT_DECAY = {"port_hamiltonian_decay": 1.0}
 TESTED = {
     "pendulum": "port_hamiltonian",
     "cart_pole": "port_hamiltonian_mass",
@@ -70,6 +84,7 @@ def config_of(arguments: argparse.Namespace, env: str, model: str, seed: int) ->
         base,
         env=EnvConfig("continuous", protocol.DT, params=problem.params, energy=problem.band),
         model=replace(base.model, **options),
+        optim=replace(base.optim, weight_decay=WEIGHT_DECAY.get(model, base.optim.weight_decay)),
         dataset=str(data.path),
         epochs=2 if arguments.quick else arguments.epochs,
         seed=seed,
@@ -216,6 +231,8 @@ def main() -> None:
     for seed in arguments.seeds:
         for env in arguments.envs:
             for model in arguments.models:
+                if env not in ONLY.get(model, (env,)):
+                    continue
                 if (env, model, seed) not in {(r["env"], r["model"], r["seed"]) for r in rows}:
                     rows.append(row_of(arguments, env, model, seed))
                     write_json(arguments.out, {"verdicts": verdicts(rows), "rows": rows})

@@ -137,7 +137,7 @@ def _drawn(
 
 def buffer(name: str, seed: int, root: Path, count: int, validation: int) -> Any:
     """The training and validation episodes as a buffer, written once."""
-    from worldmodels.data import CollectConfig, given, load_dataset, store
+    from worldmodels.data import CollectConfig
 
     problem = PROBLEMS[name]
     config = CollectConfig(
@@ -146,15 +146,23 @@ def buffer(name: str, seed: int, root: Path, count: int, validation: int) -> Any
         energy=problem.band, reward="none", test_fraction=0.0,
         val_fraction=validation / (count + validation),
     )  # fmt: skip
-    system = physgym.get_system(problem.system)
+    return stored(config, root, lambda: episodes(name, False, count + validation, seed))
+
+
+def stored(config: Any, root: Path, make: Callable[[], tuple[np.ndarray, np.ndarray]]) -> Any:
+    """The buffer of ``config``, written of the states (N, T+1, D) and actions (N, T, A) of ``make`` where it is not
+    there.
+    """
+    from worldmodels.data import given, load_dataset, store
+
+    system = physgym.get_system(config.env)
     folder = root / system.folder / config.name
     if (folder / store.HEADER).exists():
         return load_dataset(folder)
-    made = episodes(name, False, count + validation, seed)
-    none = np.zeros(STEPS)
+    none = np.zeros(config.steps)
     rows = [
         given.checked(i, (states, actions, none, none > 0, none > 0), system)
-        for i, (states, actions) in enumerate(zip(*made, strict=True))
+        for i, (states, actions) in enumerate(zip(*make(), strict=True))
     ]
     return given.write(config, system, rows, root)
 

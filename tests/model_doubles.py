@@ -17,6 +17,7 @@ from worldmodels.envs.judging import controls_of, judge
 from worldmodels.envs.task import task_of
 from worldmodels.interface import Batch, Latent, Spec, WorldModel
 from worldmodels.models.building import build
+from worldmodels.models.inputs import idle_action
 from worldmodels.storage.checkpoint import save_checkpoint
 
 
@@ -24,7 +25,7 @@ def make_spec(name: str, **env_kwargs: Any) -> Spec:
     """The spec of a model of system `name`, trained on an env with `env_kwargs`."""
     system = physgym.get_system(name)
     continuous = env_kwargs.get("action_mode") == "continuous"
-    return Spec(
+    spec = Spec(
         env_name=name,
         env_kwargs=env_kwargs,
         dt=env_kwargs.get("dt", system.dt),
@@ -35,6 +36,7 @@ def make_spec(name: str, **env_kwargs: Any) -> Spec:
         param_names=system.Params._fields,
         max_episode_steps=system.max_episode_steps,
     )
+    return replace(spec, idle=idle_action(spec))
 
 
 class Perfect(WorldModel):

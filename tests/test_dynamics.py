@@ -35,6 +35,8 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"integrator": "implicit_midpoint", "separable": False, "substeps": 2},
         {"mass": "network"},
         {"mass": "network", "integrator": "extended4", "damping": False},
+        {"mass": "network", "integrator": "rk4", "cyclic": (1,)},
+        {"separable": False, "integrator": "rk4", "cyclic": (0, 1)},
     ],
 }
 KINDS = [(name, options) for name in MODELS for options in OPTIONS.get(name, [{}])]
@@ -368,3 +370,33 @@ def test_every_adaptive_method_is_known_to_torchdiffeq() -> None:
     from torchdiffeq._impl.odeint import SOLVERS
 
     assert set(ADAPTIVE) <= set(SOLVERS)
+
+
+@pytest.mark.parametrize("medium", ["angles", "wide", "told", "map told"])
+@pytest.mark.parametrize("options", [{"mass": "network"}, {"separable": False}, {"mass": "full"}])
+def test_nothing_depends_on_where_a_cyclic_position_is(
+    options: dict[str, Any], medium: str
+) -> None:
+    place = {"angles": 1, "wide": 4, "told": 0, "map told": 3}[medium]
+    options = {**options, "integrator": "rk4", "damping": False, "cyclic": (place,)}
+    dynamics = made("port_hamiltonian", options, MEDIA[medium]).double()
+    latent, action = example(dynamics)
+    away = torch.zeros_like(latent.z)
+    away[:, place] = 50.0
+    elsewhere = latent._replace(z=latent.z + away)
+    torch.testing.assert_close(dynamics.energy(elsewhere), dynamics.energy(latent))
+    moved, there = (dynamics.step(x, action, 0.1).z for x in (latent, elsewhere))
+    torch.testing.assert_close(there, moved + away)
+    free = made("port_hamiltonian", {**options, "cyclic": ()}, MEDIA[medium]).double()
+    assert not torch.allclose(free.energy(elsewhere), free.energy(latent))
+    before, after = (
+        dynamics.momenta(*at.z.chunk(2, 1), latent.condition)[:, place]
+        for at in (latent, dynamics.conserve(latent, 0.1))
+    )
+    torch.testing.assert_close(after, before)
+
+
+@pytest.mark.parametrize(("cyclic", "named"), [((2,), "the 2 positions"), ((-1,), "different")])
+def test_a_cyclic_position_that_is_none_is_refused(cyclic: tuple[int, ...], named: str) -> None:
+    with pytest.raises(ValueError, match=rf"model.cyclic=\({cyclic[0]},\) is not valid.*{named}"):
+        made("port_hamiltonian", {"cyclic": cyclic}, MEDIA["vector"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hwm
@@ -113,3 +115,18 @@ def test_verdicts_follow_the_rules_that_were_written_down() -> None:
 
 def test_an_interval_of_three_seeds_is_from_the_worst_to_the_best() -> None:
     assert hwm.interval([1.0, 2.0, 4.0]) == (1.0, 4.0)
+
+
+def test_what_was_added_after_a_miss_is_judged_by_no_rule(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    judged = {*hwm.TESTED.values(), *hwm.RIVALS}
+    assert set(hwm.WEIGHT_DECAY) <= set(hwm.ONLY) and not judged & set(hwm.ONLY)
+    data = SimpleNamespace(path=tmp_path)
+    monkeypatch.setattr(protocol, "buffer", lambda *given: data)
+    arguments = SimpleNamespace(quick=True, datasets=tmp_path, runs=tmp_path, epochs=1)
+    for model, envs in hwm.ONLY.items():
+        for env in envs:
+            config = hwm.config_of(arguments, env, model, 0)  # type: ignore[arg-type]
+            assert config.optim.weight_decay == hwm.WEIGHT_DECAY.get(model, 0.0)
+            assert config.model.mass == "network"  # type: ignore[union-attr]

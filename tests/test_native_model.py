@@ -31,6 +31,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("pendulum", "port_hamiltonian", {"mass": "diagonal", "input_map": "state", "damping": False}),
     ("pendulum", "port_hamiltonian", {"kinetic": "network", "damping": False, "substeps": 2}),
     ("acrobot", "port_hamiltonian", {"mass": "network", "integrator": "rk4"}),
+    ("cart_pole", "port_hamiltonian", {"mass": "network", "integrator": "rk4", "cyclic": (0,)}),
     ("acrobot", "port_hamiltonian", {"mass": "network", "integrator": "extended4"}),
     ("pendulum", "newtonian", {"velocity_input": False, "integrator": "yoshida4"}),
     ("pendulum", "jump", {"dt_input": True}),

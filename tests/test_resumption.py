@@ -30,7 +30,7 @@ from worldmodels.storage.checkpoint import (
     resume_checkpoint,
     save_checkpoint,
 )
-from worldmodels.training import experiment, resumption
+from worldmodels.training import experiment, resumption, specs
 from worldmodels.training import fit as training
 from worldmodels.training import trainer as trainers
 from worldmodels.training.pretrained import load_fitting
@@ -97,6 +97,30 @@ def test_a_run_whose_last_checkpoint_was_taken_away_is_not_begun_again(run: Any)
         shutil.rmtree(kept)
     with pytest.raises(CheckpointError, match="last"):
         go_on(run)
+
+
+# -- an earlier version -----------------------------------------------------------------------------
+
+
+def test_a_run_from_before_idle_actions_were_told_goes_on_and_steps_as_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its action that does nothing has a push of its own, and keeps it."""
+    config, whole, run = small("port_hamiltonian", epochs=2), tmp_path / "whole", tmp_path / "run"
+    with monkeypatch.context() as earlier:
+        earlier.setattr(specs, "idle_action", lambda spec: None)
+        training.fit(replace(config, epochs=1), DATA, folder(run), Log())
+        shutil.copytree(run, whole)
+        training.fit(config, DATA, folder(whole), Log(), resume=True)
+    for name in ("best", "last"):
+        forge(run / "checkpoints" / name, lambda document: document["spec"].pop("idle"))
+    old = load(run, "last")
+    assert old.spec.idle is None and old.dynamics.action.idle is None
+    training.fit(config, DATA, folder(run), Log(), resume=True)
+    assert_equal(outcome(whole), outcome(run))
+    training.fit(config, DATA, folder(tmp_path / "new"), Log())
+    new = load(tmp_path / "new", "last")
+    assert new.spec.idle == new.dynamics.action.idle == 1
 
 
 # -- another configuration ------------------------------------------------------------------------
@@ -277,7 +301,7 @@ def test_any_value_in_a_checkpoints_config_is_taken_or_named(
     assert refused > 200
 
 
-SPEC = asdict(Spec("pendulum", angles=(0,), param_names=("mass", "length")))
+SPEC = asdict(Spec("pendulum", angles=(0,), param_names=("mass", "length"), idle=1))
 
 
 @pytest.mark.parametrize("path", list(leaves(json.loads(json.dumps(SPEC)))), ids=str)

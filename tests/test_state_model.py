@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from model_doubles import make_spec, small_model
 
+import physgym
 from worldmodels.configs.training import MODELS, default_config, from_dict, to_dict
+from worldmodels.evaluation.problems import idle_actions
 from worldmodels.imagination import imagine
 from worldmodels.interface import Batch, Latent, Spec, WorldModel, select
 from worldmodels.models.building import build
@@ -297,3 +300,25 @@ def test_a_misspelt_default_is_refused_with_the_closest_match() -> None:
         default_config("pendulum", "jmup")
     by_id = default_config("PhysGym/Spaceship-v0", "newtonian")
     assert by_id.model == default_config("spaceship", "newtonian").model
+
+
+@pytest.mark.parametrize("mode", ["discrete", "continuous"])
+@pytest.mark.parametrize("system", physgym.SYSTEMS)
+def test_the_action_that_does_nothing_feeds_a_hamiltonian_nothing(system: str, mode: str) -> None:
+    spec = make_spec(system, action_mode=mode)
+    assert spec.idle is not None
+    model = small_model("port_hamiltonian", spec, damping=False)
+    latent = model.encode(torch.randn(3, 1, spec.state_size))
+    still = torch.from_numpy(idle_actions(spec, 3, 1)[:, 0])
+    if mode == "discrete":
+        assert int(still[0]) == spec.idle
+    moved = model.step(latent, still)
+    kept = model.dynamics.conserve(latent, spec.dt / model.seconds)
+    assert torch.equal(moved.z, kept.z)
+    assert not torch.equal(model.step(latent, still + 1).z, kept.z)
+
+
+@pytest.mark.parametrize(("kind", "idle"), [("discrete", 3), ("discrete", -1), ("continuous", 1)])
+def test_an_idle_action_that_is_none_is_refused(kind: str, idle: int) -> None:
+    with pytest.raises(ValueError, match=f"idle={idle} is not valid: expected None or 0 to"):
+        Spec("pendulum", action_kind=kind, action_size=3, idle=idle)

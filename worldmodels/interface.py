@@ -55,6 +55,8 @@ class Spec:
     coordinates: str = ""
     """Positions and velocities among a foreign env's observations, in the form of
     ``worldmodels.Coordinates``; "": nobody has said."""
+    idle: int | None = None
+    """The discrete action that does nothing (0: continuous zeros do); None where nobody says: older checkpoints."""
 
     def __post_init__(self) -> None:
         least, even = (1, "") if self.foreign else (2, "even ")
@@ -74,6 +76,9 @@ class Spec:
         if self.coordinates:
             require("spec.coordinates", self.coordinates, self.foreign, 'none (""): states say it')
             Coordinates.parse(self.coordinates).check_size(self.state_size, self.env_name)
+        last = self.action_size - 1 if self.action_kind == "discrete" else 0
+        if self.idle is not None and not 0 <= self.idle <= last:
+            raise ValueError(f"idle={self.idle} is not valid: expected None or 0 to {last}")
         counts = {"action_size": 1, "max_episode_steps": 1, "image_size": 0}
         for name, least in counts.items():
             if not least <= getattr(self, name) <= LARGEST_SIZE:

@@ -9,6 +9,7 @@ from worldmodels.configs.keywords import known_keywords
 from worldmodels.configs.schema import (
     ConfigError,
     conform,
+    require,
     require_count,
     require_name,
     require_number,
@@ -181,9 +182,14 @@ class PortHamiltonianConfig(FlowConfig):
     """Learn R >= 0 (diagonal, on the momenta); otherwise R = 0."""
     input_map: Literal["constant", "state"] = "constant"
     """G: a learned matrix, or a network of the positions."""
+    cyclic: tuple[int, ...] = ()
+    """Indices of positions that H does not depend on, as of a cart along a level track: then their momenta change by
+    input and damping alone, also where no episode ever was."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        distinct = len(set(self.cyclic)) == len(self.cyclic) and min(self.cyclic, default=0) >= 0
+        require("model.cyclic", self.cyclic, distinct, "different indices of positions, from 0 on")
         if self.mass == "network" and not self.separable:
             raise ConfigError(
                 "model.mass='network' is not valid beside model.separable=False, whose one network H(q, p) "

@@ -93,6 +93,14 @@ def embed_adjoint(x: Tensor, gradient: Tensor, angles: tuple[int, ...]) -> Tenso
     return torch.stack(columns, 1)
 
 
+def without(indices: tuple[int, ...], features: int, angles: tuple[int, ...]) -> Tensor | None:
+    """(F + angles,) ones, and zeros where ``embed`` puts what comes of ``indices``; None where there are none."""
+    if not indices:
+        return None
+    columns = [*indices, *(features + k for k, index in enumerate(angles) if index in indices)]
+    return torch.ones(features + len(angles)).index_fill(0, torch.tensor(columns), 0.0)
+
+
 def coordinates(like: Tensor) -> Tensor:
     """(1, 2, H, W): column and row of each site of ``like`` (B, C, H, W), from -1 to 1."""
     height, width = like.shape[-2:]
@@ -151,13 +159,22 @@ class Energy(nn.Module):
 
     Angles enter as (cos, sin). On maps: convolutions, a global average and a linear map, times the
     number of sites, so that the force at a site does not shrink with the map. There is no last bias.
+    It does not depend on the features ``unseen``.
     """
 
+    seen: Tensor | None
+
     def __init__(
-        self, config: ModelConfig, medium: Medium, features: int, angles: tuple[int, ...] = ()
+        self,
+        config: ModelConfig,
+        medium: Medium,
+        features: int,
+        angles: tuple[int, ...] = (),
+        unseen: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         self.angles = angles
+        self.register_buffer("seen", without(unseen, features, angles), persistent=False)
         self.activation = config.activation
         size_in = embedded_size(features, angles) + medium.condition_size + 2 * medium.spatial
         widths = [size_in] + [config.hidden] * config.layers
@@ -167,6 +184,7 @@ class Energy(nn.Module):
 
     def _inputs(self, x: Tensor, condition: Tensor | None) -> Tensor:
         inputs = embed(x, self.angles)
+        inputs = inputs if self.seen is None else inputs * along(self.seen, x)
         return located(inputs if condition is None else torch.cat((inputs, tile(condition, x)), 1))
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -187,7 +205,8 @@ class Energy(nn.Module):
             g = layer_adjoint(module, g) * slope
         g = layer_adjoint(self.hidden[0], g)
         kept = embedded_size(x.shape[1], self.angles)
-        return embed_adjoint(x, g[:, :kept], self.angles)
+        g = g[:, :kept] if self.seen is None else g[:, :kept] * along(self.seen, x)
+        return embed_adjoint(x, g, self.angles)
 
 
 class ActionEmbedding(nn.Module):

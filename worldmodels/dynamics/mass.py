@@ -20,6 +20,7 @@ from worldmodels.dynamics.fields import (
     layer_adjoint,
     located,
     tile,
+    without,
 )
 from worldmodels.interface import Medium
 
@@ -76,13 +77,18 @@ def _apply(matrix: Tensor, v: Tensor) -> Tensor:
 class MassNetwork(nn.Module):
     """M(q) = L L^T, its Cholesky factor L a network of the positions; on maps, one matrix a site.
 
-    The diagonal of L is a softplus above ``FLOOR``, and M begins near 1. Angles enter as (cos, sin).
-    T = p^T M^-1 p / 2 = |w|^2 / 2 with L w = p. Its slope by q is written out as everywhere in this
-    package: dT/dL_ij = -v_i w_j with L^T v = w, and then back through the network.
+    The diagonal of L is a softplus above ``FLOOR``, and M begins near 1. Angles enter as (cos, sin), and
+    positions ``unseen`` not at all. T = p^T M^-1 p / 2 = |w|^2 / 2 with L w = p. Its slope by q is written out
+    as everywhere in this package: dT/dL_ij = -v_i w_j with L^T v = w, and then back through the network.
     """
 
-    def __init__(self, config: ModelConfig, medium: Medium, size: int) -> None:
+    seen: Tensor | None
+
+    def __init__(
+        self, config: ModelConfig, medium: Medium, size: int, unseen: tuple[int, ...] = ()
+    ) -> None:
         super().__init__()
+        self.register_buffer("seen", without(unseen, size, medium.angles), persistent=False)
         self.size, self.angles, self.activation = size, medium.angles, config.activation
         size_in = embedded_size(size, medium.angles) + medium.condition_size + 2 * medium.spatial
         widths = [size_in] + [config.hidden] * config.layers
@@ -109,11 +115,14 @@ class MassNetwork(nn.Module):
         for module, slope in zip(reversed(self.hidden), reversed(layers), strict=True):
             gradient = layer_adjoint(module, gradient * slope)
         kept = embedded_size(self.size, self.angles)
-        return embed_adjoint(q, gradient[:, :kept], self.angles), torch.stack(v, 1)
+        gradient = gradient[:, :kept]
+        gradient = gradient if self.seen is None else gradient * along(self.seen, q)
+        return embed_adjoint(q, gradient, self.angles), torch.stack(v, 1)
 
     def _raw(self, q: Tensor, condition: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """What the factor is made of, (B, F (F + 1) / 2[, H, W]), and the slopes on the way to it."""
         y = embed(q, self.angles)
+        y = y if self.seen is None else y * along(self.seen, q)
         y = located(y if condition is None else torch.cat((y, tile(condition, q)), 1))
         slopes = []
         for module in self.hidden:

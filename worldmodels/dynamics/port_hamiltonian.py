@@ -37,6 +37,8 @@ class PortHamiltonian(Dynamics):
     With ``mass="network"`` M(q) = L(q) L(q)^T is a network of the positions, as of a cart-pole or of a double
     pendulum: H = p^T M(q)^-1 p / 2 + V(q). With ``separable=False`` H(q, p) is one network, and M still says
     what p is. Neither can be split: see ``nonseparable`` for how such a flow is stepped.
+    On positions that are ``cyclic``, none of these depends: where physics is the same everywhere along a
+    track, a network that sees the place would say so of the data alone.
     Without damping, a method that is symmetric in time can be reversed.
     """
 
@@ -49,18 +51,24 @@ class PortHamiltonian(Dynamics):
         self.config = config
         self.reversible = not config.damping and config.method in SYMMETRIC
         self.pairs = half = medium.features // 2
-        told = medium.condition_size
+        told, cyclic = medium.condition_size, config.cyclic
+        if max(cyclic, default=0) >= half:
+            raise ValueError(
+                f"model.cyclic={cyclic} is not valid: expected indices of the {half} positions, 0 to {half - 1}"
+            )
         self.action = ActionEmbedding(medium, config.action_embedding, relative=True)
         self.moving_mass = config.mass == "network"
         self.mass: Any = (
-            MassNetwork(config, medium, half) if self.moving_mass else Mass(config.mass, half, told)
+            MassNetwork(config, medium, half, cyclic)
+            if self.moving_mass
+            else Mass(config.mass, half, told)
         )
         if config.separable:
-            self.potential = Energy(config, medium, half, medium.angles)
+            self.potential = Energy(config, medium, half, medium.angles, cyclic)
             if config.kinetic == "network" and not self.moving_mass:
                 self.kinetic = Energy(config, medium, half)
         else:
-            self.hamiltonian = Energy(config, medium, 2 * half, medium.angles)
+            self.hamiltonian = Energy(config, medium, 2 * half, medium.angles, cyclic)
         if config.damping:
             self.raw_damping = Coefficients(torch.full((half,), 0.05), told, 16)
         if config.input_map == "constant":

@@ -21,7 +21,7 @@ class EnsembleWorldModel(WorldModel):
     ``decode`` is the members' mean; ``members`` and ``disagreement`` show how far they are apart.
     """
 
-    def __init__(self, spec: Spec, config: ModelConfig, idle: int | None = None) -> None:
+    def __init__(self, spec: Spec, config: ModelConfig) -> None:
         super().__init__()
         if getattr(config, "integrator", "") in ADAPTIVE:
             raise ValueError(
@@ -31,9 +31,7 @@ class EnsembleWorldModel(WorldModel):
         self.spec = spec
         self.config = config
         self.accelerated = False
-        self.models = nn.ModuleList(
-            StateWorldModel(spec, config, idle) for _ in range(config.ensemble)
-        )
+        self.models = nn.ModuleList(StateWorldModel(spec, config) for _ in range(config.ensemble))
         self.any_dt, self.reversible = self._first.any_dt, self._first.reversible
 
     @property

@@ -52,10 +52,11 @@ class KeypointWorldModel(WorldModel):
         chart = self.sight.chart
         self.size = chart.size
         inner = replace(  # what is read are positions, of any env
-            spec, state_size=2 * chart.size, angles=chart.angles, image_size=0, foreign=False, coordinates=""
+            spec, state_size=2 * chart.size, angles=chart.angles, image_size=0, foreign=False, coordinates="",
+            idle=idle_action(spec),
         )  # fmt: skip
         kind = EnsembleWorldModel if config.dynamics.ensemble > 1 else StateWorldModel
-        self.motion = kind(inner, config.dynamics, idle_action(spec))
+        self.motion = kind(inner, config.dynamics)
         self.heads = PointHeads(config, self.own.dynamics.medium)
         self.any_dt, self.reversible = self.motion.any_dt, self.motion.reversible
         self.reach: Tensor

@@ -24,11 +24,10 @@ class StateWorldModel(WorldModel):
     Latents are dimensionless: positions are centred and divided by one length (angles stay in radians),
     velocities by the same length over one time tau, and dt by tau. So a velocity stays the rate of its
     position, directions stay comparable, and everything is of order one. ``fit_normaliser`` sets the
-    numbers, which are saved with the weights. ``idle`` is the action that does nothing, where the
-    structure may rely on it.
+    numbers, which are saved with the weights.
     """
 
-    def __init__(self, spec: Spec, config: ModelConfig, idle: int | None = None) -> None:
+    def __init__(self, spec: Spec, config: ModelConfig) -> None:
         super().__init__()
         self.spec = spec
         self.config = config
@@ -49,7 +48,7 @@ class StateWorldModel(WorldModel):
             spec.action_kind,
             spec.action_size,
             told,
-            idle,
+            spec.idle,
             structured,
         )
         self.dynamics = build_dynamics(config, medium)

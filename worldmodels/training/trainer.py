@@ -18,13 +18,11 @@ from worldmodels.configs.training import (
     PixelConfig,
     TrainConfig,
     VisualConfig,
-    coordinates_of,
     scores_one,
     to_dict,
 )
 from worldmodels.data.batches import TrainingError
-from worldmodels.data.frames import check_pictures
-from worldmodels.interface import DivergenceError, Spec, WorldModel
+from worldmodels.interface import DivergenceError, WorldModel
 from worldmodels.models.building import build
 from worldmodels.storage.checkpoint import (
     check_finite,
@@ -45,6 +43,7 @@ from worldmodels.training.resumption import (
     saved_config,
 )
 from worldmodels.training.sight import Sighted, sighted
+from worldmodels.training.specs import as_begun, spec_of
 
 
 class RunFolderLike(Protocol):
@@ -66,40 +65,22 @@ LONG_ENOUGH = 300
 """Gradients from which on machine code is compiled for a model of states."""
 
 
-def spec_of(dataset: Any, visual: bool = False, coordinates: str | None = None) -> Spec:
-    """What a model must know of the env that ``dataset`` came from; its pictures if ``visual``.
-
-    ``coordinates``: those of a foreign env's observations; None: what is known of it.
-    """
-    import physgym
-
-    system = physgym.system_of(dataset)
-    discrete, own = dataset.actions.ndim == 2, "parameters" in system.knows
-    known = None if own or visual else coordinates_of(coordinates, system)
-    return Spec(
-        env_name=system.name,
-        env_kwargs=dict(dataset.env_kwargs),
-        dt=float(dataset.dt),
-        state_size=system.state_size,
-        angles=tuple(system.angles) if known is None else known.angle_observations,
-        action_kind="discrete" if discrete else "continuous",
-        action_size=system.action_count if discrete else system.action_size,
-        param_names=tuple(dataset.params),
-        max_episode_steps=int(system.max_episode_steps),
-        image_size=check_pictures(dataset) if visual else 0,
-        foreign=not own,
-        coordinates="" if known is None else known.text,
-    )
-
-
-def seeded_model(config: TrainConfig, dataset: Any, made: Sighted | None = None) -> WorldModel:
+def seeded_model(
+    config: TrainConfig,
+    dataset: Any,
+    made: Sighted | None = None,
+    checkpoints: Path | None = None,
+) -> WorldModel:
     """Model of ``config`` with weights drawn from its seed, normalised to ``dataset``'s train split.
 
     ``made``: what one of keypoints has seen of the pictures; its scales are those of its readings.
+    ``checkpoints``: of the run that it is for, where that may have begun with an earlier version.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         spec = spec_of(dataset, isinstance(config.model, PixelConfig), config.env.coordinates)
+        if checkpoints is not None:
+            spec = as_begun(spec, checkpoints)
         model = build(spec, config.model_name, config.model if made is None else made.config)
     if made is not None:
         model.sight.load_state_dict(made.sight.state_dict())
@@ -160,7 +141,7 @@ class Trainer:
         self.logger = logger
         self.device = resolve_device(config.device)
         self.seen = seen_first(config, dataset, on_step)
-        self.model = seeded_model(config, dataset, self.seen).to(self.device)
+        self.model = seeded_model(config, dataset, self.seen, run.checkpoints).to(self.device)
         self.loader = loader_of(config, dataset, self.device, self.model.spec, self.seen)
         self.copying = self.loader.validation.of_copying()
         self.validated: float | None = None
