@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium.error import Error, ResetNeeded
@@ -18,7 +18,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from physgym.streams import Streams
 from physgym.validation import truth_of, whole_number
-from physgym.vector_info import copy, flattened, row_of, vector_info, zero_outside
+from physgym.vector_info import copy, flattened, row_of, stacked, vector_info, zero_outside
 
 
 def parse_autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
@@ -75,6 +75,19 @@ def parse_limit(max_episode_steps: Any) -> int | None:
             "no limit."
         )
     return limit
+
+
+class Rollout(NamedTuple):
+    """T steps of N rows, as `step` returns them: see `AutoresetVectorEnv.rollout`."""
+
+    observations: Any
+    """(T + 1, N, ...), or a dict of such."""
+    rewards: Any
+    """(T, N)."""
+    terminated: Any
+    """(T, N) bool."""
+    truncated: Any
+    """(T, N) bool."""
 
 
 class AutoresetVectorEnv(VectorEnv, ABC):
@@ -240,6 +253,34 @@ class AutoresetVectorEnv(VectorEnv, ABC):
         """
         if not self._started:
             raise ResetNeeded("Call reset() before step().")
+        rewards, terminated, truncated, info = self._moved(actions)
+        info.update(self._info())
+        return self.observe(), rewards, terminated, truncated, info
+
+    def rollout(self, actions: Any) -> Rollout:
+        """As many steps as there are `actions` ((T, N, ...), as a sequence or an array) in one call.
+
+        What it returns is what `step` would return for them, T of each beneath one another, and the
+        env is then where those steps would have led; it is quicker by the `info` that nobody gets.
+        Observations begin with the present ones. With autoreset_mode="SameStep" the last
+        observation of an episode stands in no field; with "NextStep" it does.
+
+        Raises:
+            gymnasium.error.ResetNeeded, gymnasium.error.InvalidAction: as `step` does, at the step
+                concerned; those before it are taken.
+        """
+        if not self._started:
+            raise ResetNeeded("Call reset() before rollout().")
+        observations, outcomes = [self.observe()], []
+        for row in actions:
+            outcomes.append(self._moved(row)[:3])
+            observations.append(self.observe())
+        if not outcomes:
+            raise ValueError(f"actions {actions!r} have no step: give (T, N, ...) of them, T >= 1.")
+        return Rollout(stacked(observations), *map(stacked, zip(*outcomes, strict=True)))
+
+    def _moved(self, actions: Any) -> tuple[Any, Any, Any, dict[str, Any]]:
+        """Rewards and ends of a step, and what `info` says of episodes that it has reset already."""
         resting = self._done if self._any_done else None
         if resting is not None and self.autoreset_mode is AutoresetMode.DISABLED:
             raise ResetNeeded(
@@ -261,8 +302,7 @@ class AutoresetVectorEnv(VectorEnv, ABC):
             info = self._final(self._done)
             self._restart(self._done)
             self._done, self._any_done = self.blank(np.bool_), False
-        info.update(self._info())
-        return self.observe(), rewards, terminated, truncated, info
+        return rewards, terminated, truncated, info
 
     def _info(self, mask: Any = None) -> dict[str, Any]:
         facts = self.facts()

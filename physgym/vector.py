@@ -12,8 +12,9 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from physgym.autoreset import AutoresetVectorEnv
+from physgym.autoreset import AutoresetVectorEnv, Rollout
 from physgym.backends import BACKENDS, backend_of
+from physgym.compile.tensors import tensor_rows
 from physgym.env import RENDER_SIZE
 from physgym.observations import frames_per_second
 from physgym.rewards import rewarded
@@ -121,6 +122,8 @@ class PhysicsVectorEnv(
             levels = np.ascontiguousarray(self._task.system.discrete_actions.T)
             self._table = self._arrays.array(levels)
         self._transition = self._task.transition("tensors" if self._tensors else "arrays")
+        if self._tensors and self._task.program is not None:
+            self._transition = tensor_rows(self._task.program)
         if callable(self._task.reward):
             kept = self._arrays.array
             self._transition = rewarded(self._task, self._transition, self._named_params, kept)
@@ -176,6 +179,11 @@ class PhysicsVectorEnv(
             return super().step(actions)
         with self._arrays.owned():
             return super().step(actions)
+
+    def rollout(self, actions: Any) -> Rollout:
+        """See `AutoresetVectorEnv.rollout`."""
+        with self._arrays.owned():
+            return super().rollout(actions)
 
     def detach(self) -> None:
         """Cut the graph that leads to the present states (torch); the motion goes on."""
