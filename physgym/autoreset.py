@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium.error import Error, ResetNeeded
-from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from physgym.streams import Streams
 from physgym.validation import truth_of, whole_number
-from physgym.vector_info import copy, flattened, row_of, vector_info, zero_outside
+from physgym.vector_info import copy, flattened, row_of, stacked, vector_info, zero_outside
 
 
 def parse_autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
@@ -77,6 +77,19 @@ def parse_limit(max_episode_steps: Any) -> int | None:
     return limit
 
 
+class Rollout(NamedTuple):
+    """T steps of N rows, as `step` returns them: see `AutoresetVectorEnv.rollout`."""
+
+    observations: Any
+    """(T + 1, N, ...), or a dict of such."""
+    rewards: Any
+    """(T, N)."""
+    terminated: Any
+    """(T, N) bool."""
+    truncated: Any
+    """(T, N) bool."""
+
+
 class AutoresetVectorEnv(VectorEnv, ABC):
     """A vector env over arrays that equals `SyncVectorEnv` over its rows; abstract.
 
@@ -84,6 +97,7 @@ class AutoresetVectorEnv(VectorEnv, ABC):
     `blank` to keep the step counter and the masks as tensors.
 
     Attributes:
+        streams: the rows' random numbers; what `generator` hands out is taken from there.
         autoreset_mode: also in `metadata`, which is a copy of the instance.
         max_episode_steps: steps after which a row is truncated; None for no limit (-1 is taken for
             it, as Gymnasium's `make` does).
@@ -114,12 +128,12 @@ class AutoresetVectorEnv(VectorEnv, ABC):
         self._done = self.blank(np.bool_)
         self._any_done = False
         self._started = False
-        self._generators: list[np.random.Generator | None] = [None] * self.num_envs
-        self._seeds: list[int] = [-1] * self.num_envs
+        self.streams = Streams(self.num_envs)
 
     @abstractmethod
     def start(self, rows: np.ndarray, options: Mapping[str, Any]) -> None:
-        """Put new episodes into `rows` ((K,) int64), drawing row i from `generator(i)` alone.
+        """Put new episodes into `rows` ((K,) int64), drawing row i from its stream alone: by
+        `streams`, or from `generator(i)`.
 
         `options` are those of `reset` without "reset_mask", and empty on an autoreset. Must
         validate before it changes anything.
@@ -154,20 +168,11 @@ class AutoresetVectorEnv(VectorEnv, ABC):
 
     def generator(self, row: int) -> np.random.Generator:
         """The random generator of `row`; seeded by the operating system if never seeded."""
-        generator = self._generators[row]
-        if generator is None:
-            generator, self._seeds[row] = seeding.np_random()
-            self._generators[row] = generator
-        return generator
-
-    def generators(self, rows: np.ndarray) -> list[np.random.Generator]:
-        """Those of `rows`, in order."""
-        known = self._generators
-        return [known[row] or self.generator(row) for row in rows.tolist()]
+        return self.streams.generator(row)
 
     def use_generator(self, row: int, generator: np.random.Generator) -> None:
         """Let `row` draw from `generator` from now on, until a reset with a seed."""
-        self._generators[row] = generator
+        self.streams.use(row, generator)
 
     @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
@@ -177,7 +182,7 @@ class AutoresetVectorEnv(VectorEnv, ABC):
     @property
     def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
         """The seed that each row's generator was made with."""
-        return tuple(self._seeds[row] for row in range(self.num_envs) if self.generator(row))
+        return tuple(self.streams.seed_of(row) for row in range(self.num_envs))
 
     def reset(
         self,
@@ -201,18 +206,13 @@ class AutoresetVectorEnv(VectorEnv, ABC):
         rest = dict(options or {})
         mask = self._reset_mask(rest.pop("reset_mask", None))
         rows = np.arange(self.num_envs) if mask is None else self._rows(mask)
-        before = self._generators.copy(), self._seeds.copy()
-        drawn = [g for g in before[0] if g is not None] if rest else []
-        places = [g.bit_generator.state for g in drawn]
-        for row in rows:
-            if (one := seeds[row]) is not None:
-                self._generators[row], self._seeds[row] = seeding.np_random(one)
+        before = self.streams.snapshot(places=bool(rest))
+        given = [(row, one) for row in rows.tolist() if (one := seeds[row]) is not None]
+        self.streams.seed([row for row, _ in given], [one for _, one in given])
         try:
             self.start(rows, rest)
         except BaseException:
-            self._generators, self._seeds = before
-            for generator, place in zip(drawn, places, strict=True):
-                generator.bit_generator.state = place
+            self.streams.restore(before)
             raise
         if mask is None:
             self.elapsed, self._done = self.blank(np.int64), self.blank(np.bool_)
@@ -253,6 +253,34 @@ class AutoresetVectorEnv(VectorEnv, ABC):
         """
         if not self._started:
             raise ResetNeeded("Call reset() before step().")
+        rewards, terminated, truncated, info = self._moved(actions)
+        info.update(self._info())
+        return self.observe(), rewards, terminated, truncated, info
+
+    def rollout(self, actions: Any) -> Rollout:
+        """As many steps as there are `actions` ((T, N, ...), as a sequence or an array) in one call.
+
+        What it returns is what `step` would return for them, T of each beneath one another, and the
+        env is then where those steps would have led; it is quicker by the `info` that nobody gets.
+        Observations begin with the present ones. With autoreset_mode="SameStep" the last
+        observation of an episode stands in no field; with "NextStep" it does.
+
+        Raises:
+            gymnasium.error.ResetNeeded, gymnasium.error.InvalidAction: as `step` does, at the step
+                concerned; those before it are taken.
+        """
+        if not self._started:
+            raise ResetNeeded("Call reset() before rollout().")
+        observations, outcomes = [self.observe()], []
+        for row in actions:
+            outcomes.append(self._moved(row)[:3])
+            observations.append(self.observe())
+        if not outcomes:
+            raise ValueError(f"actions {actions!r} have no step: give (T, N, ...) of them, T >= 1.")
+        return Rollout(stacked(observations), *map(stacked, zip(*outcomes, strict=True)))
+
+    def _moved(self, actions: Any) -> tuple[Any, Any, Any, dict[str, Any]]:
+        """Rewards and ends of a step, and what `info` says of episodes that it has reset already."""
         resting = self._done if self._any_done else None
         if resting is not None and self.autoreset_mode is AutoresetMode.DISABLED:
             raise ResetNeeded(
@@ -274,8 +302,7 @@ class AutoresetVectorEnv(VectorEnv, ABC):
             info = self._final(self._done)
             self._restart(self._done)
             self._done, self._any_done = self.blank(np.bool_), False
-        info.update(self._info())
-        return self.observe(), rewards, terminated, truncated, info
+        return rewards, terminated, truncated, info
 
     def _info(self, mask: Any = None) -> dict[str, Any]:
         facts = self.facts()

@@ -55,7 +55,10 @@ class Equations(ABC):
     """Whether the sub-step depends on the state (see `max_step`)."""
     starts: ClassVar[tuple[str, ...]] = ("default",)
     uniform_draws: ClassVar[int] = 0
-    """K, where a start is made of that many uniform numbers and nothing else (see `draw_start`)."""
+    """Where a start is made of uniform numbers and coins and nothing else (see `draw_start`): how many
+    uniform ones, in [0, 1)."""
+    coin_draws: ClassVar[int] = 0
+    """And how many coins, 0 or 1, which are drawn after them."""
     reward_threshold: ClassVar[float | None] = None
     """Return of an episode that counts as solved; None: nobody has said."""
     error_scale: ClassVar[float] = 1.0
@@ -149,8 +152,19 @@ class Equations(ABC):
     # -- what each system draws, samples and does by hand ------------------------------------------
 
     def draw_start(self, rng: np.random.Generator, start: str | None) -> Any:
-        """Draw the random numbers (K,) of one start; parameters play no part in it."""
-        return rng.random(self.uniform_draws)
+        """Draw the random numbers (K,) of one start; parameters play no part in it. By default the
+        uniform numbers, and then the coins, which a vector env draws for all its rows at once.
+        """
+        uniform = rng.random(self.uniform_draws)
+        if not self.coin_draws:
+            return uniform
+        return [*uniform.tolist(), *rng.integers(2, size=self.coin_draws).tolist()]
+
+    @property
+    def drawn_together(self) -> bool:
+        """Whether `draw_start` is the default one, of at least one number."""
+        default = type(self).draw_start is Equations.draw_start
+        return default and self.uniform_draws + self.coin_draws > 0
 
     @abstractmethod
     def start_of(self, draws: tuple[Any, ...], p: Any, start: str | None) -> tuple[Any, ...]:

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 def features(system: System, state: Any, embedded: bool = False) -> list[Any]:
     """Components (D,) of a state as observed: angles wrapped to [-pi, pi], or as cos, sin."""
+    if not embedded:
+        wrapped = list(state)
+        for i in system.angles:
+            wrapped[i] = wrap(wrapped[i])
+        return wrapped
     found: list[Any] = []
     for i, x in enumerate(state):
-        if i not in system.angles:
-            found.append(x)
-        elif embedded:
-            found += [cos(x), sin(x)]
-        else:
-            found.append(wrap(x))
+        found += [cos(x), sin(x)] if i in system.angles else [x]
     return found
 
 

@@ -6,7 +6,7 @@ first, which `System.start_of` turns into states of all rows together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,16 +52,6 @@ def _uniform(rng: np.random.Generator, names: list[str]) -> list[float]:
     return rng.random(len(names)).tolist() if names else []
 
 
-def uniform_rows(rngs: Sequence[np.random.Generator], count: int) -> np.ndarray:
-    """(N, count) uniform numbers, each row from its own generator."""
-    draws = np.empty((len(rngs), count))
-    if not count:
-        return draws
-    for rng, row in zip(rngs, draws, strict=True):
-        rng.random(out=row)
-    return draws
-
-
 def _between(low: float, high: float, u: Any) -> Any:
     return low + (high - low) * u
 
@@ -80,24 +70,26 @@ def sample_state(
 
 def sample_states(
     system: System,
-    rngs: Sequence[np.random.Generator],
+    fresh: Callable[[np.ndarray], np.ndarray],
     params: Any,
     start: str | None,
-    draws: np.ndarray,
+    count: int,
 ) -> np.ndarray:
-    """Starts (D, N), row i the one that `sample_state` draws from `rngs[i]` with its parameters
-    (`params`: floats, or rows). `draws`: those of a system of `uniform_draws`, taken already.
+    """Starts (D, N) of N = `count` rows, row i the one that `sample_state` draws with its parameters
+    (`params`: floats, or rows (N,)). `fresh` draws numbers (J, K) for the rows of an index (J,).
     """
-    with np.errstate(all="ignore"):
-        if not system.uniform_draws:
-            draws = np.array([system.draw_start(rng, start) for rng in rngs], dtype=np.float64)
-        state = system.start_of(tuple(np.ascontiguousarray(draws.T)), params, start)
-        good = np.broadcast_to(can_start(system, state, params), len(rngs))
-    states = np.array(np.broadcast_arrays(*state))
-    for row in np.flatnonzero(~good).tolist():
-        mine = params._make(x if isinstance(x, float) else float(x[row]) for x in params)
-        states[:, row] = sample_state(system, rngs[row], mine, start)
-    return states
+    states, index, mine = np.empty((system.state_size, count)), np.arange(count), params
+    for _ in range(MOST_DRAWS):
+        with np.errstate(all="ignore"):
+            drawn = system.start_of(tuple(np.ascontiguousarray(fresh(index).T)), mine, start)
+            good = can_start(system, drawn, mine)
+        for component, x in zip(states, drawn, strict=True):
+            component[index] = x
+        if np.all(good):
+            return states
+        index = index[~np.broadcast_to(good, len(index))]
+        mine = params._make(x if isinstance(x, float) else x[index] for x in params)
+    raise _no_start(system, mine._make(float(np.ravel(x)[0]) for x in mine), MOST_DRAWS)
 
 
 def check_startable(system: System, corners: Any, start: str | None) -> None:

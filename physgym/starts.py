@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -11,10 +11,11 @@ import numpy as np
 from physgym import energies, sampling, validation
 
 if TYPE_CHECKING:
+    from physgym.streams import Streams
     from physgym.system import System
 
 RESET_OPTIONS = ("state", "params", "randomize", "start", "energy")
-_FEW = 8
+_FEW = 4
 """Fewer rows than this are drawn one by one, which is quicker then."""
 
 
@@ -50,25 +51,52 @@ class Starts(NamedTuple):
             return energies.draw(self.system, rng, params, self.band), params
         return sampling.sample_state(self.system, rng, params, self.kind), params
 
-    def draw_rows(self, rngs: Sequence[np.random.Generator]) -> tuple[np.ndarray, np.ndarray]:
-        """States (D, N) and parameters (P, N): row i is what `draw(rngs[i])` says, to the bit."""
-        if len(rngs) < _FEW or (self.band is not None and self.state is None):
-            rows = [self.draw(rng) for rng in rngs]
-            return np.array([s for s, _ in rows]).T, np.array([p for _, p in rows]).T
-        first = len(self.ranges)
-        more = 0 if self.state is not None else self.system.uniform_draws
-        draws = sampling.uniform_rows(rngs, first + more)
-        drawn = sampling.params_of_rows(draws[:, :first], self.ranges, self.base)
+    def draw_rows(self, streams: Streams, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """States (D, K) and parameters (P, K) of `rows` (K,) of `streams`: column i is what `draw`
+        says for the generator of row i, to the bit.
+
+        No Python loop goes over rows where starts are made of uniform numbers and coins, or a
+        state is given; starts by energy, of normal numbers, and those that a system draws by a
+        rule of its own (`System.draw_start`) are drawn row by row.
+        """
+        if len(rows) < _FEW or (self.band is not None and self.state is None):
+            return self._one_by_one(streams, rows)
+        drawn: dict[str, Any] = {}
+        if self.ranges:
+            uniform = streams.draws(rows, len(self.ranges))
+            drawn = sampling.params_of_rows(uniform, self.ranges, self.base)
         params = self.base._replace(**{**drawn, **self.given})
-        table = np.array([np.broadcast_to(x, len(rngs)) for x in params])
+        table = np.empty((len(params), len(rows)))
+        for line, values in zip(table, params, strict=True):
+            line[...] = values
         if self.state is None:
-            rest = draws[:, first:]
-            return sampling.sample_states(self.system, rngs, params, self.kind, rest), table
+            fresh = self._numbers(streams, rows)
+            return sampling.sample_states(self.system, fresh, params, self.kind, len(rows)), table
         states = [
             validation.check_state(self.system, self.state, params._make(row))
             for row in table.T.tolist()
         ]
         return np.array(states).T, table
+
+    def _one_by_one(self, streams: Streams, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        drawn = []
+        for row in rows.tolist():
+            if not self.system.drawn_together:  # they keep the generators that draw them every time
+                streams.generator(row)
+            with streams.lent(row) as rng:
+                drawn.append(self.draw(rng))
+        return np.array([s for s, _ in drawn]).T, np.array([p for _, p in drawn]).T
+
+    def _numbers(self, streams: Streams, rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """What `System.draw_start` says to each of some of the `rows`, picked by an index (J,): (J, K)."""
+        system, kind = self.system, self.kind
+        if system.drawn_together:
+            uniform, coins = system.uniform_draws, system.coin_draws
+            return lambda index: streams.draws(rows[index], uniform, coins)
+        rngs = streams.generators(rows.tolist())
+        return lambda index: np.array(
+            [system.draw_start(rngs[i], kind) for i in index.tolist()], dtype=np.float64
+        )
 
     def check_startable(self, corners: Any) -> None:
         """ValueError where, at some row of the parameters `corners`, hardly any draw is a start."""

@@ -12,8 +12,9 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from physgym.autoreset import AutoresetVectorEnv
+from physgym.autoreset import AutoresetVectorEnv, Rollout
 from physgym.backends import BACKENDS, backend_of
+from physgym.compile.tensors import tensor_rows
 from physgym.env import RENDER_SIZE
 from physgym.observations import frames_per_second
 from physgym.rewards import rewarded
@@ -121,6 +122,8 @@ class PhysicsVectorEnv(
             levels = np.ascontiguousarray(self._task.system.discrete_actions.T)
             self._table = self._arrays.array(levels)
         self._transition = self._task.transition("tensors" if self._tensors else "arrays")
+        if self._tensors and self._task.program is not None:
+            self._transition = tensor_rows(self._task.program)
         if callable(self._task.reward):
             kept = self._arrays.array
             self._transition = rewarded(self._task, self._transition, self._named_params, kept)
@@ -152,7 +155,16 @@ class PhysicsVectorEnv(
         return self._task.base._make(self._params if rows is None else self._params[:, rows])
 
     def _prepare(self) -> Any:
-        return self._task.constants(self._named_params())
+        """The constants of the transition: an array (C, N) that is written into, where rows of NumPy
+        have parameters of their own.
+        """
+        constants = self._task.constants(self._named_params())
+        if self._uniform or self._tensors or self._task.program is None:
+            return constants
+        table = np.empty((len(constants), self.num_envs))
+        for line, values in zip(table, constants, strict=True):
+            line[...] = values
+        return table
 
     # -- what AutoresetVectorEnv asks for ----------------------------------------------------------
 
@@ -168,6 +180,11 @@ class PhysicsVectorEnv(
         with self._arrays.owned():
             return super().step(actions)
 
+    def rollout(self, actions: Any) -> Rollout:
+        """See `AutoresetVectorEnv.rollout`."""
+        with self._arrays.owned():
+            return super().rollout(actions)
+
     def detach(self) -> None:
         """Cut the graph that leads to the present states (torch); the motion goes on."""
         cut = self._arrays.detached
@@ -176,15 +193,11 @@ class PhysicsVectorEnv(
 
     def start(self, rows: np.ndarray, options: Mapping[str, Any]) -> None:
         """Draw parameters and a state for each of `rows`, each from its own generator."""
-        rngs = self.generators(rows)
         own = by_row(options, self.num_envs)
         if own is None:
-            states, params = self._task.starts_of(options).draw_rows(rngs)
+            states, params = self._task.starts_of(options).draw_rows(self.streams, rows)
         else:
-            drawn = [
-                self._task.sample(rng, own[row])
-                for rng, row in zip(rngs, rows.tolist(), strict=True)
-            ]
+            drawn = [self._sample(row, own[row]) for row in rows.tolist()]
             states, params = np.array([s for s, _ in drawn]).T, np.array([p for _, p in drawn]).T
         with np.errstate(all="ignore"):
             energy = self._task.system.energy_of(tuple(states), self._task.base._make(params))
@@ -197,14 +210,24 @@ class PhysicsVectorEnv(
         self._any_outside = self._any_outside and not everyone
         self._adopt(params, index, everyone)
 
+    def _sample(self, row: int, options: Mapping[str, Any]) -> tuple[tuple[float, ...], Any]:
+        with self.streams.lent(row) as rng:
+            return self._task.sample(rng, options)
+
     def _adopt(self, params: np.ndarray, index: Any, everyone: bool) -> None:
         base = np.array(self._task.base)[:, None]
         default = bool((params == base).all())
         if self._uniform and default:
             return
         self._params = self._arrays.put(self._params, index, self._arrays.array(params))
-        self._uniform = default and everyone
-        self._constants = self._prepare()
+        self._uniform, before = default and everyone, self._constants
+        if not isinstance(before, np.ndarray) or everyone:
+            self._constants = self._prepare()
+            return
+        for line, values in zip(
+            before, self._task.constants(self._task.base._make(params)), strict=True
+        ):
+            line[index] = values
 
     def advance(self, actions: Any, resting: Any | None) -> tuple[Any, Any, Any]:
         """Move every row one step under its action."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,16 @@ def zero_outside(array: Any, mask: Any) -> Any:
     kept = copy(array)
     kept[~mask] = 0
     return kept
+
+
+def stacked(batches: Sequence[Any]) -> Any:
+    """T arrays or tensors (N, ...) as one (T, N, ...); of dicts, each of their values."""
+    first = batches[0]
+    if isinstance(first, Mapping):
+        return {key: stacked([batch[key] for batch in batches]) for key in first}
+    if isinstance(first, np.ndarray):
+        return np.stack(batches)
+    return sys.modules[type(first).__module__].stack(tuple(batches))
 
 
 def row_of(batch: Any, index: int) -> Any:

@@ -215,7 +215,9 @@ def test_envs_in_the_midst_of_a_graph_can_be_copied() -> None:
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
 @pytest.mark.parametrize("name", NAMES)
 def test_inference_mode_leaves_no_trace(name: str, mode: str) -> None:
-    """Steps and resets inside it, then steps, resets and gradients outside, as without it."""
+    """Steps and resets inside it, then steps, resets and gradients outside, as without it: to rounding, as
+    steps with gradients are torch's and those without are machine code.
+    """
     envs, twin = (torch_env(name, 3, autoreset_mode=mode, max_episode_steps=4) for _ in range(2))
     size = SYSTEMS[name].action_size
     for step in range(12):
@@ -228,7 +230,8 @@ def test_inference_mode_leaves_no_trace(name: str, mode: str) -> None:
             twin.reset(seed=2, options={"reset_mask": torch.tensor([True, False, True])})
         there = twin.step(push.detach())
         for a, b in zip(here[:4], there[:4], strict=True):
-            assert torch.equal(a, b)
+            assert a.dtype == b.dtype
+            assert torch.allclose(a.double(), b.double(), rtol=1e-6, atol=1e-9)
         if step % 2 == 0:
             envs.detach()
     envs.reset(seed=1)

@@ -203,7 +203,9 @@ class NativeRows:
         pushes = np.empty((len(control), count))
         for row, u in zip(pushes, control, strict=True):
             row[...] = u
-        if constants is not self._constants:
+        if isinstance(constants, np.ndarray):  # rows that their owner may write into
+            self._constants = self._fixed = constants
+        elif constants is not self._constants:
             self._constants = constants
             self._fixed = np.ascontiguousarray(
                 np.stack(np.broadcast_arrays(*constants)), np.float64

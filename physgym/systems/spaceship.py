@@ -82,6 +82,7 @@ class Spaceship(System):
     action_names = NAMES
     dt, max_episode_steps = 0.1, 300
     default_integrator, adaptive, separable = "rk4", True, True
+    uniform_draws, coin_draws = 4, 1
     reward_threshold = 265.0
     error_scale = 0.15
     view = 8.4
@@ -145,10 +146,6 @@ class Spaceship(System):
         square = x * x + y * y + p.softening * p.softening
         fall = square * sqrt(square) / p.gm
         return 0.02 * sqrt(minimum(fall, square / (vx * vx + vy * vy + 1e-12)))
-
-    def draw_start(self, rng: np.random.Generator, start: str | None) -> Any:
-        """Four uniform numbers, and 0 or 1."""
-        return [*rng.random(4).tolist(), rng.integers(2)]
 
     def start_of(self, draws: tuple[Any, ...], p: Any, start: str | None) -> tuple[Any, ...]:
         """Equations: a point of a random Kepler ellipse."""
