@@ -20,6 +20,7 @@ from worldmodels.storage.checkpoint import load_checkpoint
 from worldmodels.training.devices import quick_matrices, resolve_device
 from worldmodels.training.interruption import Interruption
 from worldmodels.training.pretrained import load_fitting
+from worldmodels.training.ranks import Ranks
 from worldmodels.training.resumption import has_none
 from worldmodels.training.trainer import LoggerLike, RunFolderLike, Trainer
 
@@ -32,13 +33,15 @@ def fit(
     resume: bool = False,
     on_step: Callable[[float, str], None] | None = None,
     announce: Callable[[str], object] = lambda line: None,
+    ranks: Ranks | None = None,
 ) -> dict[str, Any]:
     """Train as ``config`` says on ``dataset``; checkpoints go to ``run.checkpoints``.
 
     ``resume`` goes on from the last of them, or from step 0 where the run was ended before the first.
 
     ``on_step`` is told after every step how many epochs are done, fractions included, and the pace in
-    words; ``announce`` what was taken from a pretrained run.
+    words; ``announce`` what was taken from a pretrained run. ``ranks``: the processes that train together,
+    each of which calls this; the first alone writes, validates and logs.
     Returns ``epochs``, ``steps``, ``best_nmse`` and that of copying (``copy_nmse``), ``best_epoch``,
     ``skipped`` and the last epoch's values.
     On SIGINT or SIGTERM the step in hand is finished and the state saved; then KeyboardInterrupt or
@@ -46,12 +49,14 @@ def fit(
     where losses stay not finite, or no step could be taken; the best and last checkpoints on disk are
     then the last good ones. Raises ``CheckpointError`` where a resumed run cannot go on.
     """
+    ranks = ranks or Ranks()
     with _settings(config), Interruption().watched() as interruption:
-        trainer = Trainer(config, dataset, run, logger, on_step)
+        trainer = Trainer(config, dataset, run, logger, on_step, ranks)
         if trainer.seen is not None:
             announce("\n".join(trainer.seen.lines))
-        if resume and not has_none(run.checkpoints):
+        if ranks.share(resume and not has_none(run.checkpoints)):
             trainer.resume()
+            ranks.share()  # all have read what the first will write over
         else:
             if resume:
                 announce("the run was ended before its first checkpoint: it begins at step 0")
@@ -87,8 +92,10 @@ def _loop(
             late = time.monotonic() - trainer.saved_at >= trainer.config.save_seconds
             if late or progress.step >= trainer.total:
                 trainer.save("last")
-        if interruption.signal is not None and progress.step < trainer.total:
+        signal = trainer.ranks.most(interruption.signal or 0)
+        if signal and progress.step < trainer.total:
             trainer.save("last")
+            interruption.signal = signal
             interruption.stop()
     return values
 

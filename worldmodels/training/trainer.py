@@ -9,21 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from worldmodels.configs.training import (
-    KeypointConfig,
-    PixelConfig,
-    TrainConfig,
-    VisualConfig,
-    coordinates_of,
-    scores_one,
-    to_dict,
-)
+from worldmodels.configs.training import PixelConfig, TrainConfig, VisualConfig, scores_one, to_dict
 from worldmodels.data.batches import TrainingError
-from worldmodels.data.frames import check_pictures
-from worldmodels.interface import DivergenceError, Spec, WorldModel
-from worldmodels.models.building import build
+from worldmodels.interface import Batch, DivergenceError
 from worldmodels.storage.checkpoint import (
     check_finite,
     check_tensors,
@@ -31,9 +21,10 @@ from worldmodels.storage.checkpoint import (
     resume_checkpoint,
     save_checkpoint,
 )
-from worldmodels.training.devices import mixed_dtype, resolve_device
-from worldmodels.training.loaders import loader_of, noise
+from worldmodels.training.beginning import accelerate, seeded_model, seen_first
+from worldmodels.training.loaders import loader_of, noise, take_share
 from worldmodels.training.optimisers import Optimisers, learning_rate, optimiser
+from worldmodels.training.ranks import Ranks
 from worldmodels.training.resumption import (
     Progress,
     check_config,
@@ -42,7 +33,6 @@ from worldmodels.training.resumption import (
     restore_optimiser,
     saved_config,
 )
-from worldmodels.training.sight import Sighted, sighted
 
 
 class RunFolderLike(Protocol):
@@ -60,73 +50,6 @@ class LoggerLike(Protocol):
     def rewind(self, step: int) -> None: ...
 
 
-def spec_of(dataset: Any, visual: bool = False, coordinates: str | None = None) -> Spec:
-    """What a model must know of the env that ``dataset`` came from; its pictures if ``visual``.
-
-    ``coordinates``: those of a foreign env's observations; None: what is known of it.
-    """
-    import physgym
-
-    system = physgym.system_of(dataset)
-    discrete, own = dataset.actions.ndim == 2, "parameters" in system.knows
-    known = None if own or visual else coordinates_of(coordinates, system)
-    return Spec(
-        env_name=system.name,
-        env_kwargs=dict(dataset.env_kwargs),
-        dt=float(dataset.dt),
-        state_size=system.state_size,
-        angles=tuple(system.angles) if known is None else known.angle_observations,
-        action_kind="discrete" if discrete else "continuous",
-        action_size=system.action_count if discrete else system.action_size,
-        param_names=tuple(dataset.params),
-        max_episode_steps=int(system.max_episode_steps),
-        image_size=check_pictures(dataset) if visual else 0,
-        foreign=not own,
-        coordinates="" if known is None else known.text,
-    )
-
-
-def seeded_model(config: TrainConfig, dataset: Any, made: Sighted | None = None) -> WorldModel:
-    """Model of ``config`` with weights drawn from its seed, normalised to ``dataset``'s train split.
-
-    ``made``: what one of keypoints has seen of the pictures; its scales are those of its readings.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        spec = spec_of(dataset, isinstance(config.model, PixelConfig), config.env.coordinates)
-        model = build(spec, config.model_name, config.model if made is None else made.config)
-    if made is not None:
-        model.sight.load_state_dict(made.sight.state_dict())
-    source = dataset if made is None else made.readings
-    model.fit_normaliser(source.subset("train"))
-    return model
-
-
-def seen_first(
-    config: TrainConfig, dataset: Any, on_step: Callable[[float, str], None] | None
-) -> Sighted | None:
-    """What a model of keypoints reads before it is trained; None for every other model."""
-    if not isinstance(config.model, KeypointConfig):
-        return None
-    done: dict[str, float] = {}
-
-    def advance(share: float, stage: str) -> None:
-        done[stage] = min(done.get(stage, 0.0) + share, 1.0)
-        if on_step is not None:
-            on_step(0.0, f"{stage} {100 * done[stage]:.0f} %")
-
-    return sighted(config.model, config.seed, dataset, advance)
-
-
-def accelerate(model: Any, config: TrainConfig, device: str) -> None:
-    """Make a visual model quick on ``device``: memory layout, mixed precision, compilation."""
-    if not isinstance(config.model, VisualConfig):
-        return
-    model.freeze()
-    compiled = config.compile == "on" or (config.compile == "auto" and device.startswith("cuda"))
-    model.accelerate(mixed_dtype(config.precision, device), compiled)
-
-
 class Trainer:
     """One run in progress; ``fit`` is its only user."""
 
@@ -137,14 +60,17 @@ class Trainer:
         run: RunFolderLike,
         logger: LoggerLike,
         on_step: Callable[[float, str], None] | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.config = config
         self.run = run
         self.logger = logger
-        self.device = resolve_device(config.device)
-        self.seen = seen_first(config, dataset, on_step)
+        self.ranks = ranks or Ranks()
+        self.device = self.ranks.device(config.device)
+        self.seen = self.ranks.in_turn(lambda: seen_first(config, dataset, on_step))
         self.model = seeded_model(config, dataset, self.seen).to(self.device)
         self.loader = loader_of(config, dataset, self.device, self.model.spec, self.seen)
+        take_share(self.loader, self.ranks)
         self.copying = self.loader.validation.of_copying()
         self.validated: float | None = None
         accelerate(self.model, config, self.device)
@@ -181,10 +107,7 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = group.get("scale", 1.0) * learning_rate(optim, progress.step, self.total)
         self.optimiser.zero_grad(set_to_none=True)
-        try:
-            logs, finite = self._gradients(progress.step)
-        except DivergenceError:
-            finite = False
+        logs, finite = self._gradients(progress.step)
         if finite:
             finite = self._clip(optim.grad_clip or math.inf)
         progress.step += 1
@@ -204,15 +127,28 @@ class Trainer:
         for part in range(parts):
             number = step * parts + part
             batch = self.loader.batch(number, step, self.total)
-            with noise(self.config.seed, number, self.device):
-                loss, logs = self.model.loss(batch)
-            if not bool(torch.isfinite(loss)):
+            loss, logs = self._loss(batch, number)
+            weight = float(batch.mask.sum()) if self.ranks.count > 1 else 1.0
+            share = self.ranks.portion(math.nan if loss is None else weight)
+            if loss is None or share is None:
                 return sums, False
-            (loss / parts).backward()
-            self.frames += batch.mask.numel()
+            (loss / parts * share).backward()
+            self.frames += batch.mask.numel() * self.ranks.count
             for name, value in logs.items():
-                sums[name] = sums.get(name, 0.0) + float(value) / parts
-        return sums, True
+                sums[name] = sums.get(name, 0.0) + float(value) / parts * share
+        self.ranks.add_gradients(
+            p for group in self.optimiser.param_groups for p in group["params"]
+        )
+        return self.ranks.total(sums), True
+
+    def _loss(self, batch: Batch, number: int) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """Loss of a batch and what is logged of it; None where it is not finite."""
+        try:
+            with noise(self.config.seed, self.ranks.stream(number), self.device):
+                loss, logs = self.model.loss(batch)
+        except DivergenceError:
+            return None, {}
+        return (loss, logs) if bool(torch.isfinite(loss)) else (None, {})
 
     def _clip(self, most: float) -> bool:
         """Limit the norm of the gradients of each optimiser's parameters; False: not finite."""
@@ -254,6 +190,10 @@ class Trainer:
         """Validate, log, and publish the best so far."""
         progress = self.progress
         epoch = progress.step // self.steps_per_epoch
+        self._meet()
+        if not self.ranks.first:
+            progress.sums, progress.loss_count = {}, 0
+            return {}
         scores = self.loader.validation.score(self.model)
         self.validated = scores["nmse"]
         count = progress.loss_count
@@ -268,11 +208,18 @@ class Trainer:
             self.save("best", scores)
         return values
 
+    def _meet(self) -> None:
+        """Have all processes know what each has seen of how large latents are."""
+        if isinstance(self.config.model, VisualConfig):
+            self.ranks.widest(self.model.reach)
+
     def save(self, name: str, scores: Mapping[str, float] | None = None) -> None:
         """Publish a checkpoint: ``best`` for use, ``last`` to go on from.
 
         Raises ``TrainingError`` where a tensor is not finite: no step could mend it any more.
         """
+        if not self.ranks.first:
+            return
         model = self.model
         if spoilt := not_finite(model.state_dict()):
             raise TrainingError(
