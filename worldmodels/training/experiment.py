@@ -28,6 +28,7 @@ from worldmodels.training.tracking import Logger, Unlogged
 
 if TYPE_CHECKING:
     from worldmodels.data import Dataset
+    from worldmodels.training.fit import Steps
 
 
 def start(
@@ -147,10 +148,12 @@ def train(
 
     Of several processes that torchrun started, each calls this; the first's arguments hold for all.
     """
+    from worldmodels.training.fit import driven
+
     with joined() as ranks:
         if not ranks.first:
             return serve(ranks) or {}
-        return _lead(config, dataset, run, resume, progress, announce, ranks)
+        return driven(training(config, dataset, run, resume, progress, announce, ranks))
 
 
 def serve(ranks: Ranks) -> dict[str, Any] | None:
@@ -168,7 +171,7 @@ def serve(ranks: Ranks) -> dict[str, Any] | None:
     return ranks.share()
 
 
-def _lead(
+def training(
     config: TrainConfig,
     dataset: Dataset | None,
     run: RunFolder | None,
@@ -176,8 +179,9 @@ def _lead(
     progress: bool,
     announce: Callable[[str], object],
     ranks: Ranks,
-) -> dict[str, Any]:
-    """`train` in the first process, or in the only one."""
+    interruption: Interruption | None = None,
+) -> Steps:
+    """`train` in the first process, or in the only one, step by step: see ``fit.fitting``."""
     from worldmodels.data import dataset_for, settled
 
     _check_asked(config, dataset, run, resume)
@@ -191,7 +195,9 @@ def _lead(
         with _recorded(run) as done, Progress("training, epoch", config.epochs, progress) as bar:
             logger, ended = _logger(config, dataset, run, resume), "failed"
             try:
-                result = _fit(config, dataset, run, logger, resume, bar.reach, announce, ranks)
+                result = yield from _fit(
+                    config, dataset, run, logger, resume, bar.reach, announce, ranks, interruption
+                )
                 result = ranks.share({**result, "run": str(run.path)})
                 ended = "done"
                 done()
@@ -303,16 +309,17 @@ def _fit(
     on_step: Callable[[float, str], None],
     announce: Callable[[str], object],
     ranks: Ranks,
-) -> dict[str, Any]:
+    interruption: Interruption | None,
+) -> Steps:
     """`fit` between the record of what goes in and of what comes out."""
-    from worldmodels.training.fit import fit
+    from worldmodels.training.fit import fitting
 
     origin = {"sha256": dataset.hash, "episodes": len(dataset), "dt": dataset.dt}
     logger.artifact(f"buffer-{config.env_name}", "dataset", dataset.path, origin, used=True)
     if ranks.count > 1:
         where = {"dataset": os.path.abspath(dataset.path), "run": os.path.abspath(run.path)}
         ranks.share({"config": to_dict(config), "resume": resume, **where})
-    return fit(config, dataset, run, logger, resume, on_step, announce, ranks)
+    return fitting(config, dataset, run, logger, resume, on_step, announce, ranks, interruption)
 
 
 def _check_dataset(run: RunFolder, dataset: Dataset) -> None:

@@ -7,8 +7,8 @@ that a step depends on is saved: a run that was killed and resumed ends bit-equa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -23,6 +23,9 @@ from worldmodels.training.pretrained import load_fitting
 from worldmodels.training.ranks import Ranks
 from worldmodels.training.resumption import has_none
 from worldmodels.training.trainer import LoggerLike, RunFolderLike, Trainer
+
+Steps = Generator[Trainer, None, dict[str, Any]]
+"""A training in progress: yields its trainer wherever a step of the optimiser is to be made."""
 
 
 def fit(
@@ -49,8 +52,42 @@ def fit(
     where losses stay not finite, or no step could be taken; the best and last checkpoints on disk are
     then the last good ones. Raises ``CheckpointError`` where a resumed run cannot go on.
     """
-    ranks = ranks or Ranks()
-    with _settings(config), Interruption().watched() as interruption:
+    steps = fitting(config, dataset, run, logger, resume, on_step, announce, ranks or Ranks())
+    return driven(steps)
+
+
+def driven(steps: Steps) -> dict[str, Any]:
+    """What a training returns whose steps are made here, one after the other."""
+    try:
+        trainer = next(steps)
+        while True:
+            try:
+                trainer.descend()
+            except Exception as error:
+                trainer = steps.throw(error)
+            else:
+                trainer = next(steps)
+    except StopIteration as end:
+        return end.value
+
+
+def fitting(
+    config: TrainConfig,
+    dataset: Any,
+    run: RunFolderLike,
+    logger: LoggerLike,
+    resume: bool,
+    on_step: Callable[[float, str], None] | None,
+    announce: Callable[[str], object],
+    ranks: Ranks,
+    interruption: Interruption | None = None,
+) -> Steps:
+    """`fit` that yields its trainer for each step of the optimiser, and goes on when it is made.
+
+    Who makes it may make that of other trainings with it; ``interruption``: theirs, watched already.
+    """
+    watching = Interruption().watched() if interruption is None else nullcontext(interruption)
+    with _settings(config), watching as interruption:
         trainer = Trainer(config, dataset, run, logger, on_step, ranks)
         if trainer.seen is not None:
             announce("\n".join(trainer.seen.lines))
@@ -64,7 +101,7 @@ def fit(
             if config.pretrained:
                 announce("\n".join(load_fitting(trainer.model, config.pretrained).lines()))
             trainer.save("last")
-        values = _loop(trainer, interruption, on_step)
+        values = yield from _loop(trainer, interruption, on_step)
     progress = trainer.progress
     return {
         "epochs": progress.step // trainer.steps_per_epoch,
@@ -79,11 +116,11 @@ def fit(
 
 def _loop(
     trainer: Trainer, interruption: Interruption, on_step: Callable[[float, str], None] | None
-) -> dict[str, float]:
+) -> Generator[Trainer, None, dict[str, float]]:
     values: dict[str, float] = {}
     progress = trainer.progress
     while progress.step < trainer.total:
-        trainer.descend()
+        yield trainer
         if on_step is not None:
             on_step(progress.step / trainer.steps_per_epoch, trainer.note())
         if progress.step % trainer.steps_per_epoch == 0:

@@ -103,22 +103,35 @@ class Trainer:
 
     def descend(self) -> None:
         """One step of the optimiser; a loss or gradient that is not finite changes nothing."""
-        progress, optim = self.progress, self.config.optim
+        self.prepare()
+        logs, finite = self._gradients(self.progress.step)
+        if self.settle(logs, finite):
+            self.optimiser.step()
+
+    def prepare(self) -> None:
+        """Set the learning rate of the step to come, and forget the gradients of the last."""
+        rate = learning_rate(self.config.optim, self.progress.step, self.total)
         for group in self.optimiser.param_groups:
-            group["lr"] = group.get("scale", 1.0) * learning_rate(optim, progress.step, self.total)
+            group["lr"] = group.get("scale", 1.0) * rate
         self.optimiser.zero_grad(set_to_none=True)
-        logs, finite = self._gradients(progress.step)
+
+    def settle(self, logs: Mapping[str, float], finite: bool) -> bool:
+        """Count a step whose gradients are there, clipped; whether the optimiser is to make it.
+
+        Raises ``TrainingError`` where too many in a row were not finite.
+        """
+        progress = self.progress
         if finite:
-            finite = self._clip(optim.grad_clip or math.inf)
+            finite = self._clip(self.config.optim.grad_clip or math.inf)
         progress.step += 1
         if not finite:
             self._skip()
-            return
-        self.optimiser.step()
+            return False
         progress.bad_in_a_row = 0
         progress.loss_count += 1
         for name, value in logs.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value
+        return True
 
     def _gradients(self, step: int) -> tuple[dict[str, float], bool]:
         """Gradients of one step, a share from each of its batches; logs, and whether all is finite."""
