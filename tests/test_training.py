@@ -26,6 +26,7 @@ from worldmodels.storage.checkpoint import load, resume_checkpoint
 from worldmodels.training import fit as training
 from worldmodels.training import loaders, optimisers
 from worldmodels.training import trainer as trainers
+from worldmodels.training.beginning import LONG_ENOUGH
 from worldmodels.training.soap import SOAP
 
 
@@ -185,7 +186,7 @@ def test_machine_code_trains_as_torch_does(name: str, options: Any, tmp_path: Pa
 def test_a_short_training_is_not_compiled(tmp_path: Path) -> None:
     models = [
         trainers.Trainer(replace(small(epochs=n), epochs=n), DATA, folder(tmp_path), Log()).model
-        for n in (4, trainers.LONG_ENOUGH // 5)
+        for n in (4, LONG_ENOUGH // 5)
     ]
     assert [model.accelerated for model in models] == [False, True]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 from typing import NoReturn
 
@@ -56,9 +57,22 @@ def run(verb: str) -> NoReturn:
         from worldmodels.commands import plugging
 
         plugging.load_named()
+        _check_alone(verb)
         return importlib.import_module(f"{__name__}.{MODULES.get(verb, verb)}").main()
 
     terminal.main_guard(main)
+
+
+def _check_alone(verb: str) -> None:
+    """Raise UsageError where torchrun starts what is not made for several processes; one of them says so."""
+    from worldmodels.commands.terminal import UsageError
+    from worldmodels.training.ranks import several
+
+    if verb == "train" or not several():
+        return
+    if os.environ["RANK"] != "0":
+        sys.exit(2)
+    raise UsageError(f"physgym {verb} runs in one process: torchrun is for physgym train")
 
 
 def main() -> NoReturn:

@@ -74,6 +74,9 @@ class SweepConfig:
     """Cells at once; None: the processor cores, or 64 under Slurm."""
     threads: int = 1
     """Processor cores of a cell."""
+    together: int | None = None
+    """Seeds of one model that one process trains at once: less work, numbers equal to rounding. None: as many
+    as leave no worker idle; 1: each by itself, with the bits of `physgym train`."""
     ray_address: str | None = None
     """Address of a Ray cluster; None: one is started here."""
     slurm: tuple[str, ...] = ()
@@ -116,6 +119,8 @@ def main() -> int:
 
 def prepare(config: SweepConfig) -> tuple[list[Cell], Path]:
     """The cells, planned or gone on with, with the buffers that they learn from."""
+    if config.together is not None and config.together < 1:
+        raise cli.UsageError(f"--together {config.together} is not valid: expected 1 or more")
     _slurm(config)
     folder = config.out or dated()
     cells = with_buffers(planned(config, folder.absolute()))
@@ -228,7 +233,7 @@ def launched(
 ) -> Iterator[tuple[Cell, dict[str, Any]]]:
     """Cells and what became of them, as they end."""
     from worldmodels.training.launchers import launch
-    from worldmodels.training.sweeps import run_cell
+    from worldmodels.training.together import bundled, run_cells
 
     left = []
     for cell in cells:
@@ -239,19 +244,38 @@ def launched(
     if not left:
         return
     most = 64 if config.launcher == "slurm" else max(1, (os.cpu_count() or 1) // config.threads)
-    given = [(to_dict(cell.config), config.threads) for cell in left]
+    workers = config.workers or most
+    bundles = bundled(left, workers, config.together)
+    _tell_alone(left, bundles)
+    given = [([to_dict(cell.config) for cell in cells], config.threads) for cells in bundles]
     ended = launch(
         config.launcher,
-        run_cell,
+        run_cells,
         given,
-        config.workers or most,
+        workers,
         config.threads,
         address=config.ray_address,
         logs=folder / "slurm",
         slurm=_slurm(config),
     )
-    for index, result in ended:
-        yield left[index], result
+    for index, found in ended:  # of a process that died there is one result for all of its cells
+        yield from zip(
+            bundles[index], found.get("cells", [found] * len(bundles[index])), strict=True
+        )
+
+
+def _tell_alone(cells: Sequence[Cell], bundles: Sequence[Sequence[Cell]]) -> None:
+    """Say which seeds are trained together, and why others are not."""
+    from worldmodels.training.together import obstacle
+
+    for bundle in bundles:
+        if len(bundle) > 1:
+            seeds = " ".join(str(cell.config.seed) for cell in bundle)
+            print(f"  {bundle[0].group}: seeds {seeds} together, in one process", flush=True)
+    for name in dict.fromkeys(cell.group for cell in cells):
+        own = [cell.config for cell in cells if cell.group == name]
+        if len(own) > 1 and (reason := obstacle(own[0])):
+            print(f"  {name}: each seed by itself: {reason}", flush=True)
 
 
 def _slurm(config: SweepConfig) -> dict[str, Any]:

@@ -43,6 +43,26 @@ def _warn_of_empty_splits(dataset: Dataset) -> None:
 
 
 def main() -> None:
+    """Train; of several processes that torchrun started, the first reads the command line and speaks."""
+    from worldmodels.training.ranks import joined
+
+    with joined() as ranks:
+        if not ranks.first:
+            from worldmodels.training.experiment import serve
+
+            while serve(ranks) is not None:
+                pass
+            return
+        try:
+            _lead()
+        except SystemExit as end:
+            if not end.code:  # --help
+                ranks.share()
+            raise
+        ranks.share()  # nothing more to do: the others end
+
+
+def _lead() -> None:
     """Parse, train, and say where everything lies."""
     arguments = parse(sys.argv[1:])
     config = to_config(arguments)

@@ -69,7 +69,7 @@ class OptimConfig:
     lr: float = 3e-3
     """Highest learning rate."""
     batch_size: int = 256
-    """Windows in a batch."""
+    """Windows in a batch, of all processes together where torchrun starts several."""
     steps_per_epoch: int = 120
     """Batches in an epoch; 0: one pass over the training split."""
     weight_decay: float = 0.0

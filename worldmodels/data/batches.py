@@ -25,6 +25,9 @@ def param_table(dataset: Any, rows: np.ndarray | slice = slice(None)) -> Tensor:
 class Windows:
     """Shuffled windows of a split on a device; batch ``step`` is a pure function of seed and step."""
 
+    rows: slice = slice(None)
+    """Which rows of each batch are drawn: a share of them, where several processes train one model."""
+
     def __init__(self, dataset: Any, length: int, batch_size: int, seed: int, device: str) -> None:
         lengths = torch.as_tensor(np.asarray(dataset.lengths))
         longest = int(lengths.max())
@@ -58,7 +61,7 @@ class Windows:
             generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**63)
             self._order = torch.randperm(len(self.starts), generator=generator)
             self._pass = number
-        chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
+        chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size][self.rows]
         return self.at(*self.starts[chosen].to(self.device).unbind(1))
 
     def at(self, episode: Tensor, start: Tensor) -> Batch:

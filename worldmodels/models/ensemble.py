@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -65,10 +66,6 @@ class EnsembleWorldModel(WorldModel):
     def _check(self, latent: Latent) -> None:
         check_latent(latent, (len(self.models), self._first.observed.size))
 
-    def _stacked(self) -> dict[str, Tensor]:
-        named = [dict(model.named_parameters()) for model in self.models]
-        return {name: torch.stack([tensors[name] for tensors in named]) for name in named[0]}
-
     def _together(self, verb: str, latent: Latent, *arguments: Any, out_axis: int = 1) -> Any:
         """``verb`` of every member at its own latent; the other arguments are the same for all."""
         told = None if latent.condition is None else 1
@@ -82,7 +79,10 @@ class EnsembleWorldModel(WorldModel):
         out: Any = out_axis
         if verb == "step":
             out = latent_axes
-        return torch.vmap(one, in_dims=(0, latent_axes), out_dims=out)(self._stacked(), latent)
+        return torch.vmap(one, in_dims=(0, latent_axes), out_dims=out)(
+            stacked(self.models),  # type: ignore[arg-type]
+            latent,
+        )
 
     def encode(self, context: Tensor, params: Tensor | None = None) -> Latent:
         """Latent (B, K, ...) of the last of ``context`` (B, T, D)."""
@@ -156,17 +156,39 @@ class EnsembleWorldModel(WorldModel):
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Sum of the members' losses: each descends its own, as if it were alone."""
-        if self.accelerated:
-            losses = torch.stack([model.loss(batch)[0] for model in self.models])  # type: ignore[operator]
-            return losses.sum(), {"loss": losses.mean().detach()}
-        call = _Verb(self._first)
+        members, _ = losses(self.models, batch)  # type: ignore[arg-type]
+        return members.sum(), {"loss": members.mean().detach()}
 
-        def one(weights: dict[str, Tensor]) -> Tensor:
-            named = {f"model.{name}": tensor for name, tensor in weights.items()}
-            return functional_call(call, named, ("loss", batch))[0]
 
-        losses = torch.vmap(one)(self._stacked())
-        return losses.sum(), {"loss": losses.mean().detach()}
+def losses(
+    models: Sequence[StateWorldModel], batch: Batch, own: bool = False
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """(K,) losses of models of one structure, and (K,) of each thing that they log: what `loss` is of each.
+
+    ``batch``: one for all; with ``own`` the batches of each, stacked on axis 0. Scales are taken from the first.
+    """
+    known: dict[str, Any] = {
+        k: v for k, v in batch._asdict().items() if own and isinstance(v, Tensor)
+    }
+    if models[0].accelerated:
+        each = ({name: value[k] for name, value in known.items()} for k in range(len(models)))
+        pairs = zip(models, each, strict=True)
+        found = [model.loss(batch._replace(**given)) for model, given in pairs]
+        logs = {name: torch.stack([log[name] for _, log in found]) for name in found[0][1]}
+        return torch.stack([loss for loss, _ in found]), logs
+    call = _Verb(models[0])
+
+    def one(weights: dict[str, Tensor], given: dict[str, Any]) -> Any:
+        named = {f"model.{name}": tensor for name, tensor in weights.items()}
+        return functional_call(call, named, ("loss", batch._replace(**given)))
+
+    return torch.vmap(one)(stacked(models), known)
+
+
+def stacked(models: Sequence[nn.Module]) -> dict[str, Tensor]:
+    """(K, ...) parameters of models of one structure, by name."""
+    named = [dict(model.named_parameters()) for model in models]
+    return {name: torch.stack([tensors[name] for tensors in named]) for name in named[0]}
 
 
 def member_of(latent: Latent, index: int) -> Latent:

@@ -22,11 +22,13 @@ from worldmodels.configs.training import TrainConfig, from_dict, to_dict
 from worldmodels.data.progress import Progress
 from worldmodels.storage.runs import OUTPUTS, RunError, RunFolder
 from worldmodels.training.interruption import Interruption
+from worldmodels.training.ranks import Ranks, joined
 from worldmodels.training.results import record_best
-from worldmodels.training.tracking import Logger
+from worldmodels.training.tracking import Logger, Unlogged
 
 if TYPE_CHECKING:
     from worldmodels.data import Dataset
+    from worldmodels.training.fit import Steps
 
 
 def start(
@@ -143,7 +145,43 @@ def train(
         DatasetError: the dataset was collected otherwise than the config asks for.
         RunError: the dataset is not the one a resumed run began with.
         LockedError: another process writes to the run.
+
+    Of several processes that torchrun started, each calls this; the first's arguments hold for all.
     """
+    from worldmodels.training.fit import driven
+
+    with joined() as ranks:
+        if not ranks.first:
+            return serve(ranks) or {}
+        return driven(training(config, dataset, run, resume, progress, announce, ranks))
+
+
+def serve(ranks: Ranks) -> dict[str, Any] | None:
+    """Do a share of what the first process trains next; its results, or None where it trains no more."""
+    from worldmodels.data.dataset import load_dataset
+    from worldmodels.training.fit import fit
+
+    task = ranks.share()
+    if task is None:
+        return None
+    plugins.load_inherited()
+    config, run = from_dict(task["config"]), RunFolder(Path(task["run"]))
+    dataset = load_dataset(task["dataset"])
+    fit(config, dataset, run, Unlogged(), resume=task["resume"], ranks=ranks)
+    return ranks.share()
+
+
+def training(
+    config: TrainConfig,
+    dataset: Dataset | None,
+    run: RunFolder | None,
+    resume: bool,
+    progress: bool,
+    announce: Callable[[str], object],
+    ranks: Ranks,
+    interruption: Interruption | None = None,
+) -> Steps:
+    """`train` in the first process, or in the only one, step by step: see ``fit.fitting``."""
     from worldmodels.data import dataset_for, settled
 
     _check_asked(config, dataset, run, resume)
@@ -157,13 +195,16 @@ def train(
         with _recorded(run) as done, Progress("training, epoch", config.epochs, progress) as bar:
             logger, ended = _logger(config, dataset, run, resume), "failed"
             try:
-                result = _fit(config, dataset, run, logger, resume, bar.reach, announce)
+                result = yield from _fit(
+                    config, dataset, run, logger, resume, bar.reach, announce, ranks, interruption
+                )
+                result = ranks.share({**result, "run": str(run.path)})
                 ended = "done"
                 done()
                 record_best(config, dataset, run, logger, result, announce)
             finally:
                 logger.finish(ended)
-    return {**result, "run": str(run.path)}
+    return result
 
 
 def _check_asked(config: Any, dataset: Any, run: Any, resume: bool) -> None:
@@ -267,13 +308,18 @@ def _fit(
     resume: bool,
     on_step: Callable[[float, str], None],
     announce: Callable[[str], object],
-) -> dict[str, Any]:
+    ranks: Ranks,
+    interruption: Interruption | None,
+) -> Steps:
     """`fit` between the record of what goes in and of what comes out."""
-    from worldmodels.training.fit import fit
+    from worldmodels.training.fit import fitting
 
     origin = {"sha256": dataset.hash, "episodes": len(dataset), "dt": dataset.dt}
     logger.artifact(f"buffer-{config.env_name}", "dataset", dataset.path, origin, used=True)
-    return fit(config, dataset, run, logger, resume=resume, on_step=on_step, announce=announce)
+    if ranks.count > 1:
+        where = {"dataset": os.path.abspath(dataset.path), "run": os.path.abspath(run.path)}
+        ranks.share({"config": to_dict(config), "resume": resume, **where})
+    return fitting(config, dataset, run, logger, resume, on_step, announce, ranks, interruption)
 
 
 def _check_dataset(run: RunFolder, dataset: Dataset) -> None:

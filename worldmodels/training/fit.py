@@ -7,8 +7,8 @@ that a step depends on is saved: a run that was killed and resumed ends bit-equa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -20,8 +20,12 @@ from worldmodels.storage.checkpoint import load_checkpoint
 from worldmodels.training.devices import quick_matrices, resolve_device
 from worldmodels.training.interruption import Interruption
 from worldmodels.training.pretrained import load_fitting
+from worldmodels.training.ranks import Ranks
 from worldmodels.training.resumption import has_none
 from worldmodels.training.trainer import LoggerLike, RunFolderLike, Trainer
+
+Steps = Generator[Trainer, None, dict[str, Any]]
+"""A training in progress: yields its trainer wherever a step of the optimiser is to be made."""
 
 
 def fit(
@@ -32,13 +36,15 @@ def fit(
     resume: bool = False,
     on_step: Callable[[float, str], None] | None = None,
     announce: Callable[[str], object] = lambda line: None,
+    ranks: Ranks | None = None,
 ) -> dict[str, Any]:
     """Train as ``config`` says on ``dataset``; checkpoints go to ``run.checkpoints``.
 
     ``resume`` goes on from the last of them, or from step 0 where the run was ended before the first.
 
     ``on_step`` is told after every step how many epochs are done, fractions included, and the pace in
-    words; ``announce`` what was taken from a pretrained run.
+    words; ``announce`` what was taken from a pretrained run. ``ranks``: the processes that train together,
+    each of which calls this; the first alone writes, validates and logs.
     Returns ``epochs``, ``steps``, ``best_nmse`` and that of copying (``copy_nmse``), ``best_epoch``,
     ``skipped`` and the last epoch's values.
     On SIGINT or SIGTERM the step in hand is finished and the state saved; then KeyboardInterrupt or
@@ -46,12 +52,48 @@ def fit(
     where losses stay not finite, or no step could be taken; the best and last checkpoints on disk are
     then the last good ones. Raises ``CheckpointError`` where a resumed run cannot go on.
     """
-    with _settings(config), Interruption().watched() as interruption:
-        trainer = Trainer(config, dataset, run, logger, on_step)
+    steps = fitting(config, dataset, run, logger, resume, on_step, announce, ranks or Ranks())
+    return driven(steps)
+
+
+def driven(steps: Steps) -> dict[str, Any]:
+    """What a training returns whose steps are made here, one after the other."""
+    try:
+        trainer = next(steps)
+        while True:
+            try:
+                trainer.descend()
+            except Exception as error:
+                trainer = steps.throw(error)
+            else:
+                trainer = next(steps)
+    except StopIteration as end:
+        return end.value
+
+
+def fitting(
+    config: TrainConfig,
+    dataset: Any,
+    run: RunFolderLike,
+    logger: LoggerLike,
+    resume: bool,
+    on_step: Callable[[float, str], None] | None,
+    announce: Callable[[str], object],
+    ranks: Ranks,
+    interruption: Interruption | None = None,
+) -> Steps:
+    """`fit` that yields its trainer for each step of the optimiser, and goes on when it is made.
+
+    Who makes it may make that of other trainings with it; ``interruption``: theirs, watched already.
+    """
+    watching = Interruption().watched() if interruption is None else nullcontext(interruption)
+    with _settings(config), watching as interruption:
+        trainer = Trainer(config, dataset, run, logger, on_step, ranks)
         if trainer.seen is not None:
             announce("\n".join(trainer.seen.lines))
-        if resume and not has_none(run.checkpoints):
+        if ranks.share(resume and not has_none(run.checkpoints)):
             trainer.resume()
+            ranks.share()  # all have read what the first will write over
         else:
             if resume:
                 announce("the run was ended before its first checkpoint: it begins at step 0")
@@ -59,7 +101,7 @@ def fit(
             if config.pretrained:
                 announce("\n".join(load_fitting(trainer.model, config.pretrained).lines()))
             trainer.save("last")
-        values = _loop(trainer, interruption, on_step)
+        values = yield from _loop(trainer, interruption, on_step)
     progress = trainer.progress
     return {
         "epochs": progress.step // trainer.steps_per_epoch,
@@ -74,11 +116,11 @@ def fit(
 
 def _loop(
     trainer: Trainer, interruption: Interruption, on_step: Callable[[float, str], None] | None
-) -> dict[str, float]:
+) -> Generator[Trainer, None, dict[str, float]]:
     values: dict[str, float] = {}
     progress = trainer.progress
     while progress.step < trainer.total:
-        trainer.descend()
+        yield trainer
         if on_step is not None:
             on_step(progress.step / trainer.steps_per_epoch, trainer.note())
         if progress.step % trainer.steps_per_epoch == 0:
@@ -87,8 +129,10 @@ def _loop(
             late = time.monotonic() - trainer.saved_at >= trainer.config.save_seconds
             if late or progress.step >= trainer.total:
                 trainer.save("last")
-        if interruption.signal is not None and progress.step < trainer.total:
+        signal = trainer.ranks.most(interruption.signal or 0)
+        if signal and progress.step < trainer.total:
             trainer.save("last")
+            interruption.signal = signal
             interruption.stop()
     return values
 

@@ -15,6 +15,7 @@ from worldmodels.data.frames import FrameWindows
 from worldmodels.evaluation.states import metrics
 from worldmodels.interface import Batch, Spec, shortened
 from worldmodels.models.backgrounds import background_of
+from worldmodels.training.ranks import Ranks
 from worldmodels.training.sight import Sighted
 from worldmodels.training.validation import FrameValidation, PointValidation, Validation
 
@@ -131,6 +132,18 @@ def noise(seed: int, number: int, device: str) -> Iterator[None]:
         if kind.type != "cpu":
             torch.get_device_module(kind).manual_seed(drawn)
         yield
+
+
+def take_share(loader: Loader, ranks: Ranks) -> None:
+    """Have a loader draw the rows of each batch that are this process's; ``TrainingError`` where there are none."""
+    for windows in vars(loader).values():
+        if isinstance(windows, Windows):
+            if windows.batch_size < ranks.count:
+                raise TrainingError(
+                    f"a batch of {windows.batch_size} windows cannot be shared by {ranks.count} processes: "
+                    "raise --optim.batch-size, the whole batch, or start fewer processes"
+                )
+            windows.rows = ranks.rows
 
 
 def loader_of(

@@ -24,6 +24,8 @@ from worldmodels.storage.runs import OUTPUTS, RunError, RunFolder
 
 if TYPE_CHECKING:
     from worldmodels.data import Dataset
+    from worldmodels.training.fit import Steps
+    from worldmodels.training.interruption import Interruption
 
 PLAN = "sweep.json"
 MOST_CELLS = 10_000
@@ -262,18 +264,32 @@ def train_to_end(
 
     ``config`` leads to ``folder`` by its ``out``. Returns ``status`` ("done" or "skipped") and ``best_nmse``.
     """
-    from worldmodels.training import experiment
+    from worldmodels.training.fit import driven
 
-    if not (folder / "config.json").is_file():
-        result = experiment.train(config, dataset, progress=False)
-        return {"status": "done", "best_nmse": result["best_nmse"]}
-    if (known := skipped(folder)) is not None:
-        return known
-    run = RunFolder.open(folder)
-    # The run's own, as it is true of the buffer; the plan says that it is the same cell.
-    kept = from_dict(run.config)
-    config = experiment.reopen(run, replace(kept, device=config.device, log=config.log))
-    result = experiment.train(config, dataset, run, resume=True, progress=False)
+    return driven(training_to_end(config, folder, dataset))
+
+
+def training_to_end(
+    config: TrainConfig,
+    folder: Path,
+    dataset: Dataset | None = None,
+    interruption: Interruption | None = None,
+) -> Steps:
+    """``train_to_end`` step by step: see ``fit.fitting``."""
+    from worldmodels.training import experiment
+    from worldmodels.training.ranks import Ranks
+
+    run, resume = None, (folder / "config.json").is_file()
+    if resume:
+        if (known := skipped(folder)) is not None:
+            return known
+        run = RunFolder.open(folder)
+        # The run's own, as it is true of the buffer; the plan says that it is the same cell.
+        kept = from_dict(run.config)
+        config = experiment.reopen(run, replace(kept, device=config.device, log=config.log))
+    result = yield from experiment.training(
+        config, dataset, run, resume, False, lambda line: None, Ranks(), interruption
+    )
     return {"status": "done", "best_nmse": result["best_nmse"]}
 
 

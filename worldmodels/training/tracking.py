@@ -224,6 +224,16 @@ class Logger:
             _warn(f"wandb failed ({_short(error)}); metrics go on in {self.path.name} alone")
 
 
+class Unlogged:
+    """What a process logs to whose training another process logs."""
+
+    def log(self, values: Mapping[str, Any], step: int) -> None:
+        """Write nothing."""
+
+    def rewind(self, step: int) -> None:
+        """Nothing was written."""
+
+
 def _settings(wandb: Any) -> Any:
     return wandb.Settings(
         init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS, console="off", silent=True

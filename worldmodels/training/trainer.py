@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from physgym.compile.native import available
-from worldmodels.configs.training import (
-    KeypointConfig,
-    PixelConfig,
-    TrainConfig,
-    VisualConfig,
-    scores_one,
-    to_dict,
-)
+from worldmodels.configs.training import PixelConfig, TrainConfig, VisualConfig, scores_one, to_dict
 from worldmodels.data.batches import TrainingError
-from worldmodels.interface import DivergenceError, WorldModel
-from worldmodels.models.building import build
+from worldmodels.interface import Batch, DivergenceError
 from worldmodels.storage.checkpoint import (
     check_finite,
     check_tensors,
@@ -31,9 +21,10 @@ from worldmodels.storage.checkpoint import (
     resume_checkpoint,
     save_checkpoint,
 )
-from worldmodels.training.devices import mixed_dtype, resolve_device
-from worldmodels.training.loaders import loader_of, noise
+from worldmodels.training.beginning import accelerate, seeded_model, seen_first
+from worldmodels.training.loaders import loader_of, noise, take_share
 from worldmodels.training.optimisers import Optimisers, learning_rate, optimiser
+from worldmodels.training.ranks import Ranks
 from worldmodels.training.resumption import (
     Progress,
     check_config,
@@ -42,8 +33,6 @@ from worldmodels.training.resumption import (
     restore_optimiser,
     saved_config,
 )
-from worldmodels.training.sight import Sighted, sighted
-from worldmodels.training.specs import as_begun, spec_of
 
 
 class RunFolderLike(Protocol):
@@ -61,70 +50,6 @@ class LoggerLike(Protocol):
     def rewind(self, step: int) -> None: ...
 
 
-LONG_ENOUGH = 300
-"""Gradients from which on machine code is compiled for a model of states."""
-
-
-def seeded_model(
-    config: TrainConfig,
-    dataset: Any,
-    made: Sighted | None = None,
-    checkpoints: Path | None = None,
-) -> WorldModel:
-    """Model of ``config`` with weights drawn from its seed, normalised to ``dataset``'s train split.
-
-    ``made``: what one of keypoints has seen of the pictures; its scales are those of its readings.
-    ``checkpoints``: of the run that it is for, where that may have begun with an earlier version.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        spec = spec_of(dataset, isinstance(config.model, PixelConfig), config.env.coordinates)
-        if checkpoints is not None:
-            spec = as_begun(spec, checkpoints)
-        model = build(spec, config.model_name, config.model if made is None else made.config)
-    if made is not None:
-        model.sight.load_state_dict(made.sight.state_dict())
-    source = dataset if made is None else made.readings
-    model.fit_normaliser(source.subset("train"))
-    return model
-
-
-def seen_first(
-    config: TrainConfig, dataset: Any, on_step: Callable[[float, str], None] | None
-) -> Sighted | None:
-    """What a model of keypoints reads before it is trained; None for every other model."""
-    if not isinstance(config.model, KeypointConfig):
-        return None
-    done: dict[str, float] = {}
-
-    def advance(share: float, stage: str) -> None:
-        done[stage] = min(done.get(stage, 0.0) + share, 1.0)
-        if on_step is not None:
-            on_step(0.0, f"{stage} {100 * done[stage]:.0f} %")
-
-    return sighted(config.model, config.seed, dataset, advance)
-
-
-def accelerate(model: Any, config: TrainConfig, device: str, steps: int) -> None:
-    """Make a model quick on ``device``: memory layout, mixed precision, compilation.
-
-    ``steps`` gradients will be taken: where those are few, compiling would take longer than it saves.
-    """
-    if isinstance(config.model, VisualConfig):
-        model.freeze()
-        cuda = device.startswith("cuda")
-        compiled = config.compile == "on" or (config.compile == "auto" and cuda)
-        model.accelerate(mixed_dtype(config.precision, device), compiled)
-    elif config.compile == "on" or (config.compile == "auto" and steps >= LONG_ENOUGH):
-        if config.compile == "on" and not available():
-            warnings.warn(
-                "compile='on' finds no llvmlite, and trains by torch: pip install 'physgym[native]'",
-                UserWarning,
-                stacklevel=2,
-            )
-        getattr(model, "motion", model).accelerate()
-
-
 class Trainer:
     """One run in progress; ``fit`` is its only user."""
 
@@ -135,14 +60,18 @@ class Trainer:
         run: RunFolderLike,
         logger: LoggerLike,
         on_step: Callable[[float, str], None] | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.config = config
         self.run = run
         self.logger = logger
-        self.device = resolve_device(config.device)
-        self.seen = seen_first(config, dataset, on_step)
-        self.model = seeded_model(config, dataset, self.seen, run.checkpoints).to(self.device)
+        self.ranks = ranks or Ranks()
+        self.device = self.ranks.device(config.device)
+        self.seen = self.ranks.in_turn(lambda: seen_first(config, dataset, on_step))
+        self.model = seeded_model(config, dataset, self.seen, run.checkpoints)
+        self.model.to(self.device)
         self.loader = loader_of(config, dataset, self.device, self.model.spec, self.seen)
+        take_share(self.loader, self.ranks)
         self.copying = self.loader.validation.of_copying()
         self.validated: float | None = None
         self.optimiser = optimiser(config.optim, self.model)
@@ -175,25 +104,35 @@ class Trainer:
 
     def descend(self) -> None:
         """One step of the optimiser; a loss or gradient that is not finite changes nothing."""
-        progress, optim = self.progress, self.config.optim
+        self.prepare()
+        logs, finite = self._gradients(self.progress.step)
+        if self.settle(logs, finite):
+            self.optimiser.step()
+
+    def prepare(self) -> None:
+        """Set the learning rate of the step to come, and forget the gradients of the last."""
+        rate = learning_rate(self.config.optim, self.progress.step, self.total)
         for group in self.optimiser.param_groups:
-            group["lr"] = group.get("scale", 1.0) * learning_rate(optim, progress.step, self.total)
+            group["lr"] = group.get("scale", 1.0) * rate
         self.optimiser.zero_grad(set_to_none=True)
-        try:
-            logs, finite = self._gradients(progress.step)
-        except DivergenceError:
-            finite = False
+
+    def settle(self, logs: Mapping[str, float], finite: bool) -> bool:
+        """Count a step whose gradients are there, clipped; whether the optimiser is to make it.
+
+        Raises ``TrainingError`` where too many in a row were not finite.
+        """
+        progress = self.progress
         if finite:
-            finite = self._clip(optim.grad_clip or math.inf)
+            finite = self._clip(self.config.optim.grad_clip or math.inf)
         progress.step += 1
         if not finite:
             self._skip()
-            return
-        self.optimiser.step()
+            return False
         progress.bad_in_a_row = 0
         progress.loss_count += 1
         for name, value in logs.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value
+        return True
 
     def _gradients(self, step: int) -> tuple[dict[str, float], bool]:
         """Gradients of one step, a share from each of its batches; logs, and whether all is finite."""
@@ -202,15 +141,28 @@ class Trainer:
         for part in range(parts):
             number = step * parts + part
             batch = self.loader.batch(number, step, self.total)
-            with noise(self.config.seed, number, self.device):
-                loss, logs = self.model.loss(batch)
-            if not bool(torch.isfinite(loss)):
+            loss, logs = self._loss(batch, number)
+            weight = float(batch.mask.sum()) if self.ranks.count > 1 else 1.0
+            share = self.ranks.portion(math.nan if loss is None else weight)
+            if loss is None or share is None:
                 return sums, False
-            (loss / parts).backward()
-            self.frames += batch.mask.numel()
+            (loss / parts * share).backward()
+            self.frames += batch.mask.numel() * self.ranks.count
             for name, value in logs.items():
-                sums[name] = sums.get(name, 0.0) + float(value) / parts
-        return sums, True
+                sums[name] = sums.get(name, 0.0) + float(value) / parts * share
+        self.ranks.add_gradients(
+            p for group in self.optimiser.param_groups for p in group["params"]
+        )
+        return self.ranks.total(sums), True
+
+    def _loss(self, batch: Batch, number: int) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """Loss of a batch and what is logged of it; None where it is not finite."""
+        try:
+            with noise(self.config.seed, self.ranks.stream(number), self.device):
+                loss, logs = self.model.loss(batch)
+        except DivergenceError:
+            return None, {}
+        return (loss, logs) if bool(torch.isfinite(loss)) else (None, {})
 
     def _clip(self, most: float) -> bool:
         """Limit the norm of the gradients of each optimiser's parameters; False: not finite."""
@@ -252,6 +204,10 @@ class Trainer:
         """Validate, log, and publish the best so far."""
         progress = self.progress
         epoch = progress.step // self.steps_per_epoch
+        self._meet()
+        if not self.ranks.first:
+            progress.sums, progress.loss_count = {}, 0
+            return {}
         scores = self.loader.validation.score(self.model)
         self.validated = scores["nmse"]
         count = progress.loss_count
@@ -266,11 +222,18 @@ class Trainer:
             self.save("best", scores)
         return values
 
+    def _meet(self) -> None:
+        """Have all processes know what each has seen of how large latents are."""
+        if isinstance(self.config.model, VisualConfig):
+            self.ranks.widest(self.model.reach)
+
     def save(self, name: str, scores: Mapping[str, float] | None = None) -> None:
         """Publish a checkpoint: ``best`` for use, ``last`` to go on from.
 
         Raises ``TrainingError`` where a tensor is not finite: no step could mend it any more.
         """
+        if not self.ranks.first:
+            return
         model = self.model
         if spoilt := not_finite(model.state_dict()):
             raise TrainingError(
