@@ -217,8 +217,9 @@ class Dynamics(nn.Module, ABC):
     reversible: bool = False
     """Whether a step of -dt undoes one of dt under the same action; ``check_world_model`` holds it to that."""
     recordable: ClassVar[bool] = False
-    """Whether ``step`` is a function of its tensors and weights alone, the same operations whatever their values:
-    learned envs of few rows may then run it as machine code. Not inherited; each class says so of itself."""
+    """Whether ``step`` is a function of its tensors and weights alone, the same operations whatever their values,
+    with the gradients of those operations: learned envs of few rows and trainings may then run it as machine code.
+    Not inherited; each class says so of itself."""
     unit_step: Tensor
 
     def __init__(self, medium: Medium) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from physgym.streams import Streams
 from physgym.task import Task
 
 
@@ -19,7 +20,7 @@ class Start(NamedTuple):
     actions: np.ndarray
     """(L-1,) int64 or (L-1, A) float64: what acted between them."""
     params: Any
-    """`Params` of the episode."""
+    """`Params` of the episode, or their numbers (P,)."""
 
 
 class Starts(Protocol):
@@ -39,6 +40,13 @@ class TrueStarts:
         """As the true env would start from `rng`. Raises ValueError for a bad option."""
         state, params = self._task.sample(rng, options)
         return Start(np.array([state]), no_actions(self._task), params)
+
+    def draw_rows(self, streams: Streams, rows: np.ndarray) -> list[Start]:
+        """`draw` without options of the generator of each of `rows`, all at once."""
+        states, params = self._task.starts_of({}).draw_rows(streams, rows)
+        none = no_actions(self._task)
+        pairs = zip(states.T[:, None], params.T, strict=True)
+        return [Start(context, none, told) for context, told in pairs]
 
 
 class BufferStarts:

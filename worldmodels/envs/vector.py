@@ -24,7 +24,7 @@ from worldmodels.envs.modality import Modality, StateModality
 from worldmodels.envs.observations import Judge, ObservationModality
 from worldmodels.envs.pixels import PixelModality
 from worldmodels.envs.predictor import Predictor, knows_uncertainty
-from worldmodels.envs.starts import Starts
+from worldmodels.envs.starts import Start, Starts, TrueStarts
 from worldmodels.interface import WorldModel
 
 DIVERGENCE_FACTOR = 10.0
@@ -161,6 +161,25 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
 
     def start(self, rows: np.ndarray, options: Mapping[str, Any]) -> None:
         """Draw a beginning for each of `rows` and encode it."""
+        if not options and isinstance(self._starts, TrueStarts):
+            drawn = self._starts.draw_rows(self.streams, rows)
+        else:
+            drawn = self._drawn(rows, options)
+        params = np.array([start.params for start in drawn], dtype=np.float64)
+        if not options:
+            self._experience.check(params)
+        self._params = self._params.copy()
+        self._params[rows] = params
+        self._named = None
+        fields = self.task.system.Params._fields
+        told = [fields.index(name) for name in self.model.spec.param_names]
+        self.predictor.start(rows, drawn, self._params[rows][:, told])
+        for flag in self._flags.values():
+            flag[rows] = False
+        self._uncertainty[rows] = 0.0
+
+    def _drawn(self, rows: np.ndarray, options: Mapping[str, Any]) -> list[Start]:
+        """A beginning for each of `rows` by itself; what is refused has drawn nothing."""
         own = by_row(options, self.num_envs)
         per_row = [options if own is None else own[row] for row in rows.tolist()]
         generators = [self.generator(row) for row in rows.tolist()]
@@ -171,21 +190,13 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
                 self._starts.draw(generator, given)
                 for generator, given in zip(generators, per_row, strict=True)
             ]
-            params = np.array([start.params for start in drawn], dtype=np.float64)
-            self._experience.check(params)
-        except Exception:  # what is refused has drawn nothing
+            if options:
+                self._experience.check(np.array([start.params for start in drawn], np.float64))
+        except Exception:
             for generator, state in zip(generators, before, strict=False):
                 generator.bit_generator.state = state
             raise
-        self._params = self._params.copy()
-        self._params[rows] = params
-        self._named = None
-        fields = self.task.system.Params._fields
-        told = [fields.index(name) for name in self.model.spec.param_names]
-        self.predictor.start(rows, drawn, self._params[rows][:, told])
-        for flag in self._flags.values():
-            flag[rows] = False
-        self._uncertainty[rows] = 0.0
+        return drawn
 
     def _check_ranges(self, given: Iterable[Mapping[str, Any]]) -> None:
         """Refuse ranges to draw from that the model does not know, whatever would be drawn."""
