@@ -74,7 +74,7 @@ def hgn(result: dict[str, Any]) -> Table:
     """Errors of pictures, seed by seed, and how long they stay right, beside the published errors."""
     from hgn import FILMS
 
-    head = ["", "model", "MSE x 1e4", "valid steps", "backward", "spread of H"]
+    head = ["", "model", "MSE x 1e4", "of all light", "valid steps", "backward", "spread of H"]
     table = [[*head, "parameters", "updates", "CPU s"]]
     for env, film in FILMS.items():
         own = [row for row in result["rows"] if row["env"] == env]
@@ -82,9 +82,9 @@ def hgn(result: dict[str, Any]) -> Table:
             rows = [row for row in own if row["predictor"] == predictor]
             table.append([FILMED[env], f"`{predictor}`", *_film_cells(rows)])
         if not own:
-            table.append([FILMED[env], _NOT, *[""] * 7])
+            table.append([FILMED[env], _NOT, *[""] * 8])
         errors = f"{film.paper}; from 5 frames {film.inferred}"
-        table.append([FILMED[env], "published", errors, *[""] * 6])
+        table.append([FILMED[env], "published", errors, *[""] * 7])
     return table
 
 
@@ -96,9 +96,10 @@ def _film_cells(rows: list[dict[str, Any]]) -> list[str]:
 
     return [
         all_of("mse_1e4", ".1f"),
+        ", ".join(f"{100 * row['mse_1e4'] / row['bright_1e4']:.1f} %" for row in rows),
         all_of("valid_forward", ".0f"),
         all_of("valid_backward", ".0f"),
-        all_of("energy_spread", ".1e"),
+        ", ".join(_short(row["energy_spread"]) if row["energy_spread"] else "n/a" for row in rows),
         f"{rows[0]['parameters']:,}",
         f"{rows[0]['updates']:,}",
         _span([row["cpu_seconds"] for row in rows if row["cpu_seconds"] is not None]),
