@@ -115,10 +115,12 @@ def scores(model: Any, dataset: Any, count: int) -> dict[str, Any]:
     from worldmodels.evaluation.pixels.baselines import learned_energies
 
     windows = problems.cut(dataset.subset("test"), SEEN, SHOWN + FURTHER, count)
-    parts: dict[str, list[np.ndarray]] = {"error": [], "forward": [], "backward": [], "energy": []}
+    names = ("error", "bright", "forward", "backward", "energy")
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for _, batch in problems.batches(windows):
         error, right = _judged(model, batch)
         parts["error"].append(error[:, :SHOWN])
+        parts["bright"].append(((batch.truth[:, :SHOWN].float() / 255.0) ** 2).numpy())
         parts["forward"].append(right)
         if model.reversible:
             parts["backward"].append(_judged(model, problems.reverse(batch))[1])
@@ -126,6 +128,7 @@ def scores(model: Any, dataset: Any, count: int) -> dict[str, Any]:
             parts["energy"].append(learned_energies(model, batch))
     found = {name: np.concatenate(values) for name, values in parts.items() if values}
     row: dict[str, Any] = {"mse_1e4": 1e4 * float(found["error"].mean())}
+    row["bright_1e4"] = 1e4 * float(found["bright"].mean())
     for name in ("forward", "backward"):
         row[f"valid_{name}"] = float(np.median(found[name])) if name in found else None
     row["valid_capped_at"], row["windows"] = SHOWN + FURTHER, len(found["error"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hnn_protocol import TASKS
 from hwm_protocol import PROBLEMS
 from table_parts import Table
 
@@ -12,6 +13,15 @@ NAMES = {
     "cart_pole": "cart-pole",
     "acrobot": "acrobot",
     "orbit": "orbit",
+}
+FILMED = {"mass_spring": "mass on a spring", "pendulum": "pendulum"}
+CONSERVATIVE = {
+    "spring": "mass on a spring, noise",
+    "spring_exact": "the same without noise",
+    "pendulum": "pendulum, noise",
+    "pendulum_exact": "the same without noise",
+    "two_bodies": "two bodies",
+    "three_bodies": "three bodies",
 }
 _NOT = "not run"
 
@@ -34,6 +44,66 @@ def hwm(result: dict[str, Any]) -> Table:
         errors = [problem.published_error, "< 5 M", "30,000", "GPU"]
         table.append([NAMES[env], "published", problem.published_drift, "", "", *errors])
     return table
+
+
+def hnn(result: dict[str, Any]) -> Table:
+    """Energy errors of both structures, seed by seed, beside the published ones."""
+    from hnn import MODELS, TESTED
+
+    published = ["published baseline", "published HNN"]
+    table = [["", *(f"`{model}`" for model in MODELS), *published, "CPU s"]]
+    for name, title in CONSERVATIVE.items():
+        found = {
+            model: sorted(
+                (r for r in result["rows"] if (r["system"], r["model"]) == (name, model)),
+                key=lambda row: row["seed"],
+            )
+            for model in MODELS
+        }
+        ours = [
+            ", ".join(_short(row["energy_error"]) for row in rows) or _NOT
+            for rows in found.values()
+        ]
+        theirs = [_short(value) if value is not None else "" for value in TASKS[name].published]
+        seconds = [row["cpu_seconds"] for row in found[TESTED] if row["cpu_seconds"] is not None]
+        table.append([title, *ours, *theirs, _span(seconds)])
+    return table
+
+
+def hgn(result: dict[str, Any]) -> Table:
+    """Errors of pictures, seed by seed, and how long they stay right, beside the published errors."""
+    from hgn import FILMS
+
+    head = ["", "model", "MSE x 1e4", "of all light", "valid steps", "backward", "spread of H"]
+    table = [[*head, "parameters", "updates", "CPU s"]]
+    for env, film in FILMS.items():
+        own = [row for row in result["rows"] if row["env"] == env]
+        for predictor in dict.fromkeys(row["predictor"] for row in own):
+            rows = [row for row in own if row["predictor"] == predictor]
+            table.append([FILMED[env], f"`{predictor}`", *_film_cells(rows)])
+        if not own:
+            table.append([FILMED[env], _NOT, *[""] * 8])
+        errors = f"{film.paper}; from 5 frames {film.inferred}"
+        table.append([FILMED[env], "published", errors, *[""] * 7])
+    return table
+
+
+def _film_cells(rows: list[dict[str, Any]]) -> list[str]:
+    rows = sorted(rows, key=lambda row: row["seed"])
+
+    def all_of(key: str, digits: str) -> str:
+        return ", ".join("n/a" if row[key] is None else f"{row[key]:{digits}}" for row in rows)
+
+    return [
+        all_of("mse_1e4", ".1f"),
+        ", ".join(f"{100 * row['mse_1e4'] / row['bright_1e4']:.1f} %" for row in rows),
+        all_of("valid_forward", ".0f"),
+        all_of("valid_backward", ".0f"),
+        ", ".join(_short(row["energy_spread"]) if row["energy_spread"] else "n/a" for row in rows),
+        f"{rows[0]['parameters']:,}",
+        f"{rows[0]['updates']:,}",
+        _span([row["cpu_seconds"] for row in rows if row["cpu_seconds"] is not None]),
+    ]
 
 
 def _cells(rows: list[dict[str, Any]]) -> list[str]:
@@ -61,6 +131,8 @@ def _span(seconds: list[float]) -> str:
 def _short(value: float | None) -> str:
     if value is None:
         return "infinite"
+    if 100.0 <= value < 1000.0:
+        return f"{value:.0f}"
     return (
         f"{value:.2g}"
         if 0.01 <= value < 1000

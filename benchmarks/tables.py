@@ -25,7 +25,7 @@ from picture_tables import (
     structures,
     throughput,
 )
-from published_tables import hwm
+from published_tables import hgn, hnn, hwm
 from speed_tables import imagination, training_step
 from table_parts import SYSTEMS, Table
 
@@ -143,6 +143,8 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Table]]] = {
     "tasks": ("baselines.json", tasks),
     "keypoints": ("keypoints.json", keypoints),
     "hwm": ("hwm.json", hwm),
+    "hnn": ("hnn.json", hnn),
+    "hgn": ("hgn.json", hgn),
     "structures": ("keypoints.json", structures),
     "robustness": ("robustness.json", robustness),
     "pixel_agents": ("pixel_agents.json", pixel_agents),
