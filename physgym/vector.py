@@ -21,9 +21,12 @@ from physgym.rewards import rewarded
 from physgym.starts import by_row
 from physgym.system import get_system
 from physgym.task import Task, check_names
+from physgym.validation import choice_of
 from physgym.vector_info import zero_outside
 
-__all__ = ["BACKENDS", "PhysicsVectorEnv"]
+__all__ = ["BACKENDS", "RENDERERS", "PhysicsVectorEnv"]
+
+RENDERERS = ("opencv", "torch")
 
 
 class PhysicsVectorEnv(
@@ -47,6 +50,9 @@ class PhysicsVectorEnv(
         backend: "numpy", or "torch" for float64 states as tensors on `device`, observations
             float32.
         device: torch device such as "cpu" or "cuda"; only with backend="torch".
+        renderer: what draws pixel observations: "opencv" (NumPy arrays, row after row), or "torch" with
+            backend="torch": uint8 tensors on `device`, all rows at once, which differ from OpenCV's by
+            shades along edges (`physgym.tensor_rendering.render` has them differentiable).
 
     `reset` takes back what `info` gave: options "state" (N, D) and parameters (N,) go to their
     rows, with the `_key` masks of `info` or without.
@@ -78,6 +84,7 @@ class PhysicsVectorEnv(
         flat_info: bool = False,
         backend: str = "numpy",
         device: str | None = None,
+        renderer: str = "opencv",
         render_mode: str | None = None,
         **arguments: Any,
     ) -> None:
@@ -90,6 +97,9 @@ class PhysicsVectorEnv(
         self._arrays = backend_of(backend, device)
         self.device = self._arrays.device
         self._tensors = backend == "torch"
+        self._renderer = choice_of("renderer", renderer, RENDERERS)
+        if renderer == "torch" and not self._tensors:
+            raise ValueError('renderer="torch" draws tensors: use it with backend="torch"')
         if self._tensors and self._task.integrator == "dop853":
             raise ValueError('integrator="dop853" is SciPy\'s and works with backend="numpy" only')
         metadata = {**self.metadata, "render_fps": frames_per_second(self._task.dt)}
@@ -258,12 +268,30 @@ class PhysicsVectorEnv(
         state = self._state if rows is None else self._state[:, rows]
         params = self._params if rows is None else self._params[:, rows]
         if task.obs_mode not in ("state", "embedded"):
+            if self._renderer == "torch":
+                return self._drawn(state, params)
             return task.observe_rows(arrays.numpy(state).T, arrays.numpy(params).T)
         if not self._any_outside:
             return arrays.vectors([*task.features(state), *(params if told else ())])
         with arrays.quiet():
             vectors = arrays.vectors([*task.features(state), *(params if told else ())])
             return arrays.clipped(vectors, task.observation_space)
+
+    def _drawn(self, state: Any, params: Any) -> Any:
+        """Observations with pictures, as tensors."""
+        from physgym.tensor_rendering import render
+
+        task, system = self._task, self._task.system
+        told = system.Params(*params.detach())
+        pictures = render(system, state.detach().T, told, task.image_size).round()
+        pictures = pictures.to(self._arrays.torch.uint8)
+        if task.obs_mode == "pixels":
+            return pictures
+        vectors = self._arrays.vectors(
+            [*task.features(state), *(params if task.observe_params else ())]
+        )
+        space = task.observation_space["state"]  # type: ignore[index]
+        return {"state": self._arrays.clipped(vectors, space), "pixels": pictures}
 
     def facts(self) -> dict[str, Any]:
         """Fresh state, energy, params, out_of_bounds and events of all rows."""
