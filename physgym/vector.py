@@ -12,13 +12,14 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from physgym.autoreset import AutoresetVectorEnv, Rollout
+from physgym.autoreset import Rollout
 from physgym.backends import BACKENDS, backend_of
 from physgym.compile.tensors import tensor_rows
 from physgym.env import RENDER_SIZE
 from physgym.observations import frames_per_second
 from physgym.rewards import rewarded
 from physgym.starts import by_row
+from physgym.stretches import StretchingVectorEnv
 from physgym.system import get_system
 from physgym.task import Task, check_names
 from physgym.validation import choice_of
@@ -30,7 +31,7 @@ RENDERERS = ("opencv", "torch")
 
 
 class PhysicsVectorEnv(
-    AutoresetVectorEnv, VectorEnv
+    StretchingVectorEnv, VectorEnv
 ):  # named for skrl, which looks at direct bases
     """A native batch of `physgym.env.PhysicsEnv`, made by `gymnasium.make_vec(...,
     vectorization_mode="vector_entry_point")`.
@@ -131,6 +132,8 @@ class PhysicsVectorEnv(
             self._constants = self._prepare()
             levels = np.ascontiguousarray(self._task.system.discrete_actions.T)
             self._table = self._arrays.array(levels)
+        self._stretches = None
+        self._calm = self.blank(np.bool_), self.blank(np.bool_)
         self._transition = self._task.transition("tensors" if self._tensors else "arrays")
         if self._tensors and self._task.program is not None:
             self._transition = tensor_rows(self._task.program)
@@ -290,7 +293,7 @@ class PhysicsVectorEnv(
         vectors = self._arrays.vectors(
             [*task.features(state), *(params if task.observe_params else ())]
         )
-        space = task.observation_space["state"]  # type: ignore[index]
+        space = task.observation_space["state"]
         return {"state": self._arrays.clipped(vectors, space), "pixels": pictures}
 
     def facts(self) -> dict[str, Any]:
@@ -348,7 +351,7 @@ class PhysicsVectorEnv(
         return tuple(pictures)
 
     def __getstate__(self) -> dict[str, Any]:
-        made = ("_transition", "_constants")
+        made = ("_transition", "_constants", "_stretches")
         return {k: self._arrays.detached(v) for k, v in self.__dict__.items() if k not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
