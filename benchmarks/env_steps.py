@@ -3,7 +3,8 @@
 `python benchmarks/env_steps.py` (extra `bench`) prints a table and writes
 `benchmarks/results/env_steps.json`. A peer that is not installed is left out and named. Each pair
 is timed in alternating blocks; the ratio is the median over blocks of our time to the peer's, so a
-slow moment of the machine hits both.
+slow moment of the machine hits both. Time is the CPU's, of all threads together, and a block is made
+of whole episodes: restarts count.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import itertools
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,18 @@ from reporting import print_table, write_json
 import physgym
 from physgym.compile import native
 
+EPISODE = 200
+"""Steps of an episode of the pendulums: theirs and ours."""
+
 
 @dataclass(frozen=True)
 class Args:
     """Time environment steps against Gymnasium, EnvPool and gymnax."""
 
-    blocks: int = 15
+    blocks: int = 9
     """Alternating blocks a pair."""
     seconds: float = 0.2
-    """About how long a block lasts [s]."""
+    """About how long a block lasts at least [s]."""
     out: Path = Path(__file__).parent / "results" / "env_steps.json"
     """Where the JSON goes."""
 
@@ -60,10 +64,53 @@ def vector(env_id: str, num_envs: int, **arguments: Any) -> Callable[[], Any]:
     envs = gymnasium.make_vec(
         env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **arguments
     )
-    envs.action_space.seed(0)
-    actions = itertools.cycle([envs.action_space.sample() for _ in range(32)])
+    actions = sampled(envs)
     envs.reset(seed=0)
     return lambda: envs.step(next(actions))
+
+
+def sampled(envs: Any) -> Iterator[Any]:
+    """Random actions of all rows, over and over."""
+    envs.action_space.seed(0)
+    return itertools.cycle([envs.action_space.sample() for _ in range(32)])
+
+
+def staggered(env_id: str, num_envs: int, **arguments: Any) -> Callable[[], Any]:
+    """One step of a native vector env whose rows end one after another, some at every step."""
+    envs = gymnasium.make_vec(
+        env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **arguments
+    )
+    rows: Any = envs.unwrapped
+    actions = sampled(envs)
+    rows.reset(seed=0)
+    rows.elapsed[:] = np.arange(num_envs) % EPISODE
+    for _ in range(EPISODE):
+        rows.step(next(actions))
+    return lambda: rows.step(next(actions))
+
+
+class BetweenRestarts:
+    """One step of a native vector env none of whose rows ends; its states are those of an episode, since
+    `prepare` starts anew off the clock.
+    """
+
+    def __init__(self, env_id: str, num_envs: int, **arguments: Any) -> None:
+        self._envs = gymnasium.make_vec(
+            env_id,
+            num_envs=num_envs,
+            vectorization_mode="vector_entry_point",
+            max_episode_steps=-1,
+            **arguments,
+        )
+        self._actions = sampled(self._envs)
+
+    def prepare(self) -> None:
+        """Begin an episode."""
+        self._envs.reset(seed=0)
+
+    def __call__(self) -> None:
+        """Step."""
+        self._envs.step(next(self._actions))
 
 
 def sync(env_id: str, num_envs: int) -> Callable[[], Any]:
@@ -107,25 +154,29 @@ def gymnax_pendulum(num_envs: int) -> Callable[[], Any]:
     return step
 
 
-def block(step: Callable[[], Any], count: int) -> float:
-    """Seconds a call, over `count` calls."""
-    start = time.perf_counter()
+def block(step: Callable[[], Any], episodes: int) -> float:
+    """Seconds a call, over so many episodes, each with the step that starts it anew."""
+    if isinstance(step, BetweenRestarts):
+        step.prepare()
+    count = episodes * (EPISODE if isinstance(step, BetweenRestarts) else EPISODE + 1)
+    start = time.process_time()
     for _ in range(count):
         step()
-    return (time.perf_counter() - start) / count
+    return (time.process_time() - start) / count
 
 
 def compare(ours: Callable[[], Any], peer: Callable[[], Any], args: Args) -> dict[str, float]:
-    """Best microseconds of either and the median ratio, timed in turns."""
-    counts = []
+    """Median microseconds of either and the median ratio, timed in turns."""
+    episodes = []
     for step in (ours, peer):
-        block(step, 5)
-        counts.append(max(1, int(args.seconds / block(step, 20))))
-    pairs = [(block(ours, counts[0]), block(peer, counts[1])) for _ in range(args.blocks)]
+        cost = EPISODE * block(step, 1)
+        alone = isinstance(step, BetweenRestarts)
+        episodes.append(1 if alone else max(1, round(args.seconds / cost)))
+    pairs = [(block(ours, episodes[0]), block(peer, episodes[1])) for _ in range(args.blocks)]
     mine, theirs = np.array(pairs).T
     return {
-        "microseconds": float(mine.min() * 1e6),
-        "peer_microseconds": float(theirs.min() * 1e6),
+        "microseconds": float(np.median(mine) * 1e6),
+        "peer_microseconds": float(np.median(theirs) * 1e6),
         "ratio": float(np.median(mine / theirs)),
     }
 
@@ -153,29 +204,34 @@ def pairs() -> list[tuple[str, Callable[[], Any], str, Callable[[], Any], str]]:
             peer, goal = PEERS.get(system.name, ("Pendulum-v1", "<= 2.0"))
             theirs = lambda peer=peer: single(peer)  # noqa: E731
             found.append((f"{name}, single", ours, f"gymnasium {peer}", theirs, goal))
-    found += [
+    return [*found, *batches(pendulum)]
+
+
+def batches(pendulum: str) -> list[tuple[str, Callable[[], Any], str, Callable[[], Any], str]]:
+    """`pairs` of vector envs, each size beside each peer, and beside itself without restarts."""
+    found = [
         (
             "Pendulum, 64 rows",
             lambda: vector(pendulum, 64),
             "SyncVectorEnv, 64",
             lambda: sync(pendulum, 64),
             "",
-        ),
-        (
-            "Pendulum, 1024 rows",
-            lambda: vector(pendulum, 1024),
-            "EnvPool, 1024",
-            lambda: envpool_pendulum(1024),
-            "<= 0.333",
-        ),
-        (
-            "Pendulum, 16384 rows",
-            lambda: vector(pendulum, 16384),
-            "gymnax jit, 16384",
-            lambda: gymnax_pendulum(16384),
-            "<= 1.0",
-        ),
+        )
     ]
+    peers = {"EnvPool": envpool_pendulum, "gymnax jit": gymnax_pendulum}
+    goals = {("EnvPool", 1024): "<= 0.333", ("gymnax jit", 16384): "<= 1.0"}
+    for count, (name, make) in itertools.product((1, 1024, 16384), peers.items()):
+        what, ours = f"Pendulum, {count} rows", lambda n=count: vector(pendulum, n)
+        if count == 1:
+            what, ours = "Pendulum, single", lambda: single(pendulum)
+        theirs = lambda make=make, n=count: make(n)  # noqa: E731
+        found.append((what, ours, f"{name}, {count}", theirs, goals.get((name, count), "")))
+    for randomize in (False, True):
+        drawn = ", parameters drawn" if randomize else ""
+        for words, make in (("all rows restart at once", vector), ("some at each step", staggered)):
+            ours = lambda make=make, r=randomize: make(pendulum, 16384, randomize=r)  # noqa: E731
+            plain = lambda r=randomize: BetweenRestarts(pendulum, 16384, randomize=r)  # noqa: E731
+            found.append((f"16384 rows{drawn}, {words}", ours, "between restarts", plain, ""))
     return found
 
 
@@ -196,7 +252,15 @@ def main(args: Args) -> None:
     )
     for line in missing:
         print(f"left out: {line} (pip install -e '.[bench]')")
-    write_json(args.out, {"native": native.available(), "rows": rows, "missing": missing})
+    write_json(
+        args.out,
+        {
+            "clock": "CPU time, all threads",
+            "native": native.available(),
+            "rows": rows,
+            "missing": missing,
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -271,13 +271,26 @@ class AutoresetVectorEnv(VectorEnv, ABC):
         """
         if not self._started:
             raise ResetNeeded("Call reset() before rollout().")
-        observations, outcomes = [self.observe()], []
-        for row in actions:
-            outcomes.append(self._moved(row)[:3])
-            observations.append(self.observe())
+        observations, outcomes, taken = [self.observe()], [], 0
+        while taken < len(actions):
+            for *outcome, after in self.quiet_steps(actions[taken:]) or [
+                self._step(actions[taken])
+            ]:
+                outcomes.append(outcome)
+                observations.append(after)
+            taken = len(outcomes)
         if not outcomes:
             raise ValueError(f"actions {actions!r} have no step: give (T, N, ...) of them, T >= 1.")
         return Rollout(stacked(observations), *map(stacked, zip(*outcomes, strict=True)))
+
+    def quiet_steps(self, actions: Any) -> Sequence[tuple[Any, Any, Any, Any]]:
+        """Rewards, terminated, truncated and observations of some of the first steps under `actions`, none
+        of which ends an episode: those that a subclass takes quicker together. By default none.
+        """
+        return ()
+
+    def _step(self, actions: Any) -> tuple[Any, Any, Any, Any]:
+        return (*self._moved(actions)[:3], self.observe())
 
     def _moved(self, actions: Any) -> tuple[Any, Any, Any, dict[str, Any]]:
         """Rewards and ends of a step, and what `info` says of episodes that it has reset already."""

@@ -49,6 +49,14 @@ class NumpyBackend:
         """`array` for NumPy, without gradients."""
         return array
 
+    def lent(self, array: Any) -> Any:
+        """`array` for NumPy in its own memory; what is no array as it is."""
+        return array
+
+    def repeated(self, row: Any, count: int) -> Any:
+        """`row` (N,), so many times: (count * N,)."""
+        return np.tile(row, count)
+
     def put(self, array: Any, index: Any, values: Any) -> Any:
         """`array` (K, N) with the columns `index` replaced by `values`; may change `array`."""
         array[:, index] = values
@@ -107,6 +115,14 @@ class TorchBackend:
     def numpy(self, array: Any) -> np.ndarray:
         """`array` for NumPy, without gradients."""
         return array.detach().cpu().numpy()
+
+    def lent(self, array: Any) -> Any:
+        """`array` for NumPy, in its own memory where it lies on the CPU; what is no tensor as it is."""
+        return self.numpy(array) if isinstance(array, self.torch.Tensor) else array
+
+    def repeated(self, row: Any, count: int) -> Any:
+        """`row` (N,), so many times: (count * N,)."""
+        return row.repeat(count)
 
     def put(self, array: Any, index: Any, values: Any) -> Any:
         """`array` (K, N) with the columns `index` replaced by `values`, whose past is gone."""

@@ -130,4 +130,6 @@ def wrap(x: Any) -> Any:
     """The angle `x` [rad] brought to [-pi, pi] by whole turns (the IEEE remainder by 2 pi, to
     rounding).
     """
+    if type(x) is float:  # the single env's, at every step
+        return x - TWO_PI * round(x / TWO_PI)
     return x - TWO_PI * library(x).rint(x / TWO_PI)

@@ -183,8 +183,9 @@ class Equations(ABC):
         raise NotImplementedError(f"{self.name} has an energy_unit, and so needs energy_state")
 
     def scene(self, state: Any, control: Any, params: Any, detail: bool) -> list[Primitive]:
-        """The picture of a state (floats); `detail` adds what helps people: goal, tracks, flame or
-        torque arrow. By default a point for each pair of positions, see `physgym.plain`.
+        """The picture of a state (floats; without `detail` also rows of tensors, as equations are
+        written); `detail` adds what helps people: goal, tracks, flame or torque arrow. By default a
+        point for each pair of positions, see `physgym.plain`.
         """
         return plain.scene(state[: self.state_size // 2], self.angles, self.view, detail)
 

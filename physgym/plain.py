@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
+from physgym.elementwise import cos, sin
 from physgym.primitives import Disc, Primitive, Segment
 
 COLORS = (
@@ -51,4 +51,4 @@ def scene(
 
 
 def _on_dial(angle: float, middle: float, radius: float) -> tuple[float, float]:
-    return radius * math.sin(angle), middle - radius * math.cos(angle)
+    return radius * sin(angle), middle - radius * cos(angle)

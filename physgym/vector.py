@@ -12,22 +12,26 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from physgym.autoreset import AutoresetVectorEnv, Rollout
+from physgym.autoreset import Rollout
 from physgym.backends import BACKENDS, backend_of
 from physgym.compile.tensors import tensor_rows
 from physgym.env import RENDER_SIZE
 from physgym.observations import frames_per_second
 from physgym.rewards import rewarded
 from physgym.starts import by_row
+from physgym.stretches import StretchingVectorEnv
 from physgym.system import get_system
 from physgym.task import Task, check_names
+from physgym.validation import choice_of
 from physgym.vector_info import zero_outside
 
-__all__ = ["BACKENDS", "PhysicsVectorEnv"]
+__all__ = ["BACKENDS", "RENDERERS", "PhysicsVectorEnv"]
+
+RENDERERS = ("opencv", "torch")
 
 
 class PhysicsVectorEnv(
-    AutoresetVectorEnv, VectorEnv
+    StretchingVectorEnv, VectorEnv
 ):  # named for skrl, which looks at direct bases
     """A native batch of `physgym.env.PhysicsEnv`, made by `gymnasium.make_vec(...,
     vectorization_mode="vector_entry_point")`.
@@ -47,6 +51,9 @@ class PhysicsVectorEnv(
         backend: "numpy", or "torch" for float64 states as tensors on `device`, observations
             float32.
         device: torch device such as "cpu" or "cuda"; only with backend="torch".
+        renderer: what draws pixel observations: "opencv" (NumPy arrays, row after row), or "torch" with
+            backend="torch": uint8 tensors on `device`, all rows at once, which differ from OpenCV's by
+            shades along edges (`physgym.tensor_rendering.render` has them differentiable).
 
     `reset` takes back what `info` gave: options "state" (N, D) and parameters (N,) go to their
     rows, with the `_key` masks of `info` or without.
@@ -78,6 +85,7 @@ class PhysicsVectorEnv(
         flat_info: bool = False,
         backend: str = "numpy",
         device: str | None = None,
+        renderer: str = "opencv",
         render_mode: str | None = None,
         **arguments: Any,
     ) -> None:
@@ -90,6 +98,9 @@ class PhysicsVectorEnv(
         self._arrays = backend_of(backend, device)
         self.device = self._arrays.device
         self._tensors = backend == "torch"
+        self._renderer = choice_of("renderer", renderer, RENDERERS)
+        if renderer == "torch" and not self._tensors:
+            raise ValueError('renderer="torch" draws tensors: use it with backend="torch"')
         if self._tensors and self._task.integrator == "dop853":
             raise ValueError('integrator="dop853" is SciPy\'s and works with backend="numpy" only')
         metadata = {**self.metadata, "render_fps": frames_per_second(self._task.dt)}
@@ -121,6 +132,8 @@ class PhysicsVectorEnv(
             self._constants = self._prepare()
             levels = np.ascontiguousarray(self._task.system.discrete_actions.T)
             self._table = self._arrays.array(levels)
+        self._stretches = None
+        self._calm = self.blank(np.bool_), self.blank(np.bool_)
         self._transition = self._task.transition("tensors" if self._tensors else "arrays")
         if self._tensors and self._task.program is not None:
             self._transition = tensor_rows(self._task.program)
@@ -258,12 +271,30 @@ class PhysicsVectorEnv(
         state = self._state if rows is None else self._state[:, rows]
         params = self._params if rows is None else self._params[:, rows]
         if task.obs_mode not in ("state", "embedded"):
+            if self._renderer == "torch":
+                return self._drawn(state, params)
             return task.observe_rows(arrays.numpy(state).T, arrays.numpy(params).T)
         if not self._any_outside:
             return arrays.vectors([*task.features(state), *(params if told else ())])
         with arrays.quiet():
             vectors = arrays.vectors([*task.features(state), *(params if told else ())])
             return arrays.clipped(vectors, task.observation_space)
+
+    def _drawn(self, state: Any, params: Any) -> Any:
+        """Observations with pictures, as tensors."""
+        from physgym.tensor_rendering import render
+
+        task, system = self._task, self._task.system
+        told = system.Params(*params.detach())
+        pictures = render(system, state.detach().T, told, task.image_size).round()
+        pictures = pictures.to(self._arrays.torch.uint8)
+        if task.obs_mode == "pixels":
+            return pictures
+        vectors = self._arrays.vectors(
+            [*task.features(state), *(params if task.observe_params else ())]
+        )
+        space = task.observation_space["state"]
+        return {"state": self._arrays.clipped(vectors, space), "pixels": pictures}
 
     def facts(self) -> dict[str, Any]:
         """Fresh state, energy, params, out_of_bounds and events of all rows."""
@@ -320,7 +351,7 @@ class PhysicsVectorEnv(
         return tuple(pictures)
 
     def __getstate__(self) -> dict[str, Any]:
-        made = ("_transition", "_constants")
+        made = ("_transition", "_constants", "_stretches")
         return {k: self._arrays.detached(v) for k, v in self.__dict__.items() if k not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ import itertools
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -90,14 +90,15 @@ class _Compiled(NamedTuple):
     rows: Callable[..., None]
     lanes: Callable[..., None] | None
 
-    def over(self, first: int, last: int, shared: tuple[Any, ...]) -> None:
-        """Step the rows from `first` to `last`."""
-        middle = first
-        if self.lanes is not None:
-            middle = last - (last - first) % LANES
-            self.lanes(ctypes.c_int64(first), ctypes.c_int64(middle), *shared)
-        if middle < last:
-            self.rows(ctypes.c_int64(middle), ctypes.c_int64(last), *shared)
+    def over(self, first: int, last: int, steps: Sequence[tuple[Any, ...]]) -> None:
+        """Take the rows from `first` to `last` through the `steps`, whose other arguments these are."""
+        middle = first if self.lanes is None else last - (last - first) % LANES
+        start, edge, end = (ctypes.c_int64(x) for x in (first, middle, last))
+        for shared in steps:
+            if self.lanes is not None:
+                self.lanes(start, edge, *shared)
+            if middle < last:
+                self.rows(edge, end, *shared)
 
 
 @once
@@ -198,11 +199,39 @@ class NativeRows:
         self, state: Any, control: Any, constants: Any, dt: float, substeps: int
     ) -> tuple[Any, ...]:
         """Take the rows of `state` (D, N) over `dt`; see `Program.transition`."""
-        state = np.ascontiguousarray(state, dtype=np.float64)
-        count = state.shape[1]
-        pushes = np.empty((len(control), count))
-        for row, u in zip(pushes, control, strict=True):
+        pushes = np.empty((1, len(control), np.shape(state)[1]))
+        for row, u in zip(pushes[0], control, strict=True):
             row[...] = u
+        (out,) = self.many(state, pushes, constants, dt, substeps)
+        flags = out[self._size + 2 :] != 0.0
+        return (*out[: self._size + 2], *flags)
+
+    def machine_code(self, state: Any) -> NativeRows:
+        """What takes many steps from `state` at once."""
+        return self
+
+    def many(
+        self, state: Any, controls: np.ndarray, constants: Any, dt: float, substeps: int
+    ) -> np.ndarray:
+        """(T, D + 3 + events, N): the next states of the rows of `state` (D, N), their reward, energy and flags
+        after each of T steps under `controls` (T, U, N).
+        """
+        state = np.ascontiguousarray(state, dtype=np.float64)
+        self._adopt(constants)
+        count, width = state.shape[1], self._fixed.shape[1]
+        out = np.empty((len(controls), self._outputs, count))
+        size, fixed = ctypes.c_int64(count), _pointer(self._fixed)
+        pace = (ctypes.c_double(dt), ctypes.c_int64(substeps))
+        strides = (ctypes.c_int64(width), ctypes.c_int64(int(width > 1)))
+        steps = []
+        for pushes, after in zip(controls, out, strict=True):
+            given = (size, _pointer(state), size, _pointer(pushes), fixed, *strides)
+            steps.append((*given, _pointer(after), *pace))
+            state = after  # which begins with the next one
+        _spread(self._compiled, count, steps)
+        return out
+
+    def _adopt(self, constants: Any) -> None:
         if isinstance(constants, np.ndarray):  # rows that their owner may write into
             self._constants = self._fixed = constants
         elif constants is not self._constants:
@@ -211,16 +240,6 @@ class NativeRows:
                 np.stack(np.broadcast_arrays(*constants)), np.float64
             )
             self._fixed = self._fixed.reshape(len(constants), -1)
-        out = np.empty((self._outputs, count))
-        width = self._fixed.shape[1]
-        shared = (
-            *(ctypes.c_int64(count), _pointer(state), ctypes.c_int64(count), _pointer(pushes)),
-            *(_pointer(self._fixed), ctypes.c_int64(width), ctypes.c_int64(int(width > 1))),
-            *(_pointer(out), ctypes.c_double(dt), ctypes.c_int64(substeps)),
-        )
-        _spread(self._compiled, count, shared)
-        flags = out[self._size + 2 :] != 0.0
-        return (*out[: self._size + 2], *flags)
 
 
 def _pointer(array: np.ndarray) -> ctypes.c_void_p:
@@ -229,8 +248,8 @@ def _pointer(array: np.ndarray) -> ctypes.c_void_p:
     return pointer
 
 
-def _spread(compiled: _Compiled, count: int, shared: tuple[Any, ...]) -> None:
-    """Step all rows, in pieces on several threads where there are many (ctypes frees the GIL)."""
+def _spread(compiled: _Compiled, count: int, steps: Sequence[tuple[Any, ...]]) -> None:
+    """Take all rows through the `steps`, in pieces on several threads where there are many (ctypes frees the GIL)."""
     pieces = max(1, min(_cores(), count // ROWS_PER_THREAD))
     edges = [count * i // pieces for i in range(pieces + 1)]
     waiting: list[Future[None]] = []
@@ -239,12 +258,12 @@ def _spread(compiled: _Compiled, count: int, shared: tuple[Any, ...]) -> None:
         with contextlib.suppress(RuntimeError):
             pool = _pool(os.getpid())
             for a, b in itertools.pairwise(edges[1:]):
-                waiting.append(pool.submit(compiled.over, a, b, shared))
-    compiled.over(0, edges[1], shared)
+                waiting.append(pool.submit(compiled.over, a, b, steps))
+    compiled.over(0, edges[1], steps)
     for piece in waiting:
         piece.result()
     if len(waiting) < pieces - 1:
-        compiled.over(edges[1 + len(waiting)], count, shared)
+        compiled.over(edges[1 + len(waiting)], count, steps)
 
 
 def _cores() -> int:

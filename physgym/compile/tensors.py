@@ -42,6 +42,10 @@ class TensorRows:
         result = self._step(_array(state), pushes, self._fixed, dt, substeps)
         return tuple(map(self._torch.from_numpy, result))
 
+    def machine_code(self, state: Any) -> native.NativeRows | None:
+        """What takes many steps from `state` at once; None where torch has to."""
+        return self._step if self._plain((state,)) else None
+
     def _plain(self, operands: Sequence[Any]) -> bool:
         torch = self._torch
         tensors = [x for x in operands if isinstance(x, torch.Tensor)]

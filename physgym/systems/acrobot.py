@@ -209,8 +209,8 @@ class Acrobot(System):
     def scene(self, state: Any, control: Any, params: Any, detail: bool) -> list[Primitive]:
         """Elbow and tip; for people also rods, the goal and the torques, as arcs about their joints."""
         one, both = state[0], state[0] + state[1]
-        x, y = params.length_1 * math.sin(one), -params.length_1 * math.cos(one)
-        tip = (x + params.length_2 * math.sin(both), y - params.length_2 * math.cos(both))
+        x, y = params.length_1 * sin(one), -params.length_1 * cos(one)
+        tip = (x + params.length_2 * sin(both), y - params.length_2 * cos(both))
         bodies: list[Primitive] = [Disc(x, y, 0.2, (86, 180, 233)), Disc(*tip, 0.2, (230, 159, 0))]
         if not detail:
             return bodies

@@ -197,7 +197,7 @@ class CartPole(System):
     def scene(self, state: Any, control: Any, params: Any, detail: bool) -> list[Primitive]:
         """The cart and the bob; for people also the track, the pole and the force."""
         x, theta = state[0], state[1]
-        tip = (x + params.length * math.sin(theta), -params.length * math.cos(theta))
+        tip = (x + params.length * sin(theta), -params.length * cos(theta))
         cart, bob = Disc(x, 0.0, 0.2, (86, 180, 233)), Disc(*tip, 0.2, (230, 159, 0))
         if not detail:
             return [cart, bob]

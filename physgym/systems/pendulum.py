@@ -175,7 +175,7 @@ class Pendulum(System):
 
     def scene(self, state: Any, control: Any, params: Any, detail: bool) -> list[Primitive]:
         """The bob (with its rod); for people also the torque, as an arc about the pivot."""
-        x, y = params.length * math.sin(state[0]), -params.length * math.cos(state[0])
+        x, y = params.length * sin(state[0]), -params.length * cos(state[0])
         rod = Segment(0.0, 0.0, x, y, 0.05, (150, 150, 150))
         bob = Disc(x, y, 0.16, (230, 159, 0))
         if not detail:
