@@ -1,4 +1,4 @@
-"""The pictures of a published experiment: their energies, their scores and the verdict."""
+"""The pictures of a published experiment: their energies and their scores."""
 
 from __future__ import annotations
 
@@ -70,18 +70,3 @@ def test_a_rollout_is_right_until_the_first_step_that_is_not(
     assert row["mse_1e4"] == 0.0
     assert (row["valid_forward"], row["valid_backward"]) == (30.0, 40.0)
     assert row["valid_capped_at"] == 85 and row["energy_spread"] is None
-
-
-def test_the_verdict_follows_the_rule_that_was_written_down() -> None:
-    rows = [
-        {"env": "pendulum", "predictor": "keypoint_jump", "seed": seed, "mse_1e4": 11.72}
-        for seed in range(3)
-    ]
-
-    def verdict(some: list[dict[str, Any]]) -> str:
-        (line,) = hgn.verdicts(some)
-        return str(line["verdict"])
-
-    assert verdict(rows) == "reached"
-    assert verdict(rows[:2]) == "open"
-    assert verdict([{**rows[0], "mse_1e4": 11.73}]) == "missed"
