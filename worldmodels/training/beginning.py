@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from worldmodels.configs.training import (
@@ -19,6 +21,9 @@ from worldmodels.interface import Spec, WorldModel
 from worldmodels.models.building import build
 from worldmodels.training.devices import mixed_dtype
 from worldmodels.training.sight import Sighted, sighted
+
+MOST_BYTES = 64 * 2**20
+"""Of states (float64) that scales are taken from; they are held about eight times over meanwhile."""
 
 
 def spec_of(dataset: Any, visual: bool = False, coordinates: str | None = None) -> Spec:
@@ -59,8 +64,14 @@ def seeded_model(config: TrainConfig, dataset: Any, made: Sighted | None = None)
     if made is not None:
         model.sight.load_state_dict(made.sight.state_dict())
     source = dataset if made is None else made.readings
-    model.fit_normaliser(source.subset("train"))
+    model.fit_normaliser(thinned(source.subset("train")))
     return model
+
+
+def thinned(dataset: Any) -> Any:
+    """``dataset``, or of one with more states than scales need every n-th episode: the same on every machine."""
+    apart = math.ceil(np.asarray(dataset.states).nbytes / MOST_BYTES)
+    return dataset.take(np.arange(0, len(dataset.lengths), apart)) if apart > 1 else dataset
 
 
 def seen_first(
