@@ -38,9 +38,9 @@ def training_step(result: dict[str, Any]) -> Table:
 
 def many_models(result: dict[str, Any]) -> Table:
     """What a step of several trainings costs that go together, over that of one."""
-    members = result["rows"][0]["members"]
-    table = [["model", "size", "one alone", f"{members} together", "over one"]]
+    table = [["model", "size", "seeds", "one alone", "all together", "over one"]]
     for row in result["rows"]:
         costs = [f"{row[name]:.1f} ms" for name in ("alone_ms", "together_ms")]
-        table.append([f"`{row['model']}`", row["size"], *costs, f"{row['over_one']:.2f}"])
+        kind = [f"`{row['model']}`", row["size"], str(row["members"])]
+        table.append([*kind, *costs, f"{row['over_one']:.2f}"])
     return table
