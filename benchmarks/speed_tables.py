@@ -34,3 +34,13 @@ def training_step(result: dict[str, Any]) -> Table:
         cost = [f"{row['milliseconds']:.0f} ms", f"{row['over_floor']:.1f}"]
         table.append([row["step"], *cost, *ratios])
     return table
+
+
+def many_models(result: dict[str, Any]) -> Table:
+    """What a step of several trainings costs that go together, over that of one."""
+    table = [["model", "size", "seeds", "one alone", "all together", "over one"]]
+    for row in result["rows"]:
+        costs = [f"{row[name]:.1f} ms" for name in ("alone_ms", "together_ms")]
+        kind = [f"`{row['model']}`", row["size"], str(row["members"])]
+        table.append([*kind, *costs, f"{row['over_one']:.2f}"])
+    return table

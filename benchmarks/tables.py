@@ -26,7 +26,7 @@ from picture_tables import (
     throughput,
 )
 from published_tables import hgn, hnn, hwm
-from speed_tables import imagination, training_step
+from speed_tables import imagination, many_models, training_step
 from table_parts import SYSTEMS, Table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -153,6 +153,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Table]]] = {
     "never_saw": ("never_saw.json", never_saw),
     "imagination": ("imagination.json", imagination),
     "training_step": ("training_step.json", training_step),
+    "many_models": ("many_models.json", many_models),
 }
 """Name of a table: the file of its figures, and what makes its rows of them."""
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from worldmodels.interface import Batch
+from worldmodels.storage.room import converted
 
 
 class TrainingError(RuntimeError):
@@ -34,16 +35,16 @@ class Windows:
         self.length = min(length, longest)
         if self.length < 1:
             raise TrainingError("the train split has no transitions: collect longer episodes")
-        steps = torch.arange(longest)
-        fits = steps[None, :] + self.length <= lengths[:, None]
-        short = (lengths > 0) & (lengths < self.length)
-        fits[short, 0] = True  # an episode shorter than a window gives one masked window
-        self.starts = torch.nonzero(fits)
-        self.batch_size = min(batch_size, len(self.starts))
+        # An episode shorter than a window gives one masked window.
+        each = torch.where(lengths > 0, (lengths - self.length + 1).clamp(min=1), 0)
+        self._ends = each.cumsum(0)
+        self.count = int(self._ends[-1])
+        self.batch_size = min(batch_size, self.count)
         self.seed = seed
         self.device = device
         self.lengths = lengths.to(device)
-        self.states = torch.as_tensor(dataset.states, dtype=torch.float32, device=device)
+        states = converted(np.asarray(dataset.states), np.float32)
+        self.states = torch.as_tensor(states, device=device)
         self.actions = torch.as_tensor(dataset.actions, device=device)
         self.params = param_table(dataset).to(device)
         self._pass = -1
@@ -52,17 +53,30 @@ class Windows:
     @property
     def batches_per_pass(self) -> int:
         """Batches in one pass over all windows (the rest of a pass is left out)."""
-        return len(self.starts) // self.batch_size
+        return self.count // self.batch_size
 
     def batch(self, step: int) -> Batch:
         """Batch number ``step`` of an endless stream of shuffled passes."""
+        return self.of(self.numbers(step))
+
+    def of(self, chosen: Tensor) -> Batch:
+        """The windows of these numbers (B,)."""
+        return self.at(*(numbers.to(self.device) for numbers in self.places(chosen)))
+
+    def numbers(self, step: int) -> Tensor:
+        """(B,) of the windows of batch ``step``."""
         number, index = divmod(step, self.batches_per_pass)
         if number != self._pass:
             generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**63)
-            self._order = torch.randperm(len(self.starts), generator=generator)
+            self._order = torch.randperm(self.count, generator=generator)
             self._pass = number
-        chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size][self.rows]
-        return self.at(*self.starts[chosen].to(self.device).unbind(1))
+        return self._order[index * self.batch_size : (index + 1) * self.batch_size][self.rows]
+
+    def places(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Episodes (B,) and first steps (B,) of windows by their numbers (B,), counted episode by episode."""
+        episode = torch.searchsorted(self._ends, chosen, right=True)
+        before = self._ends[episode - 1].where(episode > 0, 0)
+        return episode, chosen - before
 
     def at(self, episode: Tensor, start: Tensor) -> Batch:
         """The windows of episodes (B,) from the steps ``start`` (B,) on."""
@@ -80,7 +94,8 @@ class OutcomeWindows(Windows):
 
     def __init__(self, dataset: Any, length: int, batch_size: int, seed: int, device: str) -> None:
         super().__init__(dataset, length, batch_size, seed, device)
-        self.rewards = torch.as_tensor(dataset.rewards, dtype=torch.float32, device=device)
+        rewards = converted(np.asarray(dataset.rewards), np.float32)
+        self.rewards = torch.as_tensor(rewards, device=device)
         self.terminated = torch.as_tensor(dataset.terminated, device=device)
 
     def at(self, episode: Tensor, start: Tensor) -> Batch:

@@ -19,7 +19,8 @@ from worldmodels.data import store
 from worldmodels.data.finding import find_dataset
 from worldmodels.data.header import shard_bytes
 from worldmodels.data.pixels import Pixels
-from worldmodels.data.store import SPLITS, DatasetError, Episodes
+from worldmodels.data.store import SPLITS, DatasetError
+from worldmodels.storage.room import empty, taken
 
 _SCALARS = ("seeds", "lengths", "behaviours")
 
@@ -107,7 +108,10 @@ class Dataset:
         """The dataset of some rows alone, without splits."""
         chosen = np.asarray(rows, dtype=np.int64)
         names = ("states", "actions", "rewards", "terminated", "truncated", "energy", "episodes")
-        arrays = {name: getattr(self, name)[chosen] for name in (*names, *_SCALARS)}
+        arrays: dict[str, Any] = {
+            name: taken(getattr(self, name), chosen, self.path.parent)
+            for name in (*names, *_SCALARS)
+        }
         params = {name: values[chosen] for name, values in self.params.items()}
         pixels = self.pixels.take(chosen) if self.pixels is not None else None
         return replace(self, **arrays, params=params, pixels=pixels, splits={})
@@ -151,8 +155,12 @@ def load_dataset(
             + (", or load_dataset(..., partial=True)" if found else "")
         )
     try:
-        parts = [store.read_shard(folder, shard, header, verify) for shard in shards]
-        return _assemble(folder, header, parts)
+        return _assemble(folder, header, *_read(folder, header, found, verify))
+    except OSError as error:
+        raise DatasetError(
+            f"{folder} is larger than the memory that is free, and its arrays find no room in a file: "
+            f"{error.strerror or error}"
+        ) from error
     except MemoryError as error:
         needed = shard_bytes(header["schema"], found) / 2**30
         raise DatasetError(
@@ -161,13 +169,35 @@ def load_dataset(
         ) from error
 
 
-def _assemble(folder: Path, header: dict[str, Any], parts: list[Episodes]) -> Dataset:
+def _read(
+    folder: Path, header: dict[str, Any], total: int, verify: bool
+) -> tuple[dict[str, np.ndarray], list[tuple[Path, Any]]]:
+    """Arrays of all shards, in memory or in files, and where the pictures lie; one shard is read at a time."""
+    arrays: dict[str, np.ndarray] = {}
+    pictures: list[tuple[Path, Any]] = []
+    row = 0
+    for shard in store.shards_of(header):
+        part = store.read_shard(folder, shard, header, verify)
+        for name, values in part.arrays.items():
+            if name not in arrays:
+                arrays[name] = empty((total, *values.shape[1:]), values.dtype, folder.parent)
+            arrays[name][row : row + shard.episodes] = values
+        row += shard.episodes
+        if part.pixels is not None:
+            pictures.append((folder / shard.file, part.pixels))
+    return arrays, pictures
+
+
+def _assemble(
+    folder: Path,
+    header: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    pictures: list[tuple[Path, Any]],
+) -> Dataset:
     shards = store.shards_of(header)
-    arrays = {
-        name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays
-    }
     if "energy" not in arrays:
-        arrays["energy"] = np.full(arrays["states"].shape[:2], np.nan)
+        arrays["energy"] = empty(arrays["states"].shape[:2], np.float64, folder.parent)
+        arrays["energy"][...] = np.nan
     episodes = np.concatenate([np.arange(s.first, s.first + s.episodes) for s in shards])
     row_of = {int(episode): row for row, episode in enumerate(episodes)}
     splits = {
@@ -175,11 +205,6 @@ def _assemble(folder: Path, header: dict[str, Any], parts: list[Episodes]) -> Da
         for name in SPLITS
     }
     params = {name: arrays.pop(f"params/{name}") for name in header["param_names"]}
-    pictures = [
-        (folder / shard.file, part.pixels)
-        for shard, part in zip(shards, parts, strict=True)
-        if part.pixels is not None
-    ]
     return Dataset(
         **arrays,
         params=params,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from worldmodels.data.batches import OutcomeWindows, TrainingError
 from worldmodels.interface import Batch
+from worldmodels.storage.room import free_memory
 
 HOST_SHARE, DEVICE_SHARE = 0.5, 0.4
 """Shares of the free memory of the host and of a GPU that cached frames may take."""
@@ -43,7 +43,7 @@ class Frames:
         needed = len(dataset) * dataset.states.shape[1] * size * size * 3
         self.cached: Tensor | None = None
         self.place = "disk"
-        if needed <= HOST_SHARE * _free_host_memory():
+        if needed <= HOST_SHARE * free_memory():
             self.cached = torch.empty(
                 (len(dataset), dataset.states.shape[1], size, size, 3), dtype=torch.uint8
             )
@@ -93,17 +93,3 @@ class FrameWindows(OutcomeWindows):
         times = start[:, None] + torch.arange(self.length + 1, device=start.device)
         times = times.clamp(max=self.actions.shape[1])
         return super().at(episode, start)._replace(frames=self.frames.take(episode, times))
-
-
-def _free_host_memory() -> float:
-    """Bytes of memory that are free for use, as far as the system tells; else 4 GiB."""
-    try:
-        with open("/proc/meminfo") as table:
-            rows = dict(line.split(":", 1) for line in table)
-        return float(rows["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        pass
-    try:
-        return 0.5 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return 4.0 * 2**30

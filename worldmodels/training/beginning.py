@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from physgym.compile.native import available
@@ -19,6 +21,9 @@ from worldmodels.training.specs import as_begun, spec_of
 
 LONG_ENOUGH = 300
 """Gradients from which on machine code is compiled for a model of states."""
+
+MOST_BYTES = 64 * 2**20
+"""Of states (float64) that scales are taken from; they are held about eight times over meanwhile."""
 
 
 def seeded_model(
@@ -41,8 +46,14 @@ def seeded_model(
     if made is not None:
         model.sight.load_state_dict(made.sight.state_dict())
     source = dataset if made is None else made.readings
-    model.fit_normaliser(source.subset("train"))
+    model.fit_normaliser(thinned(source.subset("train")))
     return model
+
+
+def thinned(dataset: Any) -> Any:
+    """``dataset``, or of one with more states than scales need every n-th episode: the same on every machine."""
+    apart = math.ceil(np.asarray(dataset.states).nbytes / MOST_BYTES)
+    return dataset.take(np.arange(0, len(dataset.lengths), apart)) if apart > 1 else dataset
 
 
 def seen_first(

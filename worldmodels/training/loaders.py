@@ -15,6 +15,7 @@ from worldmodels.data.frames import FrameWindows
 from worldmodels.evaluation.states import metrics
 from worldmodels.interface import Batch, Spec, shortened
 from worldmodels.models.backgrounds import background_of
+from worldmodels.training.beginning import thinned
 from worldmodels.training.ranks import Ranks
 from worldmodels.training.sight import Sighted
 from worldmodels.training.validation import FrameValidation, PointValidation, Validation
@@ -42,13 +43,16 @@ class StateLoader:
         kind = OutcomeWindows if spec.foreign else Windows
         self.windows = kind(train, length, size, config.seed, device)
         self.grows = model.rollout_growth and model.objective == "shooting"
-        scale = metrics.state_scale(train, spec.angles)
+        scale = metrics.state_scale(thinned(train), spec.angles)
         held = dataset.subset(_validation_split(dataset))
         self.validation = Validation(held, spec, scale, config.validation_steps, device)
 
     def batch(self, number: int, step: int, total: int) -> Batch:
         """Windows, which grow from 1 step where the config says so."""
-        batch = self.windows.batch(number)
+        return self.grown(self.windows.batch(number), step, total)
+
+    def grown(self, batch: Batch, step: int, total: int) -> Batch:
+        """As much of a batch as step ``step`` of ``total`` learns from."""
         if not self.grows:
             return batch
         grown = math.ceil(self.windows.length * min(1.0, 2.0 * (step + 1) / total))

@@ -212,16 +212,29 @@ class Joint:
         models: Any = [trainer.model for trainer in self.trainers]
         finite = torch.ones(len(self.trainers), dtype=torch.bool)
         for part in range(parts):
-            drawn = [t.loader.batch(step * parts + part, step, t.total) for t in self.trainers]
-            found, logs = losses(models, joined(drawn), own=True)
+            batch = self._batches(step * parts + part)
+            found, logs = losses(models, batch, own=True)
             finite &= torch.isfinite(found).cpu()
             (found / parts).sum().backward()
             for name, values in logs.items():
                 for own, value in zip(sums, values.tolist(), strict=True):
                     own[name] = own.get(name, 0.0) + value / parts
-            for trainer, batch in zip(self.trainers, drawn, strict=True):
-                trainer.frames += batch.mask.numel()
+            for trainer in self.trainers:
+                trainer.frames += batch.mask[0].numel()
         return sums, finite.tolist()
+
+    def _batches(self, number: int) -> Batch:
+        """Batch ``number`` of each, on axis 0: drawn at once, as all have the same windows in orders of their own."""
+        loaders: Any = [trainer.loader for trainer in self.trainers]
+        first, trainer = loaders[0], self.trainers[0]
+        chosen = torch.cat([loader.windows.numbers(number) for loader in loaders])
+        batch = first.grown(first.windows.of(chosen), trainer.progress.step, trainer.total)
+        parts: dict[str, Any] = {
+            name: value.unflatten(0, (len(loaders), -1))
+            for name, value in batch._asdict().items()
+            if isinstance(value, Tensor)
+        }
+        return batch._replace(**parts)
 
     def _optimisers(self, moved: tuple[int, ...]) -> list[Any]:
         """What steps trainers that have made as many steps: SOAPs of one part together, others one by one."""
@@ -236,16 +249,6 @@ class Joint:
 def parts_of(optimiser: torch.optim.Optimizer | Optimisers) -> list[Any]:
     """The optimisers that one is made of."""
     return list(optimiser.parts.values()) if isinstance(optimiser, Optimisers) else [optimiser]
-
-
-def joined(batches: Sequence[Batch]) -> Batch:
-    """Batches of one shape on a new axis 0."""
-    values: dict[str, Any] = {
-        name: torch.stack([getattr(batch, name) for batch in batches])
-        for name, value in batches[0]._asdict().items()
-        if isinstance(value, Tensor)
-    }
-    return batches[0]._replace(**values)
 
 
 def share_tensors(windows: Windows, other: Windows) -> None:
