@@ -126,6 +126,9 @@ class Streams:
         """Let `row` draw from `generator` from now on, until it is seeded."""
         self._made[row] = generator
         self._single[row] = self._any_single = True
+        if not self._known[row]:
+            self._known[row] = True
+            self._all_known = bool(self._known.all())
 
     def draws(self, rows: np.ndarray, uniform: int, coins: int = 0) -> np.ndarray:
         """(K, uniform + coins) of `rows` (K,), all different: what `random(uniform)` and then

@@ -77,6 +77,15 @@ def test_rows_that_nobody_seeds_differ_and_say_their_seeds() -> None:
     assert np.array_equal(again.draws(np.arange(3), 2), drawn)
 
 
+def test_a_generator_that_is_given_to_a_row_nobody_seeded_is_the_one_that_draws() -> None:
+    streams = Streams(2)
+    streams.use(1, np.random.default_rng(5))
+    found = streams.draws(np.array([0, 1]), 3)
+    np.testing.assert_array_equal(found[1], np.random.default_rng(5).random(3))
+    with streams.lent(1) as rng:
+        assert rng is streams.generator(1)
+
+
 @given(st.integers(0, 2**128 - 1), st.integers(0, 2**128 - 1), st.integers(0, 63))
 def test_wide_numbers_are_whole_numbers_modulo_2_to_the_128(a: int, b: int, places: int) -> None:
     x, y = wide.split([a]), wide.split([b])

@@ -21,7 +21,7 @@ from worldmodels.models.ensemble import EnsembleWorldModel
 from worldmodels.models.states import StateWorldModel
 from worldmodels.native.libm import add_symbols
 from worldmodels.native.lowering import assembly
-from worldmodels.native.recording import NotRecordable, Recorded, Recording, record
+from worldmodels.native.recording import NotRecordable, Recorded, Recording, record_step
 
 
 class NativeStep:
@@ -102,23 +102,15 @@ def _plain(model: WorldModel) -> bool:
 
 def _recorded(model: Any, latent: Latent, action: Tensor, dt: float) -> Recorded:
     """One step of ``model`` from the first row, written down."""
-    given = [latent.z, action, *latent.memory]
-    if latent.condition is not None:
-        given.append(latent.condition)
 
-    def step(z: Tensor, action: Tensor, *rest: Tensor) -> Sequence[Tensor]:
-        memory = rest[: len(latent.memory)]
-        told = None if latent.condition is None else rest[-1]
-        before = Latent(z, memory, told)
+    def advance(before: Latent, action: Tensor) -> Sequence[Tensor]:
         if isinstance(model, StateWorldModel):
             after = model.dynamics.step(before, action, dt / model.seconds)
         else:
             after = model.step(before, action, dt)
         return after.z, model.decode(after), *after.memory
 
-    with torch.inference_mode(False):
-        inputs = [x[:1].clone() for x in given]
-        return record(step, [*model.parameters(), *model.buffers()], inputs)
+    return record_step(advance, [*model.parameters(), *model.buffers()], latent, action)
 
 
 @once

@@ -13,6 +13,7 @@ from worldmodels.configs.training import ADAPTIVE, ModelConfig
 from worldmodels.interface import Batch, Latent, Spec, WorldModel
 from worldmodels.models.inputs import check_latent
 from worldmodels.models.states import StateWorldModel
+from worldmodels.native.selection import by_torch
 
 
 class EnsembleWorldModel(WorldModel):
@@ -107,11 +108,7 @@ class EnsembleWorldModel(WorldModel):
             own = [member_of(latent, index) for index in range(len(self.models))]
             pairs = zip(self.models, own, strict=True)
             return torch.stack([model.rollout(start, actions) for model, start in pairs], 2)  # type: ignore[operator]
-        found = [latent.z]
-        for t in range(actions.shape[1]):
-            latent = self.step(latent, actions[:, t])
-            found.append(latent.z)
-        return torch.stack(found, 1)
+        return by_torch(self.step, latent, actions)
 
     def accelerate(self) -> None:
         """Train by machine code, member by member; see ``StateWorldModel.accelerate``."""

@@ -15,7 +15,7 @@ from worldmodels.interface import Batch, Latent, Medium, Spec, WorldModel
 from worldmodels.models.heads import StateHeads
 from worldmodels.models.inputs import check_actions, check_context, check_latent, check_params
 from worldmodels.models.observed import Observed
-from worldmodels.native.selection import rolled_out
+from worldmodels.native.selection import by_torch, rolled_out
 
 
 class StateWorldModel(WorldModel):
@@ -249,17 +249,13 @@ class StateWorldModel(WorldModel):
 
         By machine code after ``accelerate``, where there is some; gradients go through either way.
         """
-        if self.accelerated:
+        if self.accelerated and type(self) is StateWorldModel:
             check_latent(latent, (self.observed.size,))
             check_actions(actions[:, 0], self.spec, latent.z.shape[:1])
             states = rolled_out(self.dynamics, latent, actions, self.spec.dt / self._tau)
             if states is not None:
                 return states
-        found = [latent.z]
-        for t in range(actions.shape[1]):
-            latent = self.step(latent, actions[:, t])
-            found.append(latent.z)
-        return torch.stack(found, 1)
+        return by_torch(self.step, latent, actions)
 
     def accelerate(self) -> None:
         """Roll out by machine code when training, where there is some (extra ``native``; vectors on the CPU).

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from worldmodels.interface import Latent
+
 COUNTED_AS_IS = (0.0, 1.0, 2.0, 0.5, -1.0)
 """Numbers that are written into the code; others are handed to it, so that models can share the code."""
 
@@ -94,6 +96,33 @@ def record(
     refs = tuple(mode.ref(x) for x in outputs)
     recording = Recording(tuple(mode.storages), tuple(mode.operations), refs)
     return Recorded(recording, tuple(mode.weights), tuple(mode.numbers), tuple(mode.functions))
+
+
+def record_step(
+    advance: Callable[[Latent, Tensor], Sequence[Tensor]],
+    weights: Sequence[Tensor],
+    latent: Latent,
+    action: Tensor,
+    gradients: bool = False,
+) -> Recorded:
+    """``record`` of ``advance`` from the first row of ``latent`` on.
+
+    Its inputs are z, the action, the memory and, where there is one, the condition.
+    """
+    depth, told = len(latent.memory), latent.condition is not None
+
+    def step(z: Tensor, action: Tensor, *rest: Tensor) -> Sequence[Tensor]:
+        return advance(Latent(z, rest[:depth], rest[-1] if told else None), action)
+
+    given = [
+        latent.z,
+        action,
+        *latent.memory,
+        *([] if latent.condition is None else [latent.condition]),
+    ]
+    with torch.inference_mode(False):
+        inputs = [x[:1].detach().clone() for x in given]
+        return record(step, weights, inputs, gradients)
 
 
 class _Recorder(TorchDispatchMode):

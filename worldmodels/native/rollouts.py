@@ -15,7 +15,7 @@ from torch import Tensor
 
 from worldmodels.interface import Dynamics, Latent
 from worldmodels.native.layout import layout_of
-from worldmodels.native.recording import NotRecordable, Number, Recorded, Ref, record
+from worldmodels.native.recording import NotRecordable, Number, Recorded, Ref, record_step
 from worldmodels.native.runs import Run, view
 
 
@@ -107,23 +107,16 @@ class _Rollout(torch.autograd.Function):
 
 def recorded_step(dynamics: Dynamics, latent: Latent, action: Tensor, dt: float) -> Recorded:
     """One step from the first row, written down."""
-    given = [latent.z, action, *latent.memory]
-    if latent.condition is not None:
-        given.append(latent.condition)
+    weights = [*dynamics.parameters(), *dynamics.buffers()]
+    addresses = [x.untyped_storage().data_ptr() for x in weights]
+    if len(set(addresses)) != len(addresses):
+        raise NotRecordable("two parameters share their memory")
 
-    def step(z: Tensor, action: Tensor, *rest: Tensor) -> Sequence[Tensor]:
-        memory = rest[: len(latent.memory)]
-        told = None if latent.condition is None else rest[-1]
-        after = dynamics.step(Latent(z, memory, told), action, dt)
+    def advance(before: Latent, action: Tensor) -> Sequence[Tensor]:
+        after = dynamics.step(before, action, dt)
         return after.z, *after.memory
 
-    with torch.inference_mode(False):
-        inputs = [x[:1].detach().clone() for x in given]
-        weights = [*dynamics.parameters(), *dynamics.buffers()]
-        addresses = [x.untyped_storage().data_ptr() for x in weights]
-        if len(set(addresses)) != len(addresses):
-            raise NotRecordable("two parameters share their memory")
-        return record(step, weights, inputs, gradients=True)
+    return record_step(advance, weights, latent, action, gradients=True)
 
 
 def fixed_of(recorded: Recorded) -> dict[int, Tensor]:

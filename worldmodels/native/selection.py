@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -107,7 +107,8 @@ def _agreed(dynamics: Dynamics, latent: Latent, actions: Tensor, dt: float) -> N
             return None
         wanted = [z, *(weight for weight in dynamics.parameters() if weight.requires_grad)]
         found = []
-        for states in (native(first, actions), _by_torch(dynamics, first, actions, dt)):
+        known = by_torch(lambda before, action: dynamics.step(before, action, dt), first, actions)
+        for states in (native(first, actions), known):
             weight = torch.linspace(0.5, 1.5, states.numel(), dtype=states.dtype)
             total = (states * weight.view_as(states)).sum()
             gradients = torch.autograd.grad(total, wanted, allow_unused=True)
@@ -126,9 +127,12 @@ def _agreed(dynamics: Dynamics, latent: Latent, actions: Tensor, dt: float) -> N
     return native if same else None
 
 
-def _by_torch(dynamics: Dynamics, latent: Latent, actions: Tensor, dt: float) -> Tensor:
+def by_torch(
+    advance: Callable[[Latent, Tensor], Latent], latent: Latent, actions: Tensor
+) -> Tensor:
+    """Latents z (B, T+1, ...) that ``advance(latent, action)`` leads to under ``actions`` (B, T[, A])."""
     states = [latent.z]
     for t in range(actions.shape[1]):
-        latent = dynamics.step(latent, actions[:, t], dt)
+        latent = advance(latent, actions[:, t])
         states.append(latent.z)
     return torch.stack(states, 1)
