@@ -72,7 +72,7 @@ def test_frames_read_from_disk_are_those_kept_in_memory(buffer, monkeypatch):
     episode, times = torch.tensor([1, 5]), torch.tensor([[0, 3, 16], [2, 2, 7]])
     kept = Frames(buffer, "cpu")
     assert kept.place == "memory"
-    monkeypatch.setattr(pixel_batches, "_free_host_memory", lambda: 10.0)
+    monkeypatch.setattr(pixel_batches, "free_memory", lambda: 10.0)
     with pytest.warns(RuntimeWarning, match="do not fit into memory"):
         read = Frames(buffer, "cpu")
     assert read.place == "disk"

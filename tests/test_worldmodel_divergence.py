@@ -140,7 +140,7 @@ def test_a_solver_without_a_way_out_diverges_instead_of_hanging() -> None:
 MISFITS: dict[str, Any] = {
     "state_size": {"state_size": 4},
     "action_size": {"action_size": 9},
-    "action_kind": {"action_kind": "continuous", "action_size": 1},
+    "action_kind": {"action_kind": "continuous", "action_size": 1, "idle": 0},
     "angles": {"angles": ()},
     "unknown": {"env_name": "pendulam"},
     "thrust": {"param_names": ("mass", "thrust")},

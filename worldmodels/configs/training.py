@@ -260,7 +260,14 @@ def scores_one(config: TrainConfig) -> str:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Any config as plain JSON types; ``from_dict`` reverses it for a ``TrainConfig``."""
-    return asdict(config)
+    plain: dict[str, Any] = _plain(asdict(config))
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
 
 
 def from_dict(values: dict[str, Any]) -> TrainConfig:

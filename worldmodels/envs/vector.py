@@ -18,7 +18,7 @@ from physgym.autoreset import AutoresetVectorEnv
 from physgym.backends import checked_device
 from physgym.observations import frames_per_second
 from physgym.starts import by_row
-from physgym.task import check_names
+from physgym.task import Task, check_names
 from worldmodels.envs import task as truth
 from worldmodels.envs.modality import Modality, StateModality
 from worldmodels.envs.observations import Judge, ObservationModality
@@ -161,7 +161,7 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
 
     def start(self, rows: np.ndarray, options: Mapping[str, Any]) -> None:
         """Draw a beginning for each of `rows` and encode it."""
-        if not options and isinstance(self._starts, TrueStarts):
+        if not options and isinstance(self._starts, TrueStarts) and isinstance(self.task, Task):
             drawn = self._starts.draw_rows(self.streams, rows)
         else:
             drawn = self._drawn(rows, options)
