@@ -15,6 +15,9 @@ from worldmodels.models.inputs import check_latent
 from worldmodels.models.states import StateWorldModel
 from worldmodels.native.selection import by_torch
 
+MANY_CALLS = 128
+"""Operations of rollouts from which on members go one by one by machine code, and not together by torch."""
+
 
 class EnsembleWorldModel(WorldModel):
     """``config.ensemble`` independent members behind the four verbs.
@@ -167,7 +170,8 @@ def losses(
     known: dict[str, Any] = {
         k: v for k, v in batch._asdict().items() if own and isinstance(v, Tensor)
     }
-    if models[0].accelerated:
+    first = batch._replace(**{name: value[0] for name, value in known.items()})
+    if models[0].compiled_calls(first) >= MANY_CALLS:
         each = ({name: value[k] for name, value in known.items()} for k in range(len(models)))
         pairs = zip(models, each, strict=True)
         found = [model.loss(batch._replace(**given)) for model, given in pairs]

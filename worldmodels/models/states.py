@@ -15,7 +15,7 @@ from worldmodels.interface import Batch, Latent, Medium, Spec, WorldModel
 from worldmodels.models.heads import StateHeads
 from worldmodels.models.inputs import check_actions, check_context, check_latent, check_params
 from worldmodels.models.observed import Observed
-from worldmodels.native.selection import by_torch, rolled_out
+from worldmodels.native.selection import by_torch, calls_of, rolled_out
 
 
 class StateWorldModel(WorldModel):
@@ -256,6 +256,15 @@ class StateWorldModel(WorldModel):
             if states is not None:
                 return states
         return by_torch(self.step, latent, actions)
+
+    def compiled_calls(self, batch: Batch) -> int:
+        """Operations of the rollouts that ``loss`` would do by machine code; 0 where torch does them."""
+        matching = self.config.objective == "matching"
+        if not self.accelerated or (matching and self.dynamics.initial_memory(batch.states[:1, 0])):
+            return 0
+        latent = self.encode(batch.states[:1, :1], batch.params[:1])
+        actions = batch.actions[:1, : 1 if matching else None]
+        return calls_of(self.dynamics, latent, actions, self.spec.dt / self._tau)
 
     def accelerate(self) -> None:
         """Roll out by machine code when training, where there is some (extra ``native``; vectors on the CPU).

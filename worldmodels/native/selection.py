@@ -16,7 +16,7 @@ from worldmodels.interface import Dynamics, Latent
 from worldmodels.native.recording import NotRecordable
 from worldmodels.native.rollouts import NativeRollout, recorded_step
 
-FEW_CALLS, MANY_ROWS = 64, 2048
+FEW_CALLS, MANY_ROWS = 40, 2048
 """A rollout of fewer operations is as quick by torch, unless it has so many rows."""
 FEW = 3
 """Rows and steps that machine code is tried on."""
@@ -32,24 +32,20 @@ def rolled_out(dynamics: Dynamics, latent: Latent, actions: Tensor, dt: float) -
     gradients of actions or conditions wanted, a structure that does not say it is ``recordable``, or an
     operation that has no rule.
     """
-    weights = (*dynamics.parameters(), *dynamics.buffers())
-    if not _possible(dynamics, weights, latent, actions):
+    known = _plan_of(dynamics, latent, actions, dt)
+    if known is None or not known.operations:
         return None
-    key = (
-        tuple(weight.requires_grad for weight in weights),
-        (latent.z.shape[1], latent.z.dtype, latent.condition is None, len(latent.memory)),
-        (actions.dtype, actions.shape[2:], dt),
-    )
-    plans = _plans.setdefault(dynamics, {})
-    known = plans.get(key)
-    if known is None or any(a is not b for a, b in zip(known.weights, weights, strict=True)):
-        known = plans[key] = _Plan(weights, _operations(dynamics, latent, actions, dt))
-    calls = known.operations * actions.shape[1]
-    if not known.operations or (calls < FEW_CALLS and len(actions) < MANY_ROWS):
+    if known.operations * actions.shape[1] < FEW_CALLS and len(actions) < MANY_ROWS:
         return None
     if not known.tried:
         known.native, known.tried = _agreed(dynamics, latent, actions, dt), True
     return None if known.native is None else known.native(latent, actions)
+
+
+def calls_of(dynamics: Dynamics, latent: Latent, actions: Tensor, dt: float) -> int:
+    """Operations of a rollout that `rolled_out` would do; 0 where there is no machine code."""
+    known = _plan_of(dynamics, latent, actions, dt)
+    return 0 if known is None else known.operations * actions.shape[1]
 
 
 @dataclass
@@ -64,6 +60,23 @@ class _Plan:
 
 
 _plans: WeakKeyDictionary[Dynamics, dict[Any, _Plan]] = WeakKeyDictionary()
+
+
+def _plan_of(dynamics: Dynamics, latent: Latent, actions: Tensor, dt: float) -> _Plan | None:
+    """What is known of the structure, or found out now; None where there can be no machine code."""
+    weights = (*dynamics.parameters(), *dynamics.buffers())
+    if not _possible(dynamics, weights, latent, actions):
+        return None
+    key = (
+        tuple(weight.requires_grad for weight in weights),
+        (latent.z.shape[1], latent.z.dtype, latent.condition is None, len(latent.memory)),
+        (actions.dtype, actions.shape[2:], dt),
+    )
+    plans = _plans.setdefault(dynamics, {})
+    known = plans.get(key)
+    if known is None or any(a is not b for a, b in zip(known.weights, weights, strict=True)):
+        known = plans[key] = _Plan(weights, _operations(dynamics, latent, actions, dt))
+    return known
 
 
 def _operations(dynamics: Dynamics, latent: Latent, actions: Tensor, dt: float) -> int:
