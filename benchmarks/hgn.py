@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from keypoints import THRESHOLD, rolled
-from reporting import kept_rows, print_table, train_missing, write_json
+from reporting import kept_rows, print_table, settled, train_missing, write_json
 
 from worldmodels.configs.training import (
     PREDICTORS,
@@ -32,7 +32,6 @@ from worldmodels.configs.training import (
     default_config,
 )
 
-HERE = Path(__file__).parent
 SEEDS = (0, 1, 2)
 SIZE, SEEN, SHOWN, FURTHER = 32, 5, 25, 60
 """Pixels of a side, frames seen, frames of the published rollout behind them, and steps beyond it."""
@@ -164,13 +163,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, help="benchmarks/results/hgn.json, or hgn_quick.json among the runs"
     )
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.runs /= "quick"
-    usual = arguments.runs / "hgn_quick.json" if arguments.quick else HERE / "results" / "hgn.json"
-    arguments.out = arguments.out or usual
-    arguments.seeds = arguments.seeds or ([0] if arguments.quick else list(SEEDS))
-    return arguments
+    return settled(parser.parse_args(), "hgn", SEEDS)
 
 
 def main() -> None:

@@ -22,11 +22,10 @@ from typing import Any
 import hnn_protocol as protocol
 import torch
 from hwm import predictor
-from reporting import kept_rows, print_table, train_missing, write_json
+from reporting import kept_rows, print_table, settled, train_missing, write_json
 
 from worldmodels.configs.training import EnvConfig, TrainConfig, default_config
 
-HERE = Path(__file__).parent
 SEEDS = (0, 1, 2)
 MODELS: dict[str, dict[str, Any]] = {
     "first_order": {},
@@ -128,13 +127,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, help="benchmarks/results/hnn.json, or hnn_quick.json among the runs"
     )
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.runs /= "quick"
-    usual = arguments.runs / "hnn_quick.json" if arguments.quick else HERE / "results" / "hnn.json"
-    arguments.out = arguments.out or usual
-    arguments.seeds = arguments.seeds or ([0] if arguments.quick else list(SEEDS))
-    return arguments
+    return settled(parser.parse_args(), "hnn", SEEDS)
 
 
 def main() -> None:

@@ -31,11 +31,10 @@ from typing import Any
 import hwm_protocol as protocol
 import numpy as np
 import torch
-from reporting import kept_rows, print_table, train_missing, write_json
+from reporting import kept_rows, print_table, settled, train_missing, write_json
 
 from worldmodels.configs.training import EnvConfig, TrainConfig, default_config
 
-HERE = Path(__file__).parent
 SEEDS = (0, 1, 2)
 _UNDAMPED = {"damping": False, "integrator": "auto"}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -214,13 +213,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, help="benchmarks/results/hwm.json, or hwm_quick.json among the runs"
     )
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.runs /= "quick"
-    usual = arguments.runs / "hwm_quick.json" if arguments.quick else HERE / "results" / "hwm.json"
-    arguments.out = arguments.out or usual
-    arguments.seeds = arguments.seeds or ([0] if arguments.quick else list(SEEDS))
-    return arguments
+    return settled(parser.parse_args(), "hwm", SEEDS)
 
 
 def main() -> None:

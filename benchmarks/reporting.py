@@ -1,7 +1,8 @@
-"""What every benchmark does with its rows: one table on the screen, one JSON file."""
+"""What every benchmark does with its rows: one table on the screen, one JSON file, and where that lies."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,19 @@ def write_json(path: Path, result: Mapping[str, Any]) -> None:
 def kept_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a result that is there already; none where it is not."""
     return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def settled(arguments: argparse.Namespace, name: str, seeds: Sequence[int]) -> argparse.Namespace:
+    """`arguments` of `benchmarks/NAME.py`, with what was not told: its result, or with `quick` one of its own
+    among the runs, of the first seed.
+    """
+    if arguments.quick:
+        arguments.runs /= "quick"
+    results = Path(__file__).parent / "results"
+    usual = arguments.runs / f"{name}_quick.json" if arguments.quick else results / f"{name}.json"
+    arguments.out = arguments.out or usual
+    arguments.seeds = arguments.seeds or ([0] if arguments.quick else list(seeds))
+    return arguments
 
 
 def train_missing(config: Any) -> Path:
