@@ -50,8 +50,8 @@ class Layout:
         products = [node for node in graph.nodes if isinstance(node, Product)]
         self.matrices = {node.right for node in products}
         self.rows = {node.start for node in products if node.start is not None}
-        self.widest = max([PADDING, *(padded(node.result.shape[1]) for node in products)])
-        self.widest = max([self.widest, *(padded(node.left.shape[1]) for node in products)])
+        sides = [side for node in products for side in (node.result.shape[1], node.left.shape[1])]
+        self.widest = max([PADDING, *map(padded, sides)])
 
     def _root(self, slot: Slot) -> tuple[Any, int, int]:
         """The tensor of a run that a slot lies in, its offset there, and whether it is a step ahead."""
