@@ -28,6 +28,7 @@ def planning_gap(result: dict[str, Any]) -> Table:
         means = [f"{row[name]:.1f}" for name in ("return", "truth", "random")]
         name = SYSTEMS.get(row["env"], row["env"])
         model = f"`{row['model']}`" + (f", {row['rounds']} rounds" if row["rounds"] > 1 else "")
+        name += ", for a cost" if row.get("cost") else ""
         table.append([name, model, *means, score, row["verdict"]])
     return table
 

@@ -104,6 +104,20 @@ def test_ppo_learns_from_batches_of_equal_size(num_envs: int) -> None:
     assert agents._even_share(1031, 1024) == 1031, "not batches of one"
 
 
+def test_td3_explores_and_only_in_training() -> None:
+    env = gym.make_vec("Pendulum-v1", num_envs=2, vectorization_mode="sync")
+    agent = agents.start_agent(env, "td3", seed=0, learning_starts=0)
+    seen = np.zeros((200, 3), np.float32)
+    agent._setup_learn(4)
+    agent._last_obs = seen[:2]
+    noisy = [agent._sample_action(0, agent.action_noise, 2)[1] for _ in range(100)]
+    still, _ = agent.predict(seen, deterministic=True)
+    assert np.ptp(still) == 0.0
+    assert 0.08 < np.std(noisy) < 0.12  # of actions in [-1, 1]
+    quiet = agents.start_agent(env, "td3", seed=0, action_noise=None)
+    assert quiet.action_noise is None
+
+
 def test_one_episode_has_no_standard_error() -> None:
     envs = SyncVectorEnv(MAKERS[:1], autoreset_mode=AutoresetMode.SAME_STEP)
     result = returns.evaluate_agent(lambda obs: np.zeros(len(obs), dtype=int), envs)

@@ -54,6 +54,9 @@ PIXEL_SETTINGS: dict[str, dict[str, Any]] = {
 }
 """What differs where observations are pictures: a replay of 20,000 64 x 64 ones takes 0.5 GB."""
 
+EXPLORATION = 0.1
+"""Standard deviation of the noise that TD3 explores with, in half widths of the action space (Fujimoto et al. 2018)."""
+
 SMALLEST_PICTURE = 36
 """Width and height [px] below which the network that Stable-Baselines3 sees pictures with has no output."""
 
@@ -134,11 +137,19 @@ def start_agent(
     if agent == "ppo" and "batch_size" not in settings:
         rollout = chosen["n_steps"] * vector_env.num_envs
         chosen["batch_size"] = _even_share(rollout, chosen["batch_size"])
+    if agent == "td3":
+        chosen.setdefault("action_noise", _exploration(sb3, vector_env))
     if "features_extractor_class" not in chosen["policy_kwargs"]:
         check_pictures(space)
     where = device_of(device, both or pixels)
     kind = getattr(sb3, agent.upper())
     return kind(policy, watched(vector_env, stack), seed=seed, device=where, verbose=0, **chosen)
+
+
+def _exploration(sb3: ModuleType, vector_env: VectorEnv) -> Any:
+    """Normal noise for a policy that has none of its own; Stable-Baselines3 scales actions to [-1, 1] before it."""
+    shape = vector_env.single_action_space.shape or ()
+    return sb3.common.noise.NormalActionNoise(np.zeros(shape), EXPLORATION * np.ones(shape))
 
 
 def watched(vector_env: VectorEnv, stack: int = 1) -> Any:
@@ -308,6 +319,7 @@ def library() -> ModuleType:
     """Stable-Baselines3, imported when it is asked for. Raises DependencyNotInstalled where it is not there."""
     try:
         import stable_baselines3
+        import stable_baselines3.common.noise
         import stable_baselines3.common.vec_env
     except ImportError as error:
         raise DependencyNotInstalled(
