@@ -123,6 +123,14 @@ COLUMNS = (
 )
 
 
+def learned_env(model: Any, env: str, num_envs: int | None = None) -> Any:
+    """The learned env that agents and planners get, with what is given of it."""
+    import worldmodels
+
+    mode = {} if num_envs is None else {"autoreset_mode": "SameStep"}
+    return worldmodels.make_env(model, num_envs, **mode, **GIVEN.get(env, {}))
+
+
 def buffer_of(arguments: argparse.Namespace, env: str, seed: int, agents: list[Path]) -> Path:
     """The true episodes of a seed: those of the source's policy, and those that ``agents`` played since."""
     from worldmodels import load_policy
@@ -166,7 +174,6 @@ def agent_of(
     arguments: argparse.Namespace, env: str, agent: str, seed: int
 ) -> tuple[Any, Any, int]:
     """The agent of the last round, its model, and the true steps that both have seen."""
-    import worldmodels
     from worldmodels.agents.saved import load_agent
     from worldmodels.agents.stable_baselines import train_agent
 
@@ -177,9 +184,7 @@ def agent_of(
         if agents[-1].exists():
             learned = load_agent(agents[-1])
             continue
-        place = worldmodels.make_env(
-            model, trial.num_envs, autoreset_mode="SameStep", **GIVEN.get(env, {})
-        )
+        place = learned_env(model, env, trial.num_envs)
         learned = train_agent(place, agent, trial.steps, seed, **trial.settings)
         learned.save(agents[-1])
     return learned, model, true_steps
@@ -187,7 +192,6 @@ def agent_of(
 
 def row_of(arguments: argparse.Namespace, env: str, agent: str, seed: int) -> dict[str, Any]:
     """Train one agent in one model, and see what it earns in the truth and in the model."""
-    import worldmodels
     from worldmodels.agents.returns import evaluate_agent, greedy
     from worldmodels.envs.single import make_truth
 
@@ -196,9 +200,7 @@ def row_of(arguments: argparse.Namespace, env: str, agent: str, seed: int) -> di
     learned, model, true_steps = agent_of(arguments, env, agent, seed)
     places = {
         "truth": make_truth(model.spec, num_envs=arguments.episodes, autoreset_mode="SameStep"),
-        "model": worldmodels.make_env(
-            model, arguments.episodes, autoreset_mode="SameStep", **GIVEN.get(env, {})
-        ),
+        "model": learned_env(model, env, arguments.episodes),
     }
     earned = {
         name: evaluate_agent(greedy(learned), place, 1_000_000 + seed)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from never_saw import GIVEN, SOURCES, agent_of, model_of
+from never_saw import GIVEN, SOURCES, agent_of, learned_env, model_of
 from reporting import kept_rows, print_table, train_missing, write_json
 
 HERE = Path(__file__).parent
@@ -88,15 +88,13 @@ def rows_of(arguments: argparse.Namespace, env: str, models: list[str]) -> list[
     import gymnasium
 
     import physgym
-    import worldmodels
     from worldmodels.agents.gap import planning_gap
     from worldmodels.envs.single import make_truth
     from worldmodels.evaluation.statistics import plain
 
     learned = {model: trained(arguments, env, model) for model in models}
     places = {
-        name: worldmodels.make_env(model, **GIVEN[env]) if env in GIVEN else model
-        for name, model in learned.items()
+        name: learned_env(model, env) if env in GIVEN else model for name, model in learned.items()
     }
     spec, system = learned[models[0]].spec, physgym.get_system(env)
     began = time.process_time()
