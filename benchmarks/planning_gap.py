@@ -46,6 +46,7 @@ COSTS = {"CartPole-v1": pole_cost, "Acrobot-v1": acrobot_cost, "MountainCar-v0":
 """What is planned for where every step before the end earns the same."""
 _FEW = {"samples": 32, "rounds": 2}
 PLANNER: dict[str, dict[str, Any]] = {
+    "Pendulum-v1": {"horizon": 30, "hold": 3, "samples": 64, "rounds": 3},
     "CartPole-v1": {"horizon": 16, "hold": 2, **_FEW},
     "Acrobot-v1": {"horizon": 40, "hold": 4, **_FEW},
     "MountainCar-v0": {"horizon": 60, "hold": 5, **_FEW},

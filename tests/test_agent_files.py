@@ -187,6 +187,31 @@ def test_a_visual_model_is_filmed_too(tmp_path: Path, monkeypatch: pytest.Monkey
     assert names == {f"ppo-seed0{kind}" for kind in kinds}
 
 
+def test_a_planner_is_filmed_after_it_was_scored_in_several_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "x.json"
+    words = ("--env", "pendulum", "--agent", "plan", "--horizon", 4, "--hold", 4)
+    run_command(monkeypatch, *words, "--episodes", 2, "--out", out)
+    numbers = json.loads(out.read_text())
+    assert numbers["planner"] == {"method": "cem", "horizon": 4, "hold": 4}
+    assert "steps" not in numbers, "it learns nothing"
+    (row,) = numbers["rows"]
+    assert set(row["files"]) == {"film"} and Path(row["files"]["film"]).stat().st_size > 100
+
+
+def test_two_sides_of_a_film_plan_for_themselves() -> None:
+    from worldmodels.agents.planning import Planner
+
+    truth = gymnasium.make("PhysGym/Pendulum-v0", disable_env_checker=True)
+    planner = Planner(truth, horizon=4, hold=4, samples=8, rounds=1)
+    planner(np.zeros((3, 2), np.float32))
+    one, two = (agent_files._forgetful(planner) for _ in range(2))
+    seen = np.array([[0.5, -1.0]], np.float32)
+    np.testing.assert_array_equal([one(seen) for _ in range(9)], [two(seen) for _ in range(9)])
+    assert len(planner.plans) == 3, "the planner itself goes on"
+
+
 def test_no_film_is_one_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("stable_baselines3")
     words = ("--env", "oscillator", "--steps", 16, "--num-envs", 2, "--episodes", 1, "--no-film")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import sys
@@ -35,6 +36,8 @@ class Results:
         self.rows: list[dict[str, Any]] = []
         self.files: dict[str, dict[str, Path]] = {}
         self._trained: dict[str, Any] = {}
+        self.planned = args.agent == "plan"  # it learns nothing, and there is nothing to keep
+        self.done = "planned in" if self.planned else "trained in"
 
     def beside(self, place: str, suffix: str) -> Path:
         """Path of a file of the agent that was trained in ``place``."""
@@ -51,7 +54,7 @@ class Results:
         name = f"{self.out.stem}-{place}"
         logger = Logger(path.parent, args.log, values, "agent", name=name, file=path.name)
         logger.rewind(-1)  # a file that --out names again begins anew
-        self.files[place] = {"learning": path}
+        self.files[place] = {} if self.planned else {"learning": path}
         return logger
 
     def keep(self, place: str, agent: Any) -> None:
@@ -75,8 +78,7 @@ class Results:
         sides = [Side(envs["truth"], "in the truth", FILM_SIZE)]
         if "model" in envs:
             sides.append(Side(envs["model"], "in the model", FILM_SIZE))
-        planned = self.args.agent == "plan"
-        acts = [_single(agent if planned else greedy(agent, stack)) for _ in sides]
+        acts = [_single(_forgetful(agent) if self.planned else greedy(agent, stack)) for _ in sides]
         path = self.beside(place, ".mp4")
         with cli.progress("filming", sides[0].limit) as advance:
 
@@ -108,7 +110,7 @@ class Results:
         self._trained[place] = Trained(self.args.steps, curve.rows, truth.mean, error)
         plot = self.out.with_name(f"{self.out.stem}-learning.png")
         title = f"{self.args.agent}: returns while it trains"
-        if self.args.agent != "plan":  # which learns nothing
+        if not self.planned:
             returns_over_steps(self._trained, plot, title, self.structure)
             self.files[place]["plot"] = plot
         self._write()
@@ -121,14 +123,13 @@ class Results:
     def report(self) -> None:
         """Print what every agent earns, and where every file lies."""
         args, places = self.args, self.places
-        columns = ["agent", "trained in", "steps", "seconds"]
+        columns = ["agent", self.done, *([] if self.planned else ["steps", "seconds"])]
         columns += [f"return in the {place}" for place in places]
         cells = [
             [
                 args.agent,
                 row["trained in"],
-                args.steps,
-                row["seconds"],
+                *([] if self.planned else [args.steps, row["seconds"]]),
                 *(str(row[p]) for p in places),
             ]
             for row in self.rows
@@ -137,7 +138,7 @@ class Results:
         lines = [("numbers", self.out)]
         for place, files in self.files.items():
             lines += [
-                (f"{what}, trained in the {place}", path)
+                (f"{what}, {self.done} the {place}", path)
                 for what, path in files.items()
                 if what != "plot"
             ]
@@ -147,9 +148,10 @@ class Results:
 
     def _settings(self) -> dict[str, Any]:
         args = self.args
+        search = {"method": args.method, "horizon": args.horizon, "hold": args.hold}
         return {
             "agent": args.agent,
-            "steps": args.steps,
+            **({"planner": search} if self.planned else {"steps": args.steps}),
             "seed": args.seed,
             "stack": args.stack,
             "device": args.device,
@@ -167,6 +169,13 @@ class Results:
             rows.append({**numbers, "files": files})
         values = {**self._settings(), "rows": rows}
         atomic_write(self.out, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+
+
+def _forgetful(planner: Any) -> Any:
+    """A planner as it was before its first plan, with plans of its own from then on."""
+    own = copy.copy(planner)
+    own.reset()
+    return own
 
 
 def _single(act: Any) -> Any:
