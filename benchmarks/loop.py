@@ -19,7 +19,16 @@ from reporting import kept_rows, print_table, write_json
 HERE = Path(__file__).parent
 MOST = 4
 """Rounds at most."""
-COLUMNS = ("env", "seed", "agent", "true_steps", "return", "standard_error", "steps_to_threshold")
+COLUMNS = (
+    "env",
+    "first_policy",
+    "seed",
+    "agent",
+    "true_steps",
+    "return",
+    "standard_error",
+    "steps_to_threshold",
+)
 
 
 def first_above(rows: list[dict[str, Any]], threshold: float) -> int | None:
@@ -35,11 +44,11 @@ def rows_of(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
 
     config = LoopConfig(
         env=arguments.env, model="port_hamiltonian", agent="sac", rounds=1, first_episodes=3,
-        episodes=1, imagined_steps=120_000, num_envs=16, rollout_steps=200, ensemble=1,
-        first_epochs=30, epochs=10, seed=seed,
+        first_policy=arguments.first_policy, episodes=1, imagined_steps=6_000, num_envs=1,
+        rollout_steps=200, ensemble=1, first_epochs=30, epochs=10, seed=seed,
     )  # fmt: skip
     threshold = physgym.get_system(arguments.env).reward_threshold
-    folder = arguments.runs / f"{arguments.env}-s{seed}"
+    folder = arguments.runs / f"{arguments.env}-{arguments.first_policy}-s{seed}"
     record = run(config, folder, print)
     while len(record["rows"]) < MOST and first_above(record["rows"], threshold) is None:
         record = run(replace(config, rounds=len(record["rows"]) + 1), folder, print)
@@ -52,6 +61,7 @@ def rows_of(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
         found += [
             {
                 "env": arguments.env,
+                "first_policy": arguments.first_policy,
                 "seed": seed,
                 "agent": agent,
                 **{k: row[k] for k in kept},
@@ -66,15 +76,17 @@ def main() -> None:
     """Run the loops that are missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--env", default="pendulum")
+    parser.add_argument("--first-policy", default="bang", choices=["random", "bang"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--model-free-steps", type=int, default=7_500)
+    parser.add_argument("--model-free-steps", type=int, default=6_000)
     parser.add_argument("--runs", type=Path, default=Path("outputs/loops"))
     parser.add_argument("--out", type=Path, default=HERE / "results" / "loop.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = kept_rows(arguments.out)
     for seed in arguments.seeds:
-        if (arguments.env, seed) not in {(row["env"], row["seed"]) for row in rows}:
+        done = {(row["env"], row["first_policy"], row["seed"]) for row in rows}
+        if (arguments.env, arguments.first_policy, seed) not in done:
             rows += rows_of(arguments, seed)
             write_json(arguments.out, {"rows": rows})
     print_table(rows, COLUMNS, "returns over true steps")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import foreign_cases as cases
+import numpy as np
 import pytest
 from test_commands import command
 
@@ -105,6 +106,29 @@ def test_our_own_systems_are_seen_embedded(tmp_path: Path) -> None:
     assert record["rows"][0]["true_steps"] == 4 * 200
 
 
+def test_the_first_episodes_are_of_the_policy_that_was_asked_for(tmp_path: Path) -> None:
+    extremes = {}
+    for policy in ("random", "bang"):
+        config = replace(
+            TINY, env="pendulum", agent="sac", rounds=1, first_episodes=3, first_policy=policy
+        )
+        actions = loop._grown(config, tmp_path / policy, 0).actions
+        extremes[policy] = float((np.abs(actions) == 1.0).mean())
+    assert extremes == {"random": 0.0, "bang": 1.0}
+
+
+def test_a_loop_of_before_an_option_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / loop.RECORD
+    loop._record(TINY, tmp_path)
+    record = json.loads(path.read_text())
+    del record["config"]["first_policy"]
+    path.write_text(json.dumps(record))
+    assert loop._record(TINY, tmp_path)["config"]["first_policy"] == "random"
+    with pytest.raises(ConfigError, match="first_policy='random', not 'bang'"):
+        path.write_text(json.dumps(record))
+        loop._record(replace(TINY, first_policy="bang"), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -113,6 +137,7 @@ def test_our_own_systems_are_seen_embedded(tmp_path: Path) -> None:
         ({"rounds": 0}, "rounds=0"),
         ({"model": "port_hamiltonia"}, "did you mean 'port_hamiltonian'"),
         ({"first_episodes": 1}, "first_episodes=1"),
+        ({"first_policy": "bangs"}, "first_policy"),
         ({"env": "CartPol-v1"}, "CartPole-v1"),
     ],
 )

@@ -32,7 +32,9 @@ class LoopConfig:
     rounds: int = 10
     """Times that everything is done."""
     first_episodes: int = 5
-    """True episodes of random actions before the first round."""
+    """True episodes before the first round."""
+    first_policy: Literal["random", "bang"] = "random"
+    """Actions of these: drawn anew at every step, or extremes, held for 1 to 20 steps, which lead farther."""
     episodes: int = 2
     """True episodes that the agent collects after each round."""
     ensemble: int = 5

@@ -10,7 +10,7 @@ import functools
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,9 @@ def _record(config: LoopConfig, folder: Path) -> dict[str, Any]:
         _write(folder, record)
         return record
     record = read_json(folder / RECORD)
+    usual = {field.name: field.default for field in fields(LoopConfig)}
     for name, value in wanted.items():
-        before = record["config"].get(name)
+        before = record["config"].get(name, usual[name])  # one that is younger than the record
         if before != value and name not in ("rounds", "model_free_steps"):
             raise ConfigError(
                 f"{folder} holds a loop with {name}={shown(before)}, not {shown(value)}: give that value, or "
@@ -115,13 +116,14 @@ def _round(
 
 
 def _grown(config: LoopConfig, folder: Path, number: int) -> Dataset:
-    """The buffer of round ``number``: random episodes, and those of the agents of all rounds before."""
+    """The buffer of round ``number``: the first episodes, and those of the agents of all rounds before."""
     root = folder / "datasets"
     own = config.env_kwargs.get("action_mode")
     wanted = CollectConfig(
         env=config.env,
         name=BUFFER,
         episodes=config.first_episodes,
+        policy=config.first_policy,
         seed=config.seed,
         make_kwargs=config.make_kwargs,
         **({"action_mode": own} if own else {}),
