@@ -8,14 +8,19 @@ from table_parts import SYSTEMS, Table, spread
 
 
 def loop(result: dict[str, Any]) -> Table:
-    """Returns over true steps, with a model and without."""
-    table = [["seed", "agent", "true steps: return", "steps to the threshold"]]
-    pairs = sorted({(row["seed"], row["agent"]) for row in result["rows"]})
-    for seed, agent in pairs:
-        rows = [row for row in result["rows"] if (row["seed"], row["agent"]) == (seed, agent)]
-        shown = "; ".join(f"{row['true_steps']:,}: {row['return']:.0f}" for row in rows)
+    """Returns over true steps until they reach the threshold, with a model and without."""
+    head = ["seed", "first episodes", "agent", "true steps: return", "steps to the threshold"]
+    table = [head]
+    keys = ("first_policy", "seed", "agent")
+    for kind in dict.fromkeys(tuple(row[key] for key in keys) for row in result["rows"]):
+        rows = [row for row in result["rows"] if tuple(row[key] for key in keys) == kind]
+        policy, seed, agent = kind
         reached = rows[0]["steps_to_threshold"]
-        table.append([str(seed), agent, shown, "not yet" if reached is None else f"{reached:,}"])
+        asked = [row for row in rows if reached is None or row["true_steps"] <= reached]
+        shown = "; ".join(f"{row['true_steps']:,}: {row['return']:.0f}" for row in asked)
+        first = f"`{policy}`" if agent == "with a model" else ""
+        steps = "not yet" if reached is None else f"{reached:,}"
+        table.append([str(seed), first, agent, shown, steps])
     return table
 
 
