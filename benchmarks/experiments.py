@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from reporting import kept_rows, train_missing, write_json
+from reporting import kept_rows, print_table, train_missing, write_json
 
 SEEDS = (0, 1, 2)
 Row = dict[str, Any]
@@ -18,23 +18,40 @@ Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """States (N, D) and actions (N, T, A) to states (N, T, D)."""
 
 
+def parser_of(description: str, name: str) -> argparse.ArgumentParser:
+    """The arguments of every experiment; ``name`` is that of its script."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--seeds", nargs="+", type=int, help="0 1 2; 0 with --quick")
+    parser.add_argument("--quick", action="store_true", help="all of it, in ten minutes")
+    parser.add_argument("--runs", type=Path, default=Path("outputs") / name)
+    parser.add_argument("--datasets", type=Path, default=Path("datasets"))
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help=f"benchmarks/results/{name}.json, or {name}_quick.json among the runs",
+    )
+    return parser
+
+
 def run_missing(
     arguments: argparse.Namespace,
     names: Sequence[str],
     wanted: Iterable[tuple[Any, ...]],
     row_of: Callable[..., Row],
-    result_of: Callable[[list[Row]], dict[str, Any]],
+    verdicts: Callable[[list[Row]], list[Row]] | None = None,
 ) -> list[Row]:
     """The rows of ``arguments.out`` with those of ``wanted`` that it lacks, each written as soon as it is there.
 
-    A row is known by its values under ``names``, and made by ``row_of(arguments, *values)``.
+    A row is known by its values under ``names``, and made by ``row_of(arguments, *values)``; before the rows stands
+    what ``verdicts`` says of them.
     """
     torch.set_num_threads(1)
     rows = kept_rows(arguments.out)
     for values in wanted:
         if values not in {tuple(row[name] for name in names) for row in rows}:
             rows.append(row_of(arguments, *values))
-            write_json(arguments.out, result_of(rows))
+            said = {"verdicts": verdicts(rows)} if verdicts else {}
+            write_json(arguments.out, {**said, "rows": rows})
     return rows
 
 
@@ -80,3 +97,9 @@ def on_every_seed(values: Sequence[float | None], holds: Callable[[float], bool]
     if not all(holds(value) for value in known):
         return "missed"
     return "reached" if len(known) == len(values) else "open"
+
+
+def print_verdicts(lines: Iterable[Mapping[str, Any]], system: str) -> None:
+    """Print what is decided; ``system`` names the column of the systems."""
+    said = [line for line in lines if line["verdict"] != "open"]
+    print_table(said, (system, "question", "verdict"), "verdicts that are not open")

@@ -15,11 +15,19 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import symoden_protocol as protocol
-from experiments import SEEDS, cost, on_every_seed, predictor, run_missing, trained
+from experiments import (
+    SEEDS,
+    cost,
+    on_every_seed,
+    parser_of,
+    predictor,
+    print_verdicts,
+    run_missing,
+    trained,
+)
 from reporting import print_table, settled
 
 from worldmodels.configs.training import EnvConfig, TrainConfig, default_config
@@ -102,41 +110,27 @@ def _errors(rows: list[dict[str, Any]], system: str, model: str, key: str) -> li
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__, "symoden")
     parser.add_argument(
         "--systems", nargs="+", choices=protocol.TASKS, default=list(protocol.TASKS)
     )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--seeds", nargs="+", type=int, help="0 1 2; 0 with --quick")
     parser.add_argument("--epochs", type=int, default=30, help="of 120 updates of 256 steps")
-    parser.add_argument("--quick", action="store_true", help="all of it, in ten minutes")
-    parser.add_argument("--runs", type=Path, default=Path("outputs/symoden"))
-    parser.add_argument("--datasets", type=Path, default=Path("datasets"))
-    parser.add_argument(
-        "--out", type=Path, help="benchmarks/results/symoden.json, or one of its own with --quick"
-    )
     return settled(parser.parse_args(), "symoden", SEEDS)
 
 
 def main() -> None:
     """Run what is missing, seed by seed, and print the table."""
     arguments = parse()
-    wanted = [
+    wanted = (
         (system, model, seed)
         for seed in arguments.seeds
         for system in arguments.systems
         for model in arguments.models
-    ]
-    rows = run_missing(
-        arguments,
-        ("system", "model", "seed"),
-        wanted,
-        row_of,
-        lambda rows: {"verdicts": verdicts(rows), "rows": rows},
     )
+    rows = run_missing(arguments, ("system", "model", "seed"), wanted, row_of, verdicts)
     print_table(rows, COLUMNS, "squared errors, summed over a trajectory")
-    said = [line for line in verdicts(rows) if line["verdict"] != "open"]
-    print_table(said, ("system", "question", "verdict"), "verdicts that are not open")
+    print_verdicts(verdicts(rows), "system")
 
 
 if __name__ == "__main__":
