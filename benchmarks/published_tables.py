@@ -15,7 +15,12 @@ NAMES = {
     "acrobot": "acrobot",
     "orbit": "orbit",
 }
-FILMED = {"mass_spring": "mass on a spring", "pendulum": "pendulum"}
+FILMED = {
+    "mass_spring": "mass on a spring",
+    "pendulum": "pendulum",
+    "two_bodies": "two bodies",
+    "three_bodies": "three bodies",
+}
 CONSERVATIVE = {
     "spring": "mass on a spring, noise",
     "spring_exact": "the same without noise",
@@ -101,16 +106,25 @@ def hgn(result: dict[str, Any]) -> Table:
 
     head = ["", "model", "MSE x 1e4", "of all light", "valid steps", "backward", "spread of H"]
     table = [[*head, "parameters", "updates", "CPU s"]]
-    for env, film in FILMS.items():
-        own = [row for row in result["rows"] if row["env"] == env]
-        for predictor in dict.fromkeys(row["predictor"] for row in own):
-            rows = [row for row in own if row["predictor"] == predictor]
-            table.append([FILMED[env], f"`{predictor}`", *_film_cells(rows)])
+    for name, film in FILMS.items():
+        own = [row for row in result["rows"] if row["film"] == name]
+        title = FILMED[name.removesuffix("_noise")] + film.noise * ", noise"
+        for model in dict.fromkeys((row["predictor"], row["size"]) for row in own):
+            rows = [row for row in own if (row["predictor"], row["size"]) == model]
+            table.append([title, _film_model(*model), *_film_cells(rows)])
         if not own:
-            table.append([FILMED[env], _NOT, *[""] * 8])
-        errors = f"{film.paper}; from 5 frames {film.inferred}"
-        table.append([FILMED[env], "published", errors, *[""] * 7])
+            table.append([title, _NOT, *[""] * 8])
+        if not film.noise:
+            errors = f"{film.paper}; again {film.seen}, from 5 frames {film.inferred}"
+            table.append([title, "published", errors, *[""] * 7])
+        elif own:
+            found = f"{own[0]['floor_1e4']:.1f}"
+            table.append([title, "the truth without noise", found, *[""] * 7])
     return table
+
+
+def _film_model(predictor: str, size: str) -> str:
+    return f"`{predictor}`" + (f", {size}" if size != "small" else "")
 
 
 def _film_cells(rows: list[dict[str, Any]]) -> list[str]:
