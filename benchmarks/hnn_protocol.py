@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from hwm_protocol import Predict, stored
+from experiments import Predict
+from hwm_protocol import stored
 
 import physgym
 

@@ -25,17 +25,24 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import hwm_protocol as protocol
 import numpy as np
-import torch
-from reporting import kept_rows, print_table, settled, train_missing, write_json
+from experiments import (
+    SEEDS,
+    cost,
+    on_every_seed,
+    parser_of,
+    predictor,
+    print_verdicts,
+    run_missing,
+    trained,
+)
+from reporting import print_table, settled
 
 from worldmodels.configs.training import EnvConfig, TrainConfig, default_config
 
-SEEDS = (0, 1, 2)
 _UNDAMPED = {"damping": False, "integrator": "auto"}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "jump": ("jump", {}),
@@ -91,29 +98,12 @@ def config_of(arguments: argparse.Namespace, env: str, model: str, seed: int) ->
     )
 
 
-def predictor(model: Any) -> protocol.Predict:
-    """Open loop from true starts."""
-    from worldmodels.imagination import imagine
-
-    def predict(starts: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            latent = model.encode(torch.as_tensor(starts, dtype=torch.float32).unsqueeze(1))
-            return imagine(model, latent, torch.as_tensor(actions)).double().numpy()
-
-    return predict
-
-
 def row_of(arguments: argparse.Namespace, env: str, model: str, seed: int) -> dict[str, Any]:
     """One structure, trained and scored."""
-    import worldmodels
     from worldmodels.data import load_dataset
 
     config = config_of(arguments, env, model, seed)
-    trained = (Path(config.out or "") / "checkpoints" / "best").is_dir()
-    began = time.process_time()
-    run = train_missing(config)
-    seconds = None if trained else round(time.process_time() - began, 1)
-    learned = worldmodels.load(run)
+    learned, seconds = trained(config)
     predict = predictor(learned)
     train = load_dataset(str(config.dataset)).subset("train")
     variance = protocol.features(env, train.states).var((0, 1))
@@ -136,9 +126,7 @@ def row_of(arguments: argparse.Namespace, env: str, model: str, seed: int) -> di
         },
         "drift": drift,
         "diverged": diverged,
-        "parameters": sum(p.numel() for p in learned.parameters()),
-        "updates": config.epochs * config.optim.steps_per_epoch,
-        "cpu_seconds": seconds,
+        **cost(config, learned, seconds),
         "drift_seconds": round(time.process_time() - began, 1),
     }
 
@@ -160,12 +148,10 @@ def verdicts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         drifts = [None if row is None else _drift(row) for row in own]
         wrong = [None if row is None else row["unseen_100"] for row in own]
         if problem.drift_mark is not None:
-            lines.append(
-                {"env": env, "question": "drift mark", "verdict": _mark(drifts, problem.drift_mark)}
-            )
-        lines.append(
-            {"env": env, "question": "unseen mark", "verdict": _mark(wrong, problem.error_mark)}
-        )
+            said = on_every_seed(drifts, problem.drift_mark.__gt__)
+            lines.append({"env": env, "question": "drift mark", "verdict": said})
+        said = on_every_seed(wrong, problem.error_mark.__gt__)
+        lines.append({"env": env, "question": "unseen mark", "verdict": said})
         for rival in RIVALS:
             pairs = [(a, found.get((env, rival, seed))) for a, seed in zip(own, SEEDS, strict=True)]
             lines += _against(env, rival, pairs)
@@ -174,13 +160,6 @@ def verdicts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _drift(row: dict[str, Any]) -> float:
     return 1e9 if row["drift"] is None else max(row["drift"], 1e-9)
-
-
-def _mark(values: list[float | None], mark: float) -> str:
-    known = [value for value in values if value is not None]
-    if any(value >= mark for value in known):
-        return "missed"
-    return "reached" if len(known) == len(SEEDS) else "open"
 
 
 def _against(env: str, rival: str, pairs: list[tuple[Any, Any]]) -> list[dict[str, Any]]:
@@ -200,38 +179,28 @@ def _against(env: str, rival: str, pairs: list[tuple[Any, Any]]) -> list[dict[st
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__, "hwm")
     parser.add_argument(
         "--envs", nargs="+", choices=protocol.PROBLEMS, default=list(protocol.PROBLEMS)
     )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--seeds", nargs="+", type=int, help="0 1 2; 0 with --quick")
     parser.add_argument("--epochs", type=int, default=30, help="of 120 updates of 256 steps")
-    parser.add_argument("--quick", action="store_true", help="all of it, in ten minutes")
-    parser.add_argument("--runs", type=Path, default=Path("outputs/hwm"))
-    parser.add_argument("--datasets", type=Path, default=Path("datasets"))
-    parser.add_argument(
-        "--out", type=Path, help="benchmarks/results/hwm.json, or hwm_quick.json among the runs"
-    )
     return settled(parser.parse_args(), "hwm", SEEDS)
 
 
 def main() -> None:
     """Run what is missing, seed by seed, and print the table."""
     arguments = parse()
-    torch.set_num_threads(1)
-    rows = kept_rows(arguments.out)
-    for seed in arguments.seeds:
-        for env in arguments.envs:
-            for model in arguments.models:
-                if env not in ONLY.get(model, (env,)):
-                    continue
-                if (env, model, seed) not in {(r["env"], r["model"], r["seed"]) for r in rows}:
-                    rows.append(row_of(arguments, env, model, seed))
-                    write_json(arguments.out, {"verdicts": verdicts(rows), "rows": rows})
+    wanted = (
+        (env, model, seed)
+        for seed in arguments.seeds
+        for env in arguments.envs
+        for model in arguments.models
+        if env in ONLY.get(model, (env,))
+    )
+    rows = run_missing(arguments, ("env", "model", "seed"), wanted, row_of, verdicts)
     print_table(rows, COLUMNS, "nMSE at a step, and drift of the energy in 10,000 passive steps")
-    said = [line for line in verdicts(rows) if line["verdict"] != "open"]
-    print_table(said, ("env", "question", "verdict"), "verdicts that are not open")
+    print_verdicts(verdicts(rows), "env")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from experiments import Predict
 
 import physgym
 from physgym import energies
@@ -31,8 +32,6 @@ ROUNDS = 50
 """Rounds of drawing again."""
 SUBSTEPS = 20
 """RK4 steps in a step of the truth: its energy strays by less than 1e-8 in an episode."""
-Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""States (N, D) and actions (N, T, A) to states (N, T, D)."""
 
 
 class Problem(NamedTuple):

@@ -6,6 +6,7 @@ from typing import Any
 
 from hnn_protocol import TASKS
 from hwm_protocol import PROBLEMS
+from symoden_protocol import TASKS as CONTROLLED
 from table_parts import Table
 
 NAMES = {
@@ -14,7 +15,12 @@ NAMES = {
     "acrobot": "acrobot",
     "orbit": "orbit",
 }
-FILMED = {"mass_spring": "mass on a spring", "pendulum": "pendulum"}
+FILMED = {
+    "mass_spring": "mass on a spring",
+    "pendulum": "pendulum",
+    "two_bodies": "two bodies",
+    "three_bodies": "three bodies",
+}
 CONSERVATIVE = {
     "spring": "mass on a spring, noise",
     "spring_exact": "the same without noise",
@@ -22,6 +28,12 @@ CONSERVATIVE = {
     "pendulum_exact": "the same without noise",
     "two_bodies": "two bodies",
     "three_bodies": "three bodies",
+}
+STEERED = {
+    "pendulum": "pendulum, angle and momentum",
+    "pendulum_embedded": "pendulum, cosine and sine",
+    "cart_pole": "cart-pole",
+    "acrobot": "acrobot",
 }
 _NOT = "not run"
 
@@ -53,21 +65,39 @@ def hnn(result: dict[str, Any]) -> Table:
     published = ["published baseline", "published HNN"]
     table = [["", *(f"`{model}`" for model in MODELS), *published, "CPU s"]]
     for name, title in CONSERVATIVE.items():
-        found = {
-            model: sorted(
-                (r for r in result["rows"] if (r["system"], r["model"]) == (name, model)),
-                key=lambda row: row["seed"],
-            )
-            for model in MODELS
-        }
-        ours = [
-            ", ".join(_short(row["energy_error"]) for row in rows) or _NOT
-            for rows in found.values()
-        ]
+        found = {model: _of_system(result["rows"], name, model) for model in MODELS}
+        ours = [_errors(rows, "energy_error") for rows in found.values()]
         theirs = [_short(value) if value is not None else "" for value in TASKS[name].published]
         seconds = [row["cpu_seconds"] for row in found[TESTED] if row["cpu_seconds"] is not None]
         table.append([title, *ours, *theirs, _span(seconds)])
     return table
+
+
+def symoden(result: dict[str, Any]) -> Table:
+    """Errors of short and of long predictions, seed by seed, beside the published ones."""
+    from symoden import MODELS, TESTED
+
+    names = (*(f"`{model}`" for model in MODELS), "published naive", "published SymODEN")
+    head = [f"{what}: {name}" for what in ("test", "long") for name in names]
+    table = [["", *head, "CPU s"]]
+    for name, title in STEERED.items():
+        task, cells = CONTROLLED[name], [title]
+        found = {model: _of_system(result["rows"], name, model) for model in MODELS}
+        for i, key in enumerate(("test_error", "prediction_error")):
+            cells += [_errors(rows, key) for rows in found.values()]
+            cells += [_short(task.naive[i]), _short(task.published[i])]
+        seconds = [row["cpu_seconds"] for row in found[TESTED] if row["cpu_seconds"] is not None]
+        table.append([*cells, _span(seconds)])
+    return table
+
+
+def _of_system(rows: list[dict[str, Any]], system: str, model: str) -> list[dict[str, Any]]:
+    own = [row for row in rows if (row["system"], row["model"]) == (system, model)]
+    return sorted(own, key=lambda row: row["seed"])
+
+
+def _errors(rows: list[dict[str, Any]], key: str) -> str:
+    return ", ".join(_short(row[key]) for row in rows) or _NOT
 
 
 def hgn(result: dict[str, Any]) -> Table:
@@ -76,16 +106,25 @@ def hgn(result: dict[str, Any]) -> Table:
 
     head = ["", "model", "MSE x 1e4", "of all light", "valid steps", "backward", "spread of H"]
     table = [[*head, "parameters", "updates", "CPU s"]]
-    for env, film in FILMS.items():
-        own = [row for row in result["rows"] if row["env"] == env]
-        for predictor in dict.fromkeys(row["predictor"] for row in own):
-            rows = [row for row in own if row["predictor"] == predictor]
-            table.append([FILMED[env], f"`{predictor}`", *_film_cells(rows)])
+    for name, film in FILMS.items():
+        own = [row for row in result["rows"] if row["film"] == name]
+        title = FILMED[name.removesuffix("_noise")] + film.noise * ", noise"
+        for model in dict.fromkeys((row["predictor"], row["size"]) for row in own):
+            rows = [row for row in own if (row["predictor"], row["size"]) == model]
+            table.append([title, _film_model(*model), *_film_cells(rows)])
         if not own:
-            table.append([FILMED[env], _NOT, *[""] * 8])
-        errors = f"{film.paper}; from 5 frames {film.inferred}"
-        table.append([FILMED[env], "published", errors, *[""] * 7])
+            table.append([title, _NOT, *[""] * 8])
+        if not film.noise:
+            errors = f"{film.paper}; again {film.seen}, from 5 frames {film.inferred}"
+            table.append([title, "published", errors, *[""] * 7])
+        elif own:
+            found = f"{own[0]['floor_1e4']:.1f}"
+            table.append([title, "the truth without noise", found, *[""] * 7])
     return table
+
+
+def _film_model(predictor: str, size: str) -> str:
+    return f"`{predictor}`" + (f", {size}" if size != "small" else "")
 
 
 def _film_cells(rows: list[dict[str, Any]]) -> list[str]:

@@ -25,7 +25,7 @@ from picture_tables import (
     structures,
     throughput,
 )
-from published_tables import hgn, hnn, hwm
+from published_tables import hgn, hnn, hwm, symoden
 from speed_tables import imagination, many_models, training_step
 from table_parts import SYSTEMS, Table
 
@@ -144,6 +144,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Table]]] = {
     "keypoints": ("keypoints.json", keypoints),
     "hwm": ("hwm.json", hwm),
     "hnn": ("hnn.json", hnn),
+    "symoden": ("symoden.json", symoden),
     "hgn": ("hgn.json", hgn),
     "structures": ("keypoints.json", structures),
     "robustness": ("robustness.json", robustness),

@@ -1,0 +1,105 @@
+"""What published experiments share: the rows that are missing, a trained model with its cost, marks on every seed."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from reporting import kept_rows, print_table, train_missing, write_json
+
+SEEDS = (0, 1, 2)
+Row = dict[str, Any]
+Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""States (N, D) and actions (N, T, A) to states (N, T, D)."""
+
+
+def parser_of(description: str, name: str) -> argparse.ArgumentParser:
+    """The arguments of every experiment; ``name`` is that of its script."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--seeds", nargs="+", type=int, help="0 1 2; 0 with --quick")
+    parser.add_argument("--quick", action="store_true", help="all of it, in ten minutes")
+    parser.add_argument("--runs", type=Path, default=Path("outputs") / name)
+    parser.add_argument("--datasets", type=Path, default=Path("datasets"))
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help=f"benchmarks/results/{name}.json, or {name}_quick.json among the runs",
+    )
+    return parser
+
+
+def run_missing(
+    arguments: argparse.Namespace,
+    names: Sequence[str],
+    wanted: Iterable[tuple[Any, ...]],
+    row_of: Callable[..., Row],
+    verdicts: Callable[[list[Row]], list[Row]] | None = None,
+) -> list[Row]:
+    """The rows of ``arguments.out`` with those of ``wanted`` that it lacks, each written as soon as it is there.
+
+    A row is known by its values under ``names``, and made by ``row_of(arguments, *values)``; before the rows stands
+    what ``verdicts`` says of them.
+    """
+    torch.set_num_threads(1)
+    rows = kept_rows(arguments.out)
+    for values in wanted:
+        if values not in {tuple(row[name] for name in names) for row in rows}:
+            rows.append(row_of(arguments, *values))
+            said = {"verdicts": verdicts(rows)} if verdicts else {}
+            write_json(arguments.out, {**said, "rows": rows})
+    return rows
+
+
+def trained(config: Any) -> tuple[Any, float | None]:
+    """The best model of ``config.out``, trained now where it is not there, and the CPU seconds of that; None where
+    it was.
+    """
+    import worldmodels
+
+    there = (Path(config.out) / "checkpoints" / "best").is_dir()
+    began = time.process_time()
+    run = train_missing(config)
+    seconds = None if there else round(time.process_time() - began, 1)
+    return worldmodels.load(run), seconds
+
+
+def cost(config: Any, model: Any, seconds: float | None) -> Row:
+    """What stands beside every score."""
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "updates": config.epochs * config.optim.steps_per_epoch,
+        "cpu_seconds": seconds,
+    }
+
+
+def predictor(model: Any) -> Predict:
+    """Open loop from true starts."""
+    from worldmodels.imagination import imagine
+
+    def predict(starts: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            latent = model.encode(torch.as_tensor(starts, dtype=torch.float32).unsqueeze(1))
+            return imagine(model, latent, torch.as_tensor(actions)).double().numpy()
+
+    return predict
+
+
+def on_every_seed(values: Sequence[float | None], holds: Callable[[float], bool]) -> str:
+    """Of a value a seed, None where it has not run: "missed" where one does not hold, else "reached", or "open" where
+    one has not run.
+    """
+    known = [value for value in values if value is not None]
+    if not all(holds(value) for value in known):
+        return "missed"
+    return "reached" if len(known) == len(values) else "open"
+
+
+def print_verdicts(lines: Iterable[Mapping[str, Any]], system: str) -> None:
+    """Print what is decided; ``system`` names the column of the systems."""
+    said = [line for line in lines if line["verdict"] != "open"]
+    print_table(said, (system, "question", "verdict"), "verdicts that are not open")
