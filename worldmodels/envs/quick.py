@@ -107,4 +107,4 @@ def quick_row(rows: Any, params: Any) -> QuickRow | None:
     if callable(task.reward) or task.program is None or rows.flat_info:
         return None
     native = predictor.native_step()
-    return None if native is None else QuickRow(rows, native, params)
+    return QuickRow(rows, native, params) if isinstance(native, NativeStep) else None
