@@ -275,6 +275,7 @@ def rollout(env: Any, seed: int, steps: int = 60) -> list[Any]:
 SERVED: list[tuple[str, int, dict[str, Any]]] = [
     *((env, 1, {}) for env in ("pendulum", "spaceship", "three_body", "cart_pole")),
     ("pendulum", 1, {"obs_mode": "embedded"}),
+    ("spaceship", 1, {"action_mode": "continuous"}),
     ("spaceship", 1, {"observe_params": True}),
     ("pendulum", 3, {}),
     ("pendulum", 3, {"uncertainty_penalty": 0.1, "uncertainty_limit": 0.7}),
@@ -285,7 +286,9 @@ SERVED: list[tuple[str, int, dict[str, Any]]] = [
 def test_a_single_env_says_what_it_says_without_machine_code(
     env: str, members: int, kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model: Any = model_of(env, "jump", ensemble=members)
+    continuous = kwargs.get("action_mode") == "continuous"
+    model: Any = model_of(env, "jump", continuous, ensemble=members)
+    kwargs = {name: value for name, value in kwargs.items() if name != "action_mode"}
     arguments = {**kwargs, "max_episode_steps": 25, "divergence_factor": 3.0}
     model.reach.fill_(1.0)
     quick = worldmodels.make_env(model, **arguments)
@@ -335,6 +338,27 @@ def same(ours: Any, theirs: Any) -> None:
     else:
         assert np.asarray(ours).dtype == np.asarray(theirs).dtype
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_single_env_sees_what_becomes_of_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, other = (model_of("pendulum", "lstm", condition="params") for _ in range(2))
+    env, slow = worldmodels.make_env(model), worldmodels.make_env(other)
+    changes: list[Callable[[torch.Tensor], Any]] = [
+        lambda weight: weight.data.mul_(0.9),
+        lambda weight: setattr(weight, "data", weight.data.clone() * 1.1),
+    ]
+    told: list[list[Any]] = []
+    for switch, one, its in (("1", env, model), ("0", slow, other)):
+        monkeypatch.setenv("PHYSGYM_NATIVE", switch)
+        said: list[Any] = []
+        told.append(said)
+        for episode, change in enumerate(changes):
+            said.append(one.reset(seed=1, options={"params": {"mass": 1.0 + 0.5 * episode}}))
+            for action in (0, 2, 1, 1):
+                said.append(one.step(action))
+                list(map(change, its.parameters()))
+    for ours, theirs in zip(*told, strict=True):
+        same(ours, theirs)
 
 
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])

@@ -8,7 +8,8 @@ shape). Weights are read where the model keeps them: what training changes in pl
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,12 +42,13 @@ class NativeStep:
         recording = self._recorded.recording
         self.dtype = latent.z.dtype
         self._step = _compiled(recording, self.dtype)
-        self._shapes = [ref.shape[1:] for ref in recording.outputs]
+        self.shapes = [ref.shape[1:] for ref in recording.outputs]
+        """Of what a row gives: z, what is shown, and the memory."""
         numbers = torch.tensor(self._recorded.numbers or [0.0], dtype=latent.z.dtype)
         self._numbers = numbers, ctypes.c_void_p(numbers.data_ptr())
         self._weights = _table(len(self._recorded.weights))
         self._inputs = _table(3 + self._depth)
-        self._outputs = _table(len(self._shapes))
+        self._outputs = _table(len(self.shapes))
         self._tables = tuple(
             ctypes.cast(table, ctypes.c_void_p)
             for table in (self._weights, self._inputs, self._outputs)
@@ -57,6 +59,22 @@ class NativeStep:
         first = self._recorded.weights[0]
         return first.dtype is self.dtype is latent.z.dtype and first.device.type == "cpu"
 
+    def addresses(self) -> list[int]:
+        """Where the weights lie."""
+        return list(map(Tensor.data_ptr, self._recorded.weights))
+
+    def bound(self, latent: Latent, action: Tensor, made: Sequence[Tensor]) -> Callable[[], Any]:
+        """A function that steps whatever lies in these tensors, contiguous and of one row: ``action``, and the
+        latent to the one in ``made`` (z, what is shown, memory). Weights are those that are there now.
+        """
+        given = [latent.z, action, *latent.memory]
+        given += [] if latent.condition is None else [latent.condition]
+        tables = [_table(len(tensors)) for tensors in (self._recorded.weights, given, made)]
+        for table, tensors in zip(tables, (self._recorded.weights, given, made), strict=True):
+            table[:] = [tensor.data_ptr() for tensor in tensors]
+        weights, inputs, outputs = (ctypes.cast(table, ctypes.c_void_p) for table in tables)
+        return partial(self._step, ctypes.c_int64(1), weights, inputs, self._numbers[1], outputs)
+
     def __call__(self, latent: Latent, action: Tensor) -> tuple[Latent, Tensor]:
         """The latent after ``action`` (N,) or (N, A), and the states (N, D) that it decodes to."""
         given = [latent.z, action, *latent.memory]
@@ -64,7 +82,7 @@ class NativeStep:
             given.append(latent.condition)
         given = [tensor.contiguous() for tensor in given]
         count = len(latent.z)
-        made = [latent.z.new_empty((count, *shape)) for shape in self._shapes]
+        made = [latent.z.new_empty((count, *shape)) for shape in self.shapes]
         for place, tensor in enumerate(self._recorded.weights):
             self._weights[place] = tensor.data_ptr()
         for place, tensor in enumerate(given):
