@@ -177,7 +177,8 @@ def uncertainty_of(model: WorldModel, latent: Any, rows: int) -> np.ndarray:
     if not knows_uncertainty(model):
         return np.zeros(rows)
     disagreement: Any = model.disagreement
-    return np.nan_to_num(disagreement(latent).double().cpu().numpy(), nan=np.inf)
+    values: np.ndarray = disagreement(latent).double().cpu().numpy()
+    return values if np.isfinite(values).all() else np.nan_to_num(values, nan=np.inf)
 
 
 @known_keywords
