@@ -26,8 +26,8 @@ STRUCTURES = ("jump", "lstm", "first_order", "newtonian", "velocity", "port_hami
 COLUMNS = ("model", "members", "rows", "env_us", "bare_us", "truth_us", "of_bare", "of_truth")
 
 
-def built(env: str, name: str, members: int) -> Any:
-    """A model with the defaults, its scales from a small buffer, untrained."""
+def built(env: str, name: str, members: int, **options: Any) -> Any:
+    """A model with the defaults but for `options`, its scales from a small buffer, untrained."""
     import worldmodels
     from worldmodels.data import dataset_for
     from worldmodels.training.trainer import seeded_model
@@ -36,7 +36,7 @@ def built(env: str, name: str, members: int) -> Any:
     config = replace(
         config,
         data=replace(config.data, episodes=20),
-        model=replace(config.model, ensemble=members),
+        model=replace(config.model, ensemble=members, **options),
     )
     return seeded_model(config, dataset_for(config)).eval()
 

@@ -44,3 +44,49 @@ def many_models(result: dict[str, Any]) -> Table:
         kind = [f"`{row['model']}`", row["size"], str(row["members"])]
         table.append([*kind, *costs, f"{row['over_one']:.2f}"])
     return table
+
+
+def agent_pace(result: dict[str, Any]) -> Table:
+    """Steps a second that an agent learns by, in the truth and in models."""
+    table = [["rows", "DQN in", "steps a CPU second", "over the truth"]]
+    names = {"truth": "the true env", "nothing": "an env that does nothing"}
+    for row in result["rows"]:
+        name = names.get(row["env"], f"`{row['env']}`")
+        cells = [f"{row['steps_per_second']:,.0f}", f"{row['over_truth']:.2f}"]
+        table.append([str(row["rows"]), name, *cells])
+    return table
+
+
+def pixels(result: dict[str, Any]) -> Table:
+    """Pictures a second of our renderers and of Gymnasium's."""
+    table = [["", "rows", "size", "pictures a CPU second", "over Gymnasium's"]]
+    for row in result["rows"]:
+        kind = [row["what"], str(row["rows"]), f"{row['size']} px"]
+        table.append([*kind, f"{row['frames_per_second']:,.0f}", f"{1 / row['of_peer']:.3g}"])
+    return table
+
+
+def collection(result: dict[str, Any]) -> Table:
+    """Steps a second of collecting, beside a plain loop."""
+    table = [["", "episodes", "by", "steps a CPU second", "over the loop", "on the disk"]]
+    for row in result["rows"]:
+        over = "" if row["over_loop"] is None else f"{row['over_loop']:.2f}"
+        kind = [row["medium"], str(row["episodes"]), row["how"]]
+        pace = f"{row['steps_per_second']:,.0f}"
+        table.append([*kind, pace, over, f"{row['megabytes']:.1f} MB"])
+    return table
+
+
+def growth(result: dict[str, Any]) -> Table:
+    """Costs at several sizes, one line a thing that grows."""
+    table = [["a step of", "grows with", "time at each size", "over that of the smallest"]]
+    for what in dict.fromkeys((row["what"], row["grows_with"]) for row in result["rows"]):
+        rows = [row for row in result["rows"] if (row["what"], row["grows_with"]) == what]
+        costs = [f"{row['size']}: {_three_digits(row['milliseconds'])} ms" for row in rows]
+        ratios = [f"{row['over_smallest']:.1f}" for row in rows[1:]]
+        table.append([*what, ", ".join(costs), ", ".join(ratios)])
+    return table
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -26,7 +26,8 @@ from picture_tables import (
     throughput,
 )
 from published_tables import hgn, hnn, hwm, symoden
-from speed_tables import imagination, many_models, training_step
+from speed_tables import agent_pace, collection, growth, imagination, many_models, training_step
+from speed_tables import pixels as pixels_a_second
 from table_parts import SYSTEMS, Table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -153,6 +154,10 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Table]]] = {
     "imagination": ("imagination.json", imagination),
     "training_step": ("training_step.json", training_step),
     "many_models": ("many_models.json", many_models),
+    "agent_pace": ("agent_pace.json", agent_pace),
+    "pixels": ("pixels.json", pixels_a_second),
+    "collection": ("collection.json", collection),
+    "growth": ("growth.json", growth),
 }
 """Name of a table: the file of its figures, and what makes its rows of them."""
 

@@ -31,16 +31,16 @@ BATCH, STEPS, WIDTH, DT = 256, 32, 128, 0.05
 COLUMNS = ("step", "milliseconds", "gflop", "floor_ms", "over_floor", "faster_than_mlp", "faster_than_hnn")  # fmt: skip
 
 
-def batch_of() -> Any:
+def batch_of(steps: int = STEPS) -> Any:
     """States, actions and masks of noise."""
     from worldmodels.interface import Batch
 
     torch.manual_seed(0)
     return Batch(
-        torch.randn(BATCH, STEPS + 1, 2),
-        torch.randint(0, 3, (BATCH, STEPS)),
+        torch.randn(BATCH, steps + 1, 2),
+        torch.randint(0, 3, (BATCH, steps)),
         torch.zeros(BATCH, 0),
-        torch.ones(BATCH, STEPS, dtype=torch.bool),
+        torch.ones(BATCH, steps, dtype=torch.bool),
     )
 
 

@@ -251,15 +251,20 @@ class Task:
         """State components (floats, NumPy rows or torch rows) as observed, unclipped."""
         return observations.features(self.system, state, self.obs_mode == "embedded")
 
-    def observe_rows(self, states: np.ndarray, params: np.ndarray) -> Any:
-        """Observations of states (N, D) with parameters (N, P), batched."""
+    def observe_rows(self, states: np.ndarray, params: np.ndarray, inside: bool = False) -> Any:
+        """Observations of states (N, D) with parameters (N, P), batched; `inside`: they are known to be within
+        their bounds, where there is nothing to clip.
+        """
         if self.obs_mode == "pixels":
             return self._pictures(states, params)
         columns = self.features(np.asarray(states, dtype=np.float64).T)
         columns += list(np.asarray(params).T) if self.observe_params else []
+        vectors = np.empty((len(states), len(columns)), np.float32)
         with np.errstate(over="ignore"):
-            vectors = np.stack(columns, axis=-1).astype(np.float32)
-        vectors = observations.clip(vectors, self._box)
+            for place, column in enumerate(columns):
+                vectors[:, place] = column
+        if not inside:
+            vectors = observations.clip(vectors, self._box)
         if self.obs_mode != "state_pixels":
             return vectors
         return {"state": vectors, "pixels": self._pictures(states, params)}

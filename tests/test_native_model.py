@@ -15,8 +15,9 @@ import torch
 import worldmodels
 from tests.model_doubles import make_spec
 from worldmodels.configs.training import MODELS
-from worldmodels.envs.native_steps import native_step
+from worldmodels.envs.native_steps import FEW_ROWS, NativeBlocks, NativeStep, native_step
 from worldmodels.envs.quick import QuickRow
+from worldmodels.imagination import map_tensors
 from worldmodels.interface import Latent, WorldModel
 from worldmodels.models.building import build
 from worldmodels.native.recording import NotRecordable, record
@@ -77,25 +78,94 @@ def test_machine_code_steps_as_torch_does(
     env: str, name: str, options: dict[str, Any], continuous: bool, double: bool
 ) -> None:
     model = model_of(env, name, continuous, **options)
-    model = model.double() if double else model
-    latent, action = beginning(model)
+    stepped_as_by_torch(model.double() if double else model, 5, NativeStep)
+
+
+MANY = [
+    *(("pendulum", name, {}, False, False) for name in MODELS),
+    *(("spaceship", name, {}, True, False) for name in ("jump", "port_hamiltonian")),
+    ("pendulum", "jump", {"condition": "params"}, False, False),
+    ("cart_pole", "port_hamiltonian", {"mass": "network", "integrator": "rk4"}, False, False),
+    *(("pendulum", name, {"ensemble": 2}, False, False) for name in ("jump", "lstm")),
+    ("pendulum", "jump", {"condition": "params", "ensemble": 2}, True, True),
+]
+
+
+@pytest.mark.parametrize(("env", "name", "options", "continuous", "double"), MANY)
+def test_blocks_of_many_rows_step_as_torch_does(
+    env: str, name: str, options: dict[str, Any], continuous: bool, double: bool
+) -> None:
+    model = model_of(env, name, continuous, **options)
+    stepped_as_by_torch(model.double() if double else model, FEW_ROWS + 3, NativeBlocks)
+
+
+def stepped_as_by_torch(model: WorldModel, rows: int, kind: Any) -> None:
+    """Machine code of that kind steps and decodes as the model does, again and again."""
+    latent, action = beginning(model, rows)
+    double = next(model.parameters()).dtype is torch.float64
     if double:
-        latent = Latent(
-            latent.z.double(),
-            tuple(x.double() for x in latent.memory),
-            None if latent.condition is None else latent.condition.double(),
-        )
-        action = action.double() if continuous else action
+        latent = map_tensors(torch.Tensor.double, latent)
+        action = action.double() if action.is_floating_point() else action
     dt = model.spec.dt
     native = native_step(model, latent, action, dt)
-    assert native is not None
+    assert native is not None and type(native) is kind and native.fits(latent)
     with torch.no_grad():
+        native(latent, action)
+        latent = map_tensors(lambda x: x.flip(0), latent)  # other rows than it was made for
         after, shown = native(latent, action)
         wanted = model.step(latent, action, dt)
         tolerance = 1e-12 if double else 2e-6
         torch.testing.assert_close(after.z, wanted.z, rtol=tolerance, atol=tolerance)
         torch.testing.assert_close(after.memory, wanted.memory, rtol=tolerance, atol=tolerance)
         torch.testing.assert_close(shown, model.decode(wanted), rtol=tolerance, atol=tolerance)
+
+
+def test_blocks_see_weights_that_are_trained_in_place_or_moved() -> None:
+    model = model_of("cart_pole", "port_hamiltonian", mass="diagonal", input_map="state")
+    latent, action = beginning(model, FEW_ROWS + 1)
+    native = native_step(model, latent, action, 0.05)
+    assert native is not None
+    changes: list[Callable[[torch.Tensor], Any]] = [
+        lambda weight: weight.add_(0.1),
+        lambda weight: weight.data.mul_(0.9),
+        lambda weight: setattr(weight, "data", weight.data.clone() * 1.1),
+    ]
+    for change in changes:
+        with torch.no_grad():
+            for weight in model.parameters():
+                change(weight)
+            torch.testing.assert_close(
+                native(latent, action)[0].z,
+                model.step(latent, action, 0.05).z,
+                rtol=2e-6,
+                atol=2e-6,
+            )
+
+
+def test_what_blocks_give_is_not_written_over_by_the_next_step() -> None:
+    model = model_of("pendulum", "lstm")
+    latent, action = beginning(model, FEW_ROWS + 1)
+    native = native_step(model, latent, action, 0.05)
+    assert native is not None
+    first, shown = native(latent, action)
+    kept = map_tensors(torch.clone, first), shown.clone()
+    native(first, action)
+    torch.testing.assert_close((first, shown), kept, rtol=0.0, atol=0.0)
+
+
+def test_blocks_on_several_threads_are_those_of_one() -> None:
+    model = model_of("pendulum", "port_hamiltonian")
+    latent, action = beginning(model, FEW_ROWS + 1)
+    native = native_step(model, latent, action, 0.05)
+    assert native is not None
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 3, 2):
+            torch.set_num_threads(count)
+            found.append(native(latent, action)[0].z)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
 def test_rows_do_not_depend_on_their_number() -> None:
@@ -205,6 +275,7 @@ def rollout(env: Any, seed: int, steps: int = 60) -> list[Any]:
 SERVED: list[tuple[str, int, dict[str, Any]]] = [
     *((env, 1, {}) for env in ("pendulum", "spaceship", "three_body", "cart_pole")),
     ("pendulum", 1, {"obs_mode": "embedded"}),
+    ("spaceship", 1, {"action_mode": "continuous"}),
     ("spaceship", 1, {"observe_params": True}),
     ("pendulum", 3, {}),
     ("pendulum", 3, {"uncertainty_penalty": 0.1, "uncertainty_limit": 0.7}),
@@ -215,7 +286,9 @@ SERVED: list[tuple[str, int, dict[str, Any]]] = [
 def test_a_single_env_says_what_it_says_without_machine_code(
     env: str, members: int, kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model: Any = model_of(env, "jump", ensemble=members)
+    continuous = kwargs.get("action_mode") == "continuous"
+    model: Any = model_of(env, "jump", continuous, ensemble=members)
+    kwargs = {name: value for name, value in kwargs.items() if name != "action_mode"}
     arguments = {**kwargs, "max_episode_steps": 25, "divergence_factor": 3.0}
     model.reach.fill_(1.0)
     quick = worldmodels.make_env(model, **arguments)
@@ -227,6 +300,28 @@ def test_a_single_env_says_what_it_says_without_machine_code(
     assert slow._quick is None  # type: ignore[union-attr]
     assert len(said) == len(wanted)
     for ours, theirs in zip(said, wanted, strict=True):
+        same(ours, theirs)
+
+
+@pytest.mark.parametrize("rows", [3, FEW_ROWS + 1])
+@pytest.mark.parametrize("env", ["pendulum", "cart_pole"])
+def test_a_vector_env_says_what_it_says_without_machine_code(
+    env: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model: Any = model_of(env, "jump")
+    model.reach.fill_(1.0)
+    said = []
+    for switch in ("1", "0"):
+        monkeypatch.setenv("PHYSGYM_NATIVE", switch)
+        rows_of = worldmodels.make_env(
+            model, rows, max_episode_steps=9, divergence_factor=3.0, obs_mode="embedded"
+        )
+        rows_of.action_space.seed(0)
+        actions = [rows_of.action_space.sample() for _ in range(20)]
+        said.append([rows_of.reset(seed=1), *map(rows_of.step, actions)])
+        native = rows_of.predictor.native_step()  # type: ignore[union-attr]
+        assert (native is None) == (switch == "0")
+    for ours, theirs in zip(*said, strict=True):
         same(ours, theirs)
 
 
@@ -243,6 +338,27 @@ def same(ours: Any, theirs: Any) -> None:
     else:
         assert np.asarray(ours).dtype == np.asarray(theirs).dtype
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_single_env_sees_what_becomes_of_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, other = (model_of("pendulum", "lstm", condition="params") for _ in range(2))
+    env, slow = worldmodels.make_env(model), worldmodels.make_env(other)
+    changes: list[Callable[[torch.Tensor], Any]] = [
+        lambda weight: weight.data.mul_(0.9),
+        lambda weight: setattr(weight, "data", weight.data.clone() * 1.1),
+    ]
+    told: list[list[Any]] = []
+    for switch, one, its in (("1", env, model), ("0", slow, other)):
+        monkeypatch.setenv("PHYSGYM_NATIVE", switch)
+        said: list[Any] = []
+        told.append(said)
+        for episode, change in enumerate(changes):
+            said.append(one.reset(seed=1, options={"params": {"mass": 1.0 + 0.5 * episode}}))
+            for action in (0, 2, 1, 1):
+                said.append(one.step(action))
+                list(map(change, its.parameters()))
+    for ours, theirs in zip(*told, strict=True):
+        same(ours, theirs)
 
 
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])

@@ -28,12 +28,15 @@ def event_names(task: Task) -> tuple[str, ...]:
 
 def controls_of(task: Task, actions: np.ndarray, params: Any) -> tuple[np.ndarray, ...]:
     """Components (N,) of the physical control that parsed actions stand for."""
-    levels = task.system.discrete_actions[actions] if task.discrete else actions
+    levels = task.system.discrete_actions.take(actions, axis=0) if task.discrete else actions
     return task.system.control(tuple(levels.T), params)
 
 
 class Judge:
     """Reward and ends of reaching states, by the true env's own program, compiled where it can be.
+
+    What it found out besides of the states that it judged last, it tells of that very array, `inside` and
+    `energy`: so that nobody has to compute it again.
 
     Args:
         task: of PhysGym.
@@ -41,6 +44,9 @@ class Judge:
 
     def __init__(self, task: Task) -> None:
         self._task = task
+        self._judged: Any = None
+        self._energy: Any = None
+        self._inside = False
         quick = getattr(task, "program", None) is not None and not callable(task.reward)
         self._outcome = task.transition("arrays") if quick else None
         self._names = event_names(task) if quick else ()
@@ -54,6 +60,7 @@ class Judge:
         object for as long as they are the same.
         """
         if self._outcome is None:
+            self._judged = None
             return judge(self._task, before, states, control, params)
         if self._known is not params:
             self._known, self._constants = params, self._task.constants(params)
@@ -61,7 +68,18 @@ class Judge:
             result = self._outcome(states.T, control, self._constants, 0.0, 0)
         size = states.shape[1]
         events = dict(zip(self._names, result[size + 3 :], strict=True))
-        return _outcome(len(states), result[size], result[size + 2], events)
+        outcome = _outcome(len(states), result[size], result[size + 2], events)
+        self._judged, self._energy = states, _column(len(states), result[size + 1])
+        self._inside = not outcome.out_of_bounds.any()
+        return outcome
+
+    def inside(self, states: np.ndarray) -> bool:
+        """Whether all of `states` are known to be within the true env's bounds."""
+        return self._judged is states and self._inside
+
+    def energy(self, states: np.ndarray) -> np.ndarray | None:
+        """(N,) true energy of `states`, a fresh array; None where it is not known yet."""
+        return np.array(self._energy) if self._judged is states else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_task": self._task}  # machine code is of this process alone
@@ -72,15 +90,20 @@ class Judge:
 
 def _outcome(count: int, rewards: Any, outside: Any, events: dict[str, Any]) -> Outcome:
     """What the equations say, each a number or (N,), as arrays of ``count`` rows; rewards are finite."""
-    nothing = np.zeros(count, dtype=np.bool_)
-    named = {name: nothing | happened for name, happened in events.items()}
-    terminated = nothing.copy()
+    named = {name: _column(count, happened) for name, happened in events.items()}
+    terminated = np.zeros(count, dtype=np.bool_)
     for happened in named.values():
         terminated |= happened
-    earned_now = nothing + rewards
+    earned_now = _column(count, rewards).astype(np.float64, copy=False)
     if not np.isfinite(earned_now).all():
         earned_now = np.nan_to_num(earned_now)
-    return Outcome(earned_now, terminated, nothing | outside, named)
+    return Outcome(earned_now, terminated, _column(count, outside), named)
+
+
+def _column(count: int, value: Any) -> np.ndarray:
+    """A number or (N,) as an array (N,), itself where it is one."""
+    array = np.asarray(value)
+    return array if array.shape == (count,) else np.full(count, array)
 
 
 def judge(

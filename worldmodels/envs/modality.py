@@ -18,7 +18,7 @@ from physgym.env import RENDER_SIZE
 from physgym.task import Task
 from worldmodels.envs import judging
 from worldmodels.envs import task as truth
-from worldmodels.envs.native_steps import NativeStep, native_step
+from worldmodels.envs.native_steps import NativeBlocks, NativeStep, native_step
 from worldmodels.envs.observed import read_states
 from worldmodels.envs.starts import BufferStarts, Starts, TrueStarts
 from worldmodels.interface import Latent, WorldModel
@@ -82,7 +82,9 @@ class Modality(ABC):
     def decode(self, latent: Latent) -> Decoded:
         """What latents look like, and which of them can be trusted."""
 
-    def native(self, latent: Latent, actions: Tensor, dt: float) -> NativeStep | None:
+    def native(
+        self, latent: Latent, actions: Tensor, dt: float
+    ) -> NativeStep | NativeBlocks | None:
         """What steps and shows latents like these in place of the model; None: the model does."""
         return None
 
@@ -165,6 +167,7 @@ class StateModality(Modality):
         self.shape = (model.spec.state_size,)
         self.flags = ("out_of_bounds", *judging.event_names(task))
         self.limit = truth.prediction_limit(model, task, factor)
+        self._most = np.minimum(self.limit, np.finfo(np.float64).max)[:, None]
         self._judge = judging.Judge(task)
 
     def true_starts(self) -> Starts:
@@ -176,7 +179,9 @@ class StateModality(Modality):
     def encode(self, context: np.ndarray, actions: np.ndarray, params: np.ndarray) -> Latent:
         return self.model.encode(self.tensor(context), self.tensor(params))
 
-    def native(self, latent: Latent, actions: Tensor, dt: float) -> NativeStep | None:
+    def native(
+        self, latent: Latent, actions: Tensor, dt: float
+    ) -> NativeStep | NativeBlocks | None:
         return native_step(self.model, latent, actions, dt)
 
     def decode(self, latent: Latent) -> Decoded:
@@ -184,8 +189,8 @@ class StateModality(Modality):
 
     def shown(self, decoded: Tensor) -> Decoded:
         states = decoded.detach().to("cpu", torch.float64).numpy()
-        sound = (np.isfinite(states) & (np.abs(states) <= self.limit)).all(axis=-1)
-        return Decoded(states, sound)
+        columns = np.ascontiguousarray(states.T)  # as equations read them, component by component
+        return Decoded(columns.T, (np.abs(columns) <= self._most).all(axis=0))
 
     def judge(
         self,
@@ -207,11 +212,15 @@ class StateModality(Modality):
         return read_states(self.task, observations)
 
     def observe(self, shown: np.ndarray, params: np.ndarray) -> Any:
+        if self._judge.inside(shown):
+            return self.task.observe_rows(shown, params, inside=True)
         return self.task.observe_rows(shown, params)
 
     def facts(self, shown: np.ndarray, params: Any) -> dict[str, Any]:
-        with np.errstate(all="ignore"):
-            energy = np.array(self.task.system.energy(tuple(shown.T), params))
+        energy = self._judge.energy(shown)
+        if energy is None:
+            with np.errstate(all="ignore"):
+                energy = np.array(self.task.system.energy(tuple(shown.T), params))
         return {"state": shown.copy(), "energy": energy}
 
     def portrait(

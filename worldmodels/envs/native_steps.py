@@ -1,14 +1,15 @@
-"""`NativeStep`: one step of a model of states as machine code, for few rows on the CPU.
+"""One step of a model of states as machine code on the CPU: `NativeStep` for few rows, `NativeBlocks` for many.
 
-A step of few rows spends its time in torch's calls, not in arithmetic. Here `dynamics.step` and `decode` of a model
-are recorded once, and compiled (code is shared by models of one shape). Weights are read where the model keeps them:
-what training changes in place is seen at the next step.
+A step of few rows spends its time in torch's calls, and one of many in going over memory once an operation. Here
+`dynamics.step` of a model (of few rows `decode`, too) is recorded once, and compiled (code is shared by models of one
+shape). Weights are read where the model keeps them: what training changes in place is seen at the next step.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,11 +18,15 @@ from torch import Tensor
 from physgym.compile.cache import once
 from physgym.compile.native import available, engine_of, function_of
 from worldmodels.interface import Latent, WorldModel
-from worldmodels.models.ensemble import EnsembleWorldModel
+from worldmodels.models.ensemble import EnsembleWorldModel, member_of
 from worldmodels.models.states import StateWorldModel
 from worldmodels.native.libm import add_symbols
 from worldmodels.native.lowering import assembly
 from worldmodels.native.recording import NotRecordable, Recorded, Recording, record_step
+from worldmodels.native.standing import StandingStep
+
+FEW_ROWS = 256
+"""Rows up to which going over them one by one costs less than laying them out in blocks."""
 
 
 class NativeStep:
@@ -37,12 +42,13 @@ class NativeStep:
         recording = self._recorded.recording
         self.dtype = latent.z.dtype
         self._step = _compiled(recording, self.dtype)
-        self._shapes = [ref.shape[1:] for ref in recording.outputs]
+        self.shapes = [ref.shape[1:] for ref in recording.outputs]
+        """Of what a row gives: z, what is shown, and the memory."""
         numbers = torch.tensor(self._recorded.numbers or [0.0], dtype=latent.z.dtype)
         self._numbers = numbers, ctypes.c_void_p(numbers.data_ptr())
         self._weights = _table(len(self._recorded.weights))
         self._inputs = _table(3 + self._depth)
-        self._outputs = _table(len(self._shapes))
+        self._outputs = _table(len(self.shapes))
         self._tables = tuple(
             ctypes.cast(table, ctypes.c_void_p)
             for table in (self._weights, self._inputs, self._outputs)
@@ -53,6 +59,22 @@ class NativeStep:
         first = self._recorded.weights[0]
         return first.dtype is self.dtype is latent.z.dtype and first.device.type == "cpu"
 
+    def addresses(self) -> list[int]:
+        """Where the weights lie."""
+        return list(map(Tensor.data_ptr, self._recorded.weights))
+
+    def bound(self, latent: Latent, action: Tensor, made: Sequence[Tensor]) -> Callable[[], Any]:
+        """A function that steps whatever lies in these tensors, contiguous and of one row: ``action``, and the
+        latent to the one in ``made`` (z, what is shown, memory). Weights are those that are there now.
+        """
+        given = [latent.z, action, *latent.memory]
+        given += [] if latent.condition is None else [latent.condition]
+        tables = [_table(len(tensors)) for tensors in (self._recorded.weights, given, made)]
+        for table, tensors in zip(tables, (self._recorded.weights, given, made), strict=True):
+            table[:] = [tensor.data_ptr() for tensor in tensors]
+        weights, inputs, outputs = (ctypes.cast(table, ctypes.c_void_p) for table in tables)
+        return partial(self._step, ctypes.c_int64(1), weights, inputs, self._numbers[1], outputs)
+
     def __call__(self, latent: Latent, action: Tensor) -> tuple[Latent, Tensor]:
         """The latent after ``action`` (N,) or (N, A), and the states (N, D) that it decodes to."""
         given = [latent.z, action, *latent.memory]
@@ -60,7 +82,7 @@ class NativeStep:
             given.append(latent.condition)
         given = [tensor.contiguous() for tensor in given]
         count = len(latent.z)
-        made = [latent.z.new_empty((count, *shape)) for shape in self._shapes]
+        made = [latent.z.new_empty((count, *shape)) for shape in self.shapes]
         for place, tensor in enumerate(self._recorded.weights):
             self._weights[place] = tensor.data_ptr()
         for place, tensor in enumerate(given):
@@ -73,8 +95,45 @@ class NativeStep:
         return latent._replace(z=z, memory=tuple(memory)), shown
 
 
-def native_step(model: WorldModel, latent: Latent, action: Tensor, dt: float) -> NativeStep | None:
-    """``NativeStep`` of ``model``, for latents and actions like those given (of one row or more).
+class NativeBlocks:
+    """`model.step` by ``dt`` seconds of many rows by machine code that takes blocks of them, and `model.decode`.
+
+    Made by ``native_step``, for as many rows as those given. Members of an ensemble go one after another.
+    """
+
+    def __init__(self, model: Any, latent: Latent, action: Tensor, dt: float) -> None:
+        self._model, self._alone = model, isinstance(model, StateWorldModel)
+        models = [model] if self._alone else list(model.models)
+        steps = dt / models[0].seconds
+        self.dtype = latent.z.dtype
+        self._steps = [
+            StandingStep(own.dynamics, self._of(latent, index), action, steps)
+            for index, own in enumerate(models)
+        ]
+
+    def _of(self, latent: Latent, index: int) -> Latent:
+        return latent if self._alone else member_of(latent, index)
+
+    def fits(self, latent: Latent) -> bool:
+        """Whether the model is still what was compiled: in the same floating type, on the CPU."""
+        return self._steps[0].fits(latent)
+
+    def __call__(self, latent: Latent, action: Tensor) -> tuple[Latent, Tensor]:
+        """The latent after ``action`` (N,) or (N, A), and the states (N, D) that it decodes to."""
+        made = [step(self._of(latent, k), action) for k, step in enumerate(self._steps)]
+        after = made[0]
+        if not self._alone:
+            memory = zip(*(own.memory for own in made), strict=True)
+            whole = torch.stack([own.z for own in made], 1)
+            after = latent._replace(z=whole, memory=tuple(torch.stack(x, 1) for x in memory))
+        return after, self._model.decode(after)
+
+
+def native_step(
+    model: WorldModel, latent: Latent, action: Tensor, dt: float
+) -> NativeStep | NativeBlocks | None:
+    """Machine code for ``model``, for latents and actions like those given (of one row or more): of more than
+    `FEW_ROWS` rows ``NativeBlocks``, for as many of them as are given; else ``NativeStep``, for any number.
 
     None where there is none: no llvmlite (or PHYSGYM_NATIVE=0), not on the CPU, half precision, not a model of
     states, a structure that does not say it is ``recordable``, an adaptive integrator, or another operation that has
@@ -82,8 +141,9 @@ def native_step(model: WorldModel, latent: Latent, action: Tensor, dt: float) ->
     """
     if not (available() and latent.z.device.type == "cpu" and _plain(model)):
         return None
+    kind = NativeBlocks if len(latent.z) > FEW_ROWS else NativeStep
     try:
-        return NativeStep(model, latent, action, dt)
+        return kind(model, latent, action, dt)
     except NotRecordable:
         return None
 

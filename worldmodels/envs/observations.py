@@ -104,7 +104,7 @@ class ObservationModality(StateModality):
                 terminated = (logit > 0.0).cpu().numpy()
         rewards = np.where(np.isfinite(rewards), rewards, 0.0).astype(np.float64)
         nothing = np.zeros(len(shown), np.bool_)
-        return judging.Outcome(rewards, np.asarray(terminated, np.bool_), nothing, {})
+        return judging.Outcome(rewards, np.array(terminated, np.bool_), nothing, {})
 
     def judge_tensors(
         self, latent: Any, before: Any, after: Any, actions: torch.Tensor, params: Any

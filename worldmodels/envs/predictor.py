@@ -17,7 +17,7 @@ from torch import Tensor
 
 from worldmodels.configs.keywords import known_keywords
 from worldmodels.envs.modality import Decoded, Modality
-from worldmodels.envs.native_steps import NativeStep
+from worldmodels.envs.native_steps import NativeBlocks, NativeStep
 from worldmodels.envs.starts import Start
 from worldmodels.imagination import map_tensors, small_batch, step_rows
 from worldmodels.interface import DivergenceError, WorldModel
@@ -25,10 +25,6 @@ from worldmodels.interface import DivergenceError, WorldModel
 DIVERGENCES = (AssertionError, ArithmeticError, RuntimeError, ValueError)
 """What a model may raise where it cannot go on: solvers of others report by AssertionError, torch by
 RuntimeError."""
-
-
-NATIVE_ROWS = 256
-"""Rows up to which machine code that takes them one by one is at least as fast as torch."""
 
 
 class Prediction(NamedTuple):
@@ -63,7 +59,7 @@ class Predictor:
         self.shown: np.ndarray = np.zeros((num_rows, *modality.shape), dtype=modality.dtype)
         self.latent: Any = None
         self._warned = False
-        self._native: tuple[NativeStep | None] | None = None
+        self._native: tuple[NativeStep | NativeBlocks | None] | None = None
         self._probe()
 
     def start(self, rows: np.ndarray, starts: Sequence[Start], params: np.ndarray) -> None:
@@ -110,10 +106,8 @@ class Predictor:
         shown, sound = self._decode(latent)
         return latent, shown, lost | ~sound
 
-    def native_step(self) -> NativeStep | None:
-        """Machine code for few rows, made when it is first asked for; None where there is none."""
-        if self.num_rows > NATIVE_ROWS:
-            return None
+    def native_step(self) -> NativeStep | NativeBlocks | None:
+        """Machine code, made when it is first asked for; None where there is none."""
         if self._native is None:
             wide = (
                 () if self.model.spec.action_kind == "discrete" else (self.model.spec.action_size,)
@@ -183,7 +177,8 @@ def uncertainty_of(model: WorldModel, latent: Any, rows: int) -> np.ndarray:
     if not knows_uncertainty(model):
         return np.zeros(rows)
     disagreement: Any = model.disagreement
-    return np.nan_to_num(disagreement(latent).double().cpu().numpy(), nan=np.inf)
+    values: np.ndarray = disagreement(latent).double().cpu().numpy()
+    return values if np.isfinite(values).all() else np.nan_to_num(values, nan=np.inf)
 
 
 @known_keywords

@@ -7,12 +7,13 @@ The next state comes from the model's machine code, reward, energy and ends from
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import numpy as np
-import torch
 
 from worldmodels.envs.modality import StateModality
+from worldmodels.envs.native_row import NativeRow
 from worldmodels.envs.native_steps import NativeStep
 from worldmodels.envs.predictor import Predictor, knows_uncertainty, uncertainty_of
 from worldmodels.envs.task import parse_action
@@ -29,7 +30,8 @@ class QuickRow:
 
     def __init__(self, rows: Any, native: NativeStep, params: Any) -> None:
         task, predictor = rows.task, rows.predictor
-        self._task, self._predictor, self._native, self._params = task, predictor, native, params
+        self._task, self._predictor, self._params = task, predictor, params
+        self._native = NativeRow(native, predictor.latent, task.discrete, task.system.action_size)
         self._limit = predictor.modality.limit.tolist()
         self._transition, self._constants = task.transition("floats"), task.constants(params)
         self._named_params = {name: float(value) for name, value in params._asdict().items()}
@@ -41,8 +43,7 @@ class QuickRow:
         if task.discrete:
             for index, level in enumerate(task.system.discrete_actions.tolist()):
                 control = task.system.control_of(tuple(level), params)
-                row = np.array([index])
-                self._moves[index] = row, torch.from_numpy(row), control
+                self._moves[index] = np.array([index]), index, control
 
     def _move(self, action: Any) -> tuple[Any, ...]:
         """(row as the vector env has it, the model's action, the physical control) of ``action``."""
@@ -51,20 +52,18 @@ class QuickRow:
             return known or self._moves[self._task.actions.index(action)]
         row = parse_action(self._task, action)
         control = self._task.system.control_of(tuple(row[0].tolist()), self._params)
-        return row, torch.as_tensor(row, dtype=self._native.dtype), control
+        return row, row[0], control
 
     def usable(self) -> bool:
         """Whether the model is still what was compiled."""
-        return self._native.fits(self._predictor.latent)
+        return self._native.fits()
 
     def step(self, action: Any) -> tuple[np.ndarray, Any, float, bool, bool, dict[str, Any]]:
         """(row of the action, observation, reward, terminated, truncated, info), less the time limit."""
         row, given, control = self._move(action)
         predictor = self._predictor
-        with torch.inference_mode():
-            latent, decoded = self._native(predictor.latent, given)
-        state = decoded[0].tolist()
-        diverged = not all(abs(x) <= most for x, most in zip(state, self._limit, strict=True))
+        latent, state = self._native(predictor.latent, given)
+        diverged = not all(map(operator.le, map(abs, state), self._limit))
         if not diverged:
             self._state = state
             predictor.latent, predictor.shown = latent, np.array([state])
@@ -107,4 +106,4 @@ def quick_row(rows: Any, params: Any) -> QuickRow | None:
     if callable(task.reward) or task.program is None or rows.flat_info:
         return None
     native = predictor.native_step()
-    return None if native is None else QuickRow(rows, native, params)
+    return QuickRow(rows, native, params) if isinstance(native, NativeStep) else None

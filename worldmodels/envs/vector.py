@@ -135,6 +135,7 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
         names = (*self._modality.flags, "diverged")
         self._flags = {name: self.blank(np.bool_) for name in names}
         self._uncertainty = np.zeros(self.num_envs)
+        self._doubts = knows_uncertainty(self.model)
         self._actions: np.ndarray | None = None
 
     def _named_params(self) -> Any:
@@ -212,15 +213,21 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
         prediction = self.predictor.step(parsed)
         latent, shown = self.predictor.latent, self.predictor.shown
         outcome = self._modality.judge(latent, before, shown, parsed, self._named_params())
-        going = ~prediction.diverged
         told = {"out_of_bounds": outcome.out_of_bounds, **outcome.events}
-        self._flags = {name: told[name] & going for name in self._modality.flags}
+        self._flags = {name: told[name] for name in self._modality.flags}
+        rewards, terminated = outcome.rewards, outcome.terminated
+        if prediction.diverged.any():
+            going = ~prediction.diverged
+            self._flags = {name: flag & going for name, flag in self._flags.items()}
+            terminated = terminated & going
         self._flags["diverged"] = prediction.diverged
         self._actions = parsed
         self._uncertainty = prediction.uncertainty
-        cost, doubted = self.charge(prediction.uncertainty)
-        truncated = prediction.diverged | outcome.out_of_bounds | doubted
-        return outcome.rewards - cost, outcome.terminated & going, truncated
+        truncated = prediction.diverged | outcome.out_of_bounds
+        if self._doubts:
+            cost, doubted = self.charge(prediction.uncertainty)
+            rewards, truncated = rewards - cost, truncated | doubted
+        return rewards, terminated, truncated
 
     def charge(self, uncertainty: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Reward that an ensemble's disagreement (N,) costs, and which rows it ends."""
@@ -237,13 +244,13 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
     def facts(self) -> dict[str, Any]:
         """What is known: of predicted states all that the true env tells, of pictures less."""
         params = self._named_params()
-        told = {name: values.copy() for name, values in params._asdict().items()}
+        told = dict(zip(params._fields, np.array(self._params.T, order="C"), strict=True))
         info = {
             **self._modality.facts(self.predictor.shown, params),
             **({"params": told} if told else {}),
             **{name: flag.copy() for name, flag in self._flags.items()},
         }
-        if knows_uncertainty(self.model):
+        if self._doubts:
             info["uncertainty"] = self._uncertainty.copy()
         return info
 

@@ -6,7 +6,7 @@ import ctypes
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,9 @@ from worldmodels.native.layout import ROWS, Layout
 from worldmodels.native.matrices import PADDING, TILE, padded
 from worldmodels.native.programs import Slot
 from worldmodels.native.recording import NotRecordable, Ref
+
+Table = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Where slots lie, and bytes from step to step and from row to row."""
 
 
 class Run:
@@ -55,6 +58,7 @@ class Run:
         size = blocks * (self.steps if kept else 1) * self.code.kept_size
         self.tape = room(max(1, size))
         self.upon: list[Tensor] = []
+        self._standing: list[tuple[Tensor, Table]] = []
 
     def _moving(self, first: Tensor, real: torch.dtype) -> Tensor:
         """(T+1, B', pitch): what goes from step to step, the start in its place."""
@@ -86,14 +90,24 @@ class Run:
 
     def advance(self) -> None:
         """All steps of all rows."""
-        self._each(self.code.forward, [None] * len(self._pieces()))
+        self._each(partial(self._through, self.code.forward), [None] * len(self._pieces()))
+
+    def again(self) -> None:
+        """`advance` from what now lies in the rooms of this run, whose places are looked up once."""
+        for _ in self._pieces()[len(self._standing) :]:
+            scratch = self._scratch()
+            self._standing.append((scratch, self._table(scratch, None)))
+        self._each(self._again, self._standing)
+
+    def _again(self, blocks: Sequence[int], standing: tuple[Tensor, Table]) -> None:
+        self._over(self.code.forward, blocks, standing[1])
 
     def go_back(self, upon: Sequence[Tensor]) -> Tensor:
         """Gradients of what is the same for all rows, laid out as ``Layout.learned`` says."""
         self.upon = list(upon)
         pieces = self._pieces()
         rooms = [torch.zeros(self.code.learned_size, dtype=self.code.real) for _ in pieces]
-        self._each(self.code.backward, rooms)
+        self._each(partial(self._through, self.code.backward), rooms)
         return rooms[0] if len(rooms) == 1 else torch.stack(rooms).sum(0)
 
     def _pieces(self) -> list[list[int]]:
@@ -102,16 +116,15 @@ class Run:
         count = max(1, min(torch.get_num_threads(), len(blocks)))
         return [blocks[k::count] for k in range(count)]
 
-    def _each(self, function: Callable[..., None], rooms: Sequence[Tensor | None]) -> None:
+    def _each(self, work: Callable[[Sequence[int], Any], None], given: Sequence[Any]) -> None:
+        """``work`` of the blocks of each thread, with what is ``given`` to it."""
         pieces = self._pieces()
         if len(pieces) == 1:
-            self._through(function, pieces[0], rooms[0])
+            work(pieces[0], given[0])
             return
         workers = pool(os.getpid(), len(pieces))
-        jobs = [
-            workers.submit(self._through, function, piece, room)
-            for piece, room in zip(pieces, rooms, strict=True)
-        ]
+        pairs = zip(pieces, given, strict=False)  # tables may stand for more threads
+        jobs = [workers.submit(work, piece, own) for piece, own in pairs]
         for job in jobs:
             job.result()
 
@@ -119,22 +132,22 @@ class Run:
         self, function: Callable[..., None], blocks: Sequence[int], room: Tensor | None
     ) -> None:
         """``function`` of some blocks, one after another."""
-        scratch = torch.zeros(max(1, self.code.scratch_size), dtype=self.code.real)
-        shared, strides, pace = self._table(scratch, room)
+        scratch = self._scratch()
+        self._over(function, blocks, self._table(scratch, room))
+
+    def _scratch(self) -> Tensor:
+        return torch.zeros(max(1, self.code.scratch_size), dtype=self.code.real)
+
+    def _over(self, function: Callable[..., None], blocks: Sequence[int], table: Table) -> None:
+        shared, strides, pace = table
         bases = shared.copy()
+        steps = ctypes.c_int64(self.steps)
+        places = [ctypes.c_void_p(table.ctypes.data) for table in (bases, strides)]
         for first in blocks:
             np.add(shared, first * pace, out=bases)
-            rows = min(ROWS, self.padded - first)
-            function(
-                ctypes.c_int64(rows),
-                ctypes.c_int64(self.steps),
-                ctypes.c_void_p(bases.ctypes.data),
-                ctypes.c_void_p(strides.ctypes.data),
-            )
+            function(ctypes.c_int64(min(ROWS, self.padded - first)), steps, *places)
 
-    def _table(
-        self, scratch: Tensor, room: Tensor | None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _table(self, scratch: Tensor, room: Tensor | None) -> Table:
         """Where each slot of the first row lies, and bytes from step to step and from row to row."""
         code, size = self.code, self.code.size
         kept = code.kept_size * size
