@@ -50,7 +50,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "first_order": ("first_order", {}),
     "newtonian": ("newtonian", {}),
     "velocity": ("velocity", {}),
-    "port_hamiltonian": ("port_hamiltonian", _UNDAMPED),
+    "port_hamiltonian": ("port_hamiltonian", {**_UNDAMPED, "mass": "identity"}),
     "port_hamiltonian_mass": (
         "port_hamiltonian",
         {**_UNDAMPED, "mass": "network", "integrator": "rk4"},  # gauss4 costs 2.3 times as much

@@ -12,6 +12,7 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 import pytest
 
+import physgym
 from worldmodels.configs import environment, pixels, schema, structures, training, visual
 from worldmodels.configs.coordinates import Coordinates
 from worldmodels.configs.training import (
@@ -217,3 +218,26 @@ def test_a_visual_models_options_are_refused_for_others() -> None:
         default_config("pendulum", "jump", "spatial_lstm")
     with pytest.raises(ValueError, match="size='tiny'.*'visual'"):
         default_config("pendulum", "jump", size="tiny")
+
+
+def _inertia(system: Any, positions: np.ndarray) -> np.ndarray:
+    """Second differences of the true energy in the velocities, at rest."""
+    size = len(positions)
+    steps = np.eye(size)
+
+    def energy(velocities: np.ndarray) -> float:
+        return float(system.energy((*positions, *velocities), system.Params()))
+
+    at = [[energy(a + b) - energy(a - b) for b in steps] for a in steps]
+    return np.array(at) / 4.0
+
+
+@pytest.mark.parametrize("name", physgym.SYSTEMS)
+def test_inertia_is_learned_as_a_function_of_the_place_just_where_it_is_one(name: str) -> None:
+    system = physgym.SYSTEMS[name]
+    rng = np.random.default_rng(0)
+    one, two = (_inertia(system, rng.uniform(0.3, 1.5, system.state_size // 2)) for _ in range(2))
+    moving = not np.allclose(one, two, atol=1e-6)
+    model: Any = default_config(name, "port_hamiltonian").model
+    assert (model.mass == "network") == moving
+    assert model.splits != moving

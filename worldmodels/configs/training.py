@@ -31,6 +31,7 @@ from worldmodels.configs.structures import (
     FIXED_STEP,
     MODELS,
     SPLIT,
+    STATE_OPTIONS,
     SYMMETRIC,
     SYSTEM_OPTIONS,
     FirstOrderConfig,
@@ -56,6 +57,7 @@ __all__ = [
     "MODELS",
     "PREDICTORS",
     "SPLIT",
+    "STATE_OPTIONS",
     "SYMMETRIC",
     "SYSTEM_OPTIONS",
     "DataConfig",
@@ -218,7 +220,8 @@ def default_config(
     for name, given, default in (("predictor", predictor, "spatial_jump"), ("size", size, "small")):
         expected = f"the default: only model_name='visual' has a {name}"
         require(name, given, given == default, expected)
-    options = SYSTEM_OPTIONS.get(system.name, {}).get(model_name, {})
+    by_structure = (SYSTEM_OPTIONS | STATE_OPTIONS).get(system.name, {})
+    options = by_structure.get(model_name, {})
     model = MODELS[model_name](**options)
     epochs = 30 if model_name == "lstm" else 60  # its windows cost several steps each
     return TrainConfig(env_name=env_name, model_name=model_name, model=model, epochs=epochs)
