@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from reporting import kept_rows, print_table, train_missing, write_json
+from reporting import kept_rows, print_table, settled, train_missing, write_json
 
 SEEDS = (0, 1, 2)
 Row = dict[str, Any]
@@ -31,6 +31,25 @@ def parser_of(description: str, name: str) -> argparse.ArgumentParser:
         help=f"benchmarks/results/{name}.json, or {name}_quick.json among the runs",
     )
     return parser
+
+
+def parse_systems(
+    description: str, name: str, systems: Iterable[str], models: Iterable[str]
+) -> argparse.Namespace:
+    """The command line of an experiment that trains every one of ``models`` on every one of ``systems``."""
+    parser = parser_of(description, name)
+    for what, known in (("--systems", list(systems)), ("--models", list(models))):
+        parser.add_argument(what, nargs="+", choices=known, default=known)
+    parser.add_argument("--epochs", type=int, default=30, help="of 120 updates of 256 steps")
+    return settled(parser.parse_args(), name, SEEDS)
+
+
+def wanted_of(arguments: argparse.Namespace) -> Iterable[tuple[str, str, int]]:
+    """System, model and seed of every row that was asked for, seed by seed."""
+    for seed in arguments.seeds:
+        for system in arguments.systems:
+            for model in arguments.models:
+                yield system, model, seed
 
 
 def run_missing(
@@ -87,6 +106,23 @@ def predictor(model: Any) -> Predict:
             return imagine(model, latent, torch.as_tensor(actions)).double().numpy()
 
     return predict
+
+
+def errors_of(rows: Iterable[Row], system: str, model: str, key: str) -> list[float | None]:
+    """``key`` by seed; infinite where a rollout was lost, None where none ran."""
+    found = {
+        row["seed"]: row[key] for row in rows if (row["system"], row["model"]) == (system, model)
+    }
+    lost = {seed: float("inf") for seed, error in found.items() if error is None}
+    return [(found | lost).get(seed) for seed in SEEDS]
+
+
+def pays(own: Sequence[float | None], other: Sequence[float | None]) -> str:
+    """Whether on every seed an error is at most a tenth of the other's: "pays", "does not pay", or "open"."""
+    pairs = [(a, b) for a, b in zip(own, other, strict=True) if a is not None and b is not None]
+    if len(pairs) < len(own):
+        return "open"
+    return "pays" if all(a <= 0.1 * b for a, b in pairs) else "does not pay"
 
 
 def on_every_seed(values: Sequence[float | None], holds: Callable[[float], bool]) -> str:

@@ -19,16 +19,18 @@ from typing import Any
 
 import symoden_protocol as protocol
 from experiments import (
-    SEEDS,
     cost,
+    errors_of,
     on_every_seed,
-    parser_of,
+    parse_systems,
+    pays,
     predictor,
     print_verdicts,
     run_missing,
     trained,
+    wanted_of,
 )
-from reporting import print_table, settled
+from reporting import print_table
 
 from worldmodels.configs.training import EnvConfig, TrainConfig, default_config
 
@@ -84,51 +86,22 @@ def verdicts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for system, task in protocol.TASKS.items():
         marks = dict(zip(("test", "prediction"), task.published, strict=True))
         for name, mark in marks.items():
-            errors = _errors(rows, system, TESTED, f"{name}_error")
+            errors = errors_of(rows, system, TESTED, f"{name}_error")
             said = on_every_seed(errors, mark.__ge__)
             lines.append({"system": system, "question": f"{name} goal", "verdict": said})
-        own, other = (_errors(rows, system, model, "prediction_error") for model in (TESTED, RIVAL))
-        lines.append({"system": system, "question": "structure", "verdict": _pays(own, other)})
+        own, other = (
+            errors_of(rows, system, model, "prediction_error") for model in (TESTED, RIVAL)
+        )
+        lines.append({"system": system, "question": "structure", "verdict": pays(own, other)})
     return lines
-
-
-def _pays(own: list[float | None], other: list[float | None]) -> str:
-    pairs = [(a, b) for a, b in zip(own, other, strict=True) if a is not None and b is not None]
-    if len(pairs) < len(own):
-        return "open"
-    return "pays" if all(a <= 0.1 * b for a, b in pairs) else "does not pay"
-
-
-def _errors(rows: list[dict[str, Any]], system: str, model: str, key: str) -> list[float | None]:
-    """By seed; infinite where a rollout was lost, None where none ran."""
-    found = {
-        row["seed"]: row[key] for row in rows if (row["system"], row["model"]) == (system, model)
-    }
-    lost = {seed: float("inf") for seed, error in found.items() if error is None}
-    return [(found | lost).get(seed) for seed in SEEDS]
-
-
-def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = parser_of(__doc__, "symoden")
-    parser.add_argument(
-        "--systems", nargs="+", choices=protocol.TASKS, default=list(protocol.TASKS)
-    )
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--epochs", type=int, default=30, help="of 120 updates of 256 steps")
-    return settled(parser.parse_args(), "symoden", SEEDS)
 
 
 def main() -> None:
     """Run what is missing, seed by seed, and print the table."""
-    arguments = parse()
-    wanted = (
-        (system, model, seed)
-        for seed in arguments.seeds
-        for system in arguments.systems
-        for model in arguments.models
+    arguments = parse_systems(__doc__, "symoden", protocol.TASKS, MODELS)
+    rows = run_missing(
+        arguments, ("system", "model", "seed"), wanted_of(arguments), row_of, verdicts
     )
-    rows = run_missing(arguments, ("system", "model", "seed"), wanted, row_of, verdicts)
     print_table(rows, COLUMNS, "squared errors, summed over a trajectory")
     print_verdicts(verdicts(rows), "system")
 
