@@ -33,25 +33,6 @@ def parser_of(description: str, name: str) -> argparse.ArgumentParser:
     return parser
 
 
-def parse_systems(
-    description: str, name: str, systems: Iterable[str], models: Iterable[str]
-) -> argparse.Namespace:
-    """The command line of an experiment that trains every one of ``models`` on every one of ``systems``."""
-    parser = parser_of(description, name)
-    for what, known in (("--systems", list(systems)), ("--models", list(models))):
-        parser.add_argument(what, nargs="+", choices=known, default=known)
-    parser.add_argument("--epochs", type=int, default=30, help="of 120 updates of 256 steps")
-    return settled(parser.parse_args(), name, SEEDS)
-
-
-def wanted_of(arguments: argparse.Namespace) -> Iterable[tuple[str, str, int]]:
-    """System, model and seed of every row that was asked for, seed by seed."""
-    for seed in arguments.seeds:
-        for system in arguments.systems:
-            for model in arguments.models:
-                yield system, model, seed
-
-
 def run_missing(
     arguments: argparse.Namespace,
     names: Sequence[str],
@@ -139,3 +120,32 @@ def print_verdicts(lines: Iterable[Mapping[str, Any]], system: str) -> None:
     """Print what is decided; ``system`` names the column of the systems."""
     said = [line for line in lines if line["verdict"] != "open"]
     print_table(said, (system, "question", "verdict"), "verdicts that are not open")
+
+
+def run_systems(
+    description: str,
+    name: str,
+    systems: Iterable[str],
+    models: Iterable[str],
+    row_of: Callable[..., Row],
+    verdicts: Callable[[list[Row]], list[Row]],
+    columns: Sequence[str],
+    title: str,
+) -> None:
+    """An experiment that trains every one of ``models`` on every one of ``systems``: its command line, what is
+    missing of it, seed by seed, and its tables.
+    """
+    parser = parser_of(description, name)
+    for what, known in (("--systems", list(systems)), ("--models", list(models))):
+        parser.add_argument(what, nargs="+", choices=known, default=known)
+    parser.add_argument("--epochs", type=int, default=30, help="of 120 updates of 256 steps")
+    asked = settled(parser.parse_args(), name, SEEDS)
+    wanted = (
+        (system, model, seed)
+        for seed in asked.seeds
+        for system in asked.systems
+        for model in asked.models
+    )
+    rows = run_missing(asked, ("system", "model", "seed"), wanted, row_of, verdicts)
+    print_table(rows, columns, title)
+    print_verdicts(verdicts(rows), "system")

@@ -18,19 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 import hnn_protocol as protocol
-from experiments import (
-    cost,
-    errors_of,
-    on_every_seed,
-    parse_systems,
-    pays,
-    predictor,
-    print_verdicts,
-    run_missing,
-    trained,
-    wanted_of,
-)
-from reporting import print_table
+from experiments import cost, errors_of, on_every_seed, pays, predictor, run_systems, trained
 
 from worldmodels.configs.training import EnvConfig, TrainConfig, default_config
 
@@ -94,12 +82,8 @@ def verdicts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Run what is missing, seed by seed, and print the table."""
-    arguments = parse_systems(__doc__, "hnn", protocol.TASKS, MODELS)
-    rows = run_missing(
-        arguments, ("system", "model", "seed"), wanted_of(arguments), row_of, verdicts
-    )
-    print_table(rows, COLUMNS, "mean squared error of the energy along a rollout")
-    print_verdicts(verdicts(rows), "system")
+    title = "mean squared error of the energy along a rollout"
+    run_systems(__doc__, "hnn", protocol.TASKS, MODELS, row_of, verdicts, COLUMNS, title)
 
 
 if __name__ == "__main__":

@@ -18,26 +18,12 @@ from dataclasses import replace
 from typing import Any
 
 import symoden_protocol as protocol
-from experiments import (
-    cost,
-    errors_of,
-    on_every_seed,
-    parse_systems,
-    pays,
-    predictor,
-    print_verdicts,
-    run_missing,
-    trained,
-    wanted_of,
-)
-from reporting import print_table
+from experiments import cost, errors_of, on_every_seed, pays, predictor, run_systems, trained
 
 from worldmodels.configs.training import EnvConfig, TrainConfig, default_config
 
 MODELS = ("first_order", "port_hamiltonian")
 TESTED, RIVAL = "port_hamiltonian", "first_order"
-NETWORK = {"mass": "network", "integrator": "rk4"}
-"""Options of `port_hamiltonian` where the inertia depends on the place."""
 COLUMNS = (
     "system", "model", "seed", "test_error", "published_test", "prediction_error",
     "published_prediction", "parameters", "cpu_seconds",
@@ -49,9 +35,7 @@ def config_of(arguments: argparse.Namespace, system: str, model: str, seed: int)
     task = protocol.TASKS[system]
     data = protocol.buffer(system, seed, arguments.datasets)
     base = default_config(task.system, model)
-    options: dict[str, Any] = {}
-    if model == TESTED:
-        options = {"damping": False, **(NETWORK if len(task.low) > 2 else {"integrator": "auto"})}
+    options = {"damping": False} if model == TESTED else {}
     return replace(
         base,
         env=EnvConfig("continuous", task.dt, params=task.params),
@@ -98,12 +82,8 @@ def verdicts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Run what is missing, seed by seed, and print the table."""
-    arguments = parse_systems(__doc__, "symoden", protocol.TASKS, MODELS)
-    rows = run_missing(
-        arguments, ("system", "model", "seed"), wanted_of(arguments), row_of, verdicts
-    )
-    print_table(rows, COLUMNS, "squared errors, summed over a trajectory")
-    print_verdicts(verdicts(rows), "system")
+    title = "squared errors, summed over a trajectory"
+    run_systems(__doc__, "symoden", protocol.TASKS, MODELS, row_of, verdicts, COLUMNS, title)
 
 
 if __name__ == "__main__":

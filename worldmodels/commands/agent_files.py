@@ -105,18 +105,18 @@ class Results:
         from worldmodels.films.returns import Trained, returns_over_steps
 
         self.rows.append({"trained in": place, "seconds": seconds, **earned})
-        truth = earned["truth"]
-        error = truth.standard_error if len(truth.returns) > 1 else None
-        self._trained[place] = Trained(self.args.steps, curve.rows, truth.mean, error)
-        plot = self.out.with_name(f"{self.out.stem}-learning.png")
-        title = f"{self.args.agent}: returns while it trains"
         if not self.planned:
+            truth = earned["truth"]
+            error = truth.standard_error if len(truth.returns) > 1 else None
+            self._trained[place] = Trained(self.args.steps, curve.rows, truth.mean, error)
+            plot = self.out.with_name(f"{self.out.stem}-learning.png")
+            title = f"{self.args.agent}: returns while it trains"
             returns_over_steps(self._trained, plot, title, self.structure)
             self.files[place]["plot"] = plot
         self._write()
         logger.summary({f"return in the {name}": each.mean for name, each in earned.items()})
         if "plot" in self.files[place]:
-            logger.image("learning", plot)
+            logger.image("learning", self.files[place]["plot"])
         if "film" in self.files[place]:
             logger.video("agent", self.files[place]["film"])
 

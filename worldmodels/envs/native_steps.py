@@ -67,8 +67,7 @@ class NativeStep:
         """A function that steps whatever lies in these tensors, contiguous and of one row: ``action``, and the
         latent to the one in ``made`` (z, what is shown, memory). Weights are those that are there now.
         """
-        given = [latent.z, action, *latent.memory]
-        given += [] if latent.condition is None else [latent.condition]
+        given = _given(latent, action)
         tables = [_table(len(tensors)) for tensors in (self._recorded.weights, given, made)]
         for table, tensors in zip(tables, (self._recorded.weights, given, made), strict=True):
             table[:] = [tensor.data_ptr() for tensor in tensors]
@@ -77,10 +76,7 @@ class NativeStep:
 
     def __call__(self, latent: Latent, action: Tensor) -> tuple[Latent, Tensor]:
         """The latent after ``action`` (N,) or (N, A), and the states (N, D) that it decodes to."""
-        given = [latent.z, action, *latent.memory]
-        if latent.condition is not None:
-            given.append(latent.condition)
-        given = [tensor.contiguous() for tensor in given]
+        given = [tensor.contiguous() for tensor in _given(latent, action)]
         count = len(latent.z)
         made = [latent.z.new_empty((count, *shape)) for shape in self.shapes]
         for place, tensor in enumerate(self._recorded.weights):
@@ -93,6 +89,12 @@ class NativeStep:
         self._step(ctypes.c_int64(count), weights, inputs, self._numbers[1], outputs)
         z, shown, *memory = made
         return latent._replace(z=z, memory=tuple(memory)), shown
+
+
+def _given(latent: Latent, action: Tensor) -> list[Tensor]:
+    """What the machine code of a few rows reads, in its order."""
+    told = [] if latent.condition is None else [latent.condition]
+    return [latent.z, action, *latent.memory, *told]
 
 
 class NativeBlocks:
