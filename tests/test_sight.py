@@ -210,3 +210,22 @@ def test_a_body_that_mostly_rests_is_no_part_of_the_background() -> None:
     found = find_bodies(frames)
     assert found.counts == [1] and float(found.background.amax()) < 0.03
     assert worst(reader_of(frames)(frames).points, places) < 0.06
+
+
+@pytest.mark.parametrize("textured", [False, True])
+def test_a_disc_that_mostly_covers_the_middle_of_its_way_is_no_part_of_the_background(
+    textured: bool,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    reach = (0.02 + 0.2 * torch.rand(300, generator=generator)).sqrt()
+    turn = 2.0 * np.pi * torch.rand(300, generator=generator)
+    places = torch.stack([reach * turn.cos(), torch.zeros(300)], 1).unsqueeze(1)
+    behind = texture() if textured else None
+    frames = discs(places, COLOURS[:1], 0.0 if behind is None else behind, 4.0)
+    truth = torch.zeros(3, SIZE, SIZE) if behind is None else behind
+    covered = (frames - truth).norm(dim=1) > 0.1
+    assert float(covered.float().mean(0).max()) > 0.6
+    found = find_bodies(frames)
+    assert found.counts == [1] and len(found.colours) == 1
+    assert float((found.background - truth).norm(dim=0).max()) < 0.1
+    assert worst(reader_of(frames)(frames).points, places) < 0.1

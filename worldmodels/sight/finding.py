@@ -23,10 +23,12 @@ LEAST_PRESENCE = 0.2
 MOST_MOVING = 0.4
 """Share of the pixels that may differ from the background: beyond it there is no background to speak of."""
 
-DIVERSE = 48
-"""Frames at most, as unlike one another as there are, whose median is held against that of all."""
-RESTING = 0.15
-"""Difference of the two above which a body rests there in most of the frames."""
+LEAST_THRESHOLD = 0.03
+"""Difference, of full brightness, below which nothing is told from the background."""
+TRIED = 400
+"""Frames at most by which a body that rests is taken out of the background."""
+STEADIER = 0.8
+"""Of the unsteadiness of what moves: what a background must bring it down to, to be taken for the median."""
 
 
 class SightError(ValueError):
@@ -55,7 +57,7 @@ def find_bodies(frames: Tensor) -> Bodies:
     """
     background = _background(frames)
     difference = frames - background
-    threshold = max(0.03, 7.0 * _noise(difference))
+    threshold = _threshold(difference)
     size = difference.norm(dim=1)
     salient = size > threshold
     share = 1.0 if threshold > 1.0 else float(salient.float().mean())
@@ -78,24 +80,47 @@ def find_bodies(frames: Tensor) -> Bodies:
 
 
 def _background(frames: Tensor) -> Tensor:
-    """(3, S, S): the median picture, or what it would be of frames as unlike one another as there are.
+    """(3, S, S): the median picture, with bodies taken out of it that cover a place in half of the frames.
 
-    A body that rests at one place in half of the frames is part of their median. Frames chosen one by one, each
-    the farthest from those before, show it elsewhere.
+    Bodies keep their size. Where one is part of the median, what differs from it does not: nothing where the body
+    rests, twice as much where it is away. So each colour of what differs is tried as that of a body.
     """
-    usual = frames.median(0).values
-    small = torch.nn.functional.avg_pool2d(frames, 4).flatten(1)
-    chosen, nearest, farthest = [0], torch.full((len(frames),), torch.inf), 0.0
-    for _ in range(min(DIVERSE, len(frames)) - 1):
-        nearest = torch.minimum(nearest, ((small - small[chosen[-1]]) ** 2).sum(1))
-        farthest = max(farthest, float(nearest.max()))
-        if float(nearest.max()) < 0.25 * farthest:
-            break  # those that are left look like one that is there
-        chosen.append(int(nearest.argmax()))
-    unlike = frames[chosen].median(0).values
-    resting = ((usual - unlike).norm(dim=0) > RESTING).float()
-    around = torch.nn.functional.max_pool2d(resting[None, None], 5, 1, 2)[0, 0] > 0.0  # faint edges
-    return torch.where(around, unlike, usual)
+    background = frames.median(0).values
+    few = frames[:: -(-len(frames) // TRIED)]
+    unsteady, colours = _judged(few, background)
+    while colours:
+        tried = [_without(few, background, colour) for colour in colours]
+        judged = [_judged(few, candidate) for candidate in tried]
+        best = min(range(len(tried)), key=lambda index: judged[index][0])
+        if judged[best][0] > STEADIER * unsteady:
+            break
+        background, (unsteady, colours) = tried[best], judged[best]
+    return background
+
+
+def _judged(frames: Tensor, background: Tensor) -> tuple[float, list[Tensor]]:
+    """How unsteady the size of what differs from ``background`` is (and, less, how large), and its colours."""
+    difference = frames - background
+    size = difference.norm(dim=1)
+    salient = size > _threshold(difference)
+    share = salient.float().mean((1, 2))
+    colours = list(_colours(frames, background, size, salient)) if salient.any() else []
+    return float(share.std(correction=0) + 0.25 * share.mean()), colours
+
+
+def _without(frames: Tensor, background: Tensor, colour: Tensor) -> Tensor:
+    """``background`` where no body of ``colour`` is: the median of the frames that differ most from it, each pixel."""
+    far = (frames - colour[:, None, None]).norm(dim=1)
+    most = far.topk(-(-len(frames) // 20), 0).values[-1]
+    away = (far >= most - 0.05).unsqueeze(1)
+    shown = torch.where(away, frames, torch.nan).nanmedian(0).values
+    noticed = (shown - background).norm(dim=0) > _threshold(frames - background)
+    return torch.where(noticed, shown, background)
+
+
+def _threshold(difference: Tensor) -> float:
+    """Difference from the background above which a pixel is not noise."""
+    return max(LEAST_THRESHOLD, 7.0 * _noise(difference))
 
 
 def _noise(difference: Tensor) -> float:
@@ -136,7 +161,7 @@ def _colours(frames: Tensor, background: Tensor, size: Tensor, salient: Tensor) 
             found.append((int(own.sum()), colour))
         left &= ~own
     found.sort(key=lambda pair: -pair[0])
-    return torch.stack([colour for _, colour in found])
+    return torch.stack([colour for _, colour in found]) if found else shown[:0]
 
 
 def _sizes(shares: Tensor) -> tuple[Tensor, list[int]]:
