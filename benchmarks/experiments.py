@@ -56,15 +56,15 @@ def run_missing(
 
 
 def trained(config: Any) -> tuple[Any, float | None]:
-    """The best model of ``config.out``, trained now where it is not there, and the CPU seconds of that; None where
-    it was.
+    """The best model of ``config.out``, trained now to its end, and the CPU seconds of that; None where it was begun
+    before.
     """
     import worldmodels
 
-    there = (Path(config.out) / "checkpoints" / "best").is_dir()
+    begun = (Path(config.out) / "config.json").is_file()
     began = time.process_time()
     run = train_missing(config)
-    seconds = None if there else round(time.process_time() - began, 1)
+    seconds = None if begun else round(time.process_time() - began, 1)
     return worldmodels.load(run), seconds
 
 

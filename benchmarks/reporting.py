@@ -58,13 +58,18 @@ def settled(arguments: argparse.Namespace, name: str, seeds: Sequence[int]) -> a
 
 
 def train_missing(config: Any) -> Path:
-    """The run folder `config.out`, trained now where it has no best checkpoint yet."""
+    """The run folder `config.out`, trained to its end: from the beginning, from where it was ended, or not at all."""
+    from worldmodels.storage.runs import RunFolder
     from worldmodels.training import experiment
+    from worldmodels.training.sweeps import skipped
 
-    run = Path(config.out)
-    if not (run / "checkpoints" / "best").is_dir():
+    path = Path(config.out)
+    if not (path / "config.json").is_file():
         experiment.train(config)
-    return run
+    elif skipped(path) is None:
+        run = RunFolder.open(path)
+        experiment.train(experiment.reopen(run), run=run, resume=True)
+    return path
 
 
 def _cell(value: Any) -> str:
