@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,21 +40,55 @@ def run_missing(
     names: Sequence[str],
     wanted: Iterable[tuple[Any, ...]],
     row_of: Callable[..., Row],
-    verdicts: Callable[[list[Row]], list[Row]] | None = None,
+    verdicts: Callable[[list[Row]], list[Row]],
+    page: Page,
 ) -> list[Row]:
     """The rows of ``arguments.out`` with those of ``wanted`` that it lacks, each written as soon as it is there.
 
     A row is known by its values under ``names``, and made by ``row_of(arguments, *values)``; before the rows stands
-    what ``verdicts`` says of them.
+    what ``verdicts`` says of them, and beside the runs the ``page`` that `physgym report` shows of them.
     """
     torch.set_num_threads(1)
     rows = kept_rows(arguments.out)
+    write_page(arguments.runs, page, rows, verdicts(rows))
     for values in wanted:
         if values not in {tuple(row[name] for name in names) for row in rows}:
             rows.append(row_of(arguments, *values))
-            said = {"verdicts": verdicts(rows)} if verdicts else {}
-            write_json(arguments.out, {**said, "rows": rows})
+            write_json(arguments.out, {"verdicts": verdicts(rows), "rows": rows})
+            write_page(arguments.runs, page, rows, verdicts(rows))
     return rows
+
+
+class Page(NamedTuple):
+    """What `physgym report` shows of an experiment."""
+
+    description: str
+    """The docstring of its script."""
+    title: str
+    """Of its table."""
+    table: Callable[[dict[str, Any]], list[list[str]]]
+    """The table of a result, its first row the header."""
+    curves: Callable[[list[Row]], list[dict[str, Any]]] = lambda rows: []
+    """Lines over something, see `worldmodels.evaluation.experiments`."""
+
+
+def write_page(folder: Path, page: Page, rows: list[Row], verdicts: Sequence[Row]) -> None:
+    """Leave in ``folder`` what `physgym report` makes a page of."""
+    from worldmodels.evaluation.experiments import EXPERIMENT
+
+    title, *about = (
+        " ".join(text.split()) for text in re.split(r"\n\n|\n(?=- )", page.description)
+    )
+    head, *lines = [[cell.replace("`", "") for cell in line] for line in page.table({"rows": rows})]
+    said = [list(map(str, line.values())) for line in verdicts]
+    tables = [
+        {"title": page.title, "head": head, "rows": lines},
+        {"title": "verdicts", "head": list(verdicts[0]), "rows": said},
+    ]
+    told = [text for text in about if not text.startswith("python ")]
+    document = {"title": title, "about": told, "tables": tables, "curves": page.curves(rows)}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / EXPERIMENT).write_text(json.dumps(document, indent=1) + "\n")
 
 
 def trained(config: Any) -> tuple[Any, float | None]:
@@ -131,6 +167,7 @@ def run_systems(
     verdicts: Callable[[list[Row]], list[Row]],
     columns: Sequence[str],
     title: str,
+    table: Callable[[dict[str, Any]], list[list[str]]],
 ) -> None:
     """An experiment that trains every one of ``models`` on every one of ``systems``: its command line, what is
     missing of it, seed by seed, and its tables.
@@ -146,6 +183,7 @@ def run_systems(
         for system in asked.systems
         for model in asked.models
     )
-    rows = run_missing(asked, ("system", "model", "seed"), wanted, row_of, verdicts)
+    page = Page(description, title, table)
+    rows = run_missing(asked, ("system", "model", "seed"), wanted, row_of, verdicts, page)
     print_table(rows, columns, title)
     print_verdicts(verdicts(rows), "system")

@@ -24,9 +24,11 @@ from typing import Any, NamedTuple
 
 import hgn_films
 import numpy as np
+import published_tables
 import torch
 from experiments import (
     SEEDS,
+    Page,
     cost,
     on_every_seed,
     parser_of,
@@ -235,8 +237,10 @@ def main() -> None:
         for predictor in arguments.predictors
     )
     names = ("film", "predictor", "size", "seed")
-    rows = run_missing(arguments, names, wanted, row_of, verdicts)
-    print_table(rows, COLUMNS, "pictures of 32 x 32, 5 frames seen")
+    title = "pictures of 32 x 32, 5 frames seen"
+    page = Page(__doc__, title, published_tables.hgn)
+    rows = run_missing(arguments, names, wanted, row_of, verdicts, page)
+    print_table(rows, COLUMNS, title)
     print_verdicts(verdicts(rows), "film")
 
 

@@ -29,8 +29,10 @@ from typing import Any
 
 import hwm_protocol as protocol
 import numpy as np
+import published_tables
 from experiments import (
     SEEDS,
+    Page,
     cost,
     on_every_seed,
     parser_of,
@@ -169,6 +171,34 @@ def _against(env: str, rival: str, pairs: list[tuple[Any, Any]]) -> list[dict[st
     ]
 
 
+def curves(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Error over horizon of every system and band, the geometric mean over the seeds of each model."""
+    return [
+        {
+            "title": f"{env.replace('_', '-')}, energies {'seen' if band == 'seen' else 'never seen'}",
+            "x": "steps of 0.05 s",
+            "y": "normalised squared error",
+            "lines": [
+                {"name": model, "structure": MODELS[model][0], "x": protocol.HORIZONS, "y": errors}
+                for model in MODELS
+                if (errors := over_horizon(rows, env, model, band)) is not None
+            ],
+        }
+        for env in TESTED
+        for band in ("seen", "unseen")
+        if any(row["env"] == env for row in rows)
+    ]
+
+
+def over_horizon(rows: list[dict[str, Any]], env: str, model: str, band: str) -> list[float] | None:
+    """Geometric mean over the seeds of nMSE at every horizon; None where no seed has run."""
+    own = [row for row in rows if (row["env"], row["model"]) == (env, model)]
+    if not own:
+        return None
+    errors = [[row[f"{band}_{h}"] for h in protocol.HORIZONS] for row in own]
+    return [float(value) for value in np.exp(np.log(errors).mean(0))]
+
+
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = parser_of(__doc__, "hwm")
@@ -190,8 +220,10 @@ def main() -> None:
         for model in arguments.models
         if env in ONLY.get(model, (env,))
     )
-    rows = run_missing(arguments, ("env", "model", "seed"), wanted, row_of, verdicts)
-    print_table(rows, COLUMNS, "nMSE at a step, and drift of the energy in 10,000 passive steps")
+    title = "nMSE at a step, and drift of the energy in 10,000 passive steps"
+    page = Page(__doc__, title, published_tables.hwm, curves)
+    rows = run_missing(arguments, ("env", "model", "seed"), wanted, row_of, verdicts, page)
+    print_table(rows, COLUMNS, title)
     print_verdicts(verdicts(rows), "env")
 
 

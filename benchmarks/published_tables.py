@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from hnn_protocol import TASKS
-from hwm_protocol import PROBLEMS
+from hwm_protocol import DT, HORIZONS, LYAPUNOV, PROBLEMS
 from symoden_protocol import TASKS as CONTROLLED
 from table_parts import Table
 
@@ -55,6 +56,31 @@ def hwm(result: dict[str, Any]) -> Table:
             table.append([NAMES[env], _NOT, *[""] * 7])
         errors = [problem.published_error, "< 5 M", "30,000", "GPU"]
         table.append([NAMES[env], "published", problem.published_drift, "", "", *errors])
+    return table
+
+
+def lyapunov(result: dict[str, Any]) -> Table:
+    """Errors of every rival on the acrobot over those of the tested structure, seed by seed, as the horizon grows."""
+    from hwm import RIVALS, TESTED
+
+    found = {(r["model"], r["seed"]): r for r in result["rows"] if r["env"] == "acrobot"}
+    steps = [h for h in HORIZONS if h >= 10]
+    table = [["energies", "rival", *(f"{h * DT / LYAPUNOV:.1f}" for h in steps), "seeds"]]
+    for band, title in (("seen", "seen"), ("unseen", "never seen")):
+        for rival in RIVALS:
+            pairs = [
+                (row, found[TESTED["acrobot"], seed])
+                for (model, seed), row in found.items()
+                if model == rival and (TESTED["acrobot"], seed) in found
+            ]
+            if pairs:
+                ratios = [
+                    [own[f"{band}_{h}"] / tested[f"{band}_{h}"] for h in steps]
+                    for own, tested in pairs
+                ]
+                mean = np.exp(np.log(ratios).mean(0))
+                cells = [f"{ratio:.2g}" for ratio in mean]
+                table.append([title, f"`{rival}`", *cells, str(len(pairs))])
     return table
 
 

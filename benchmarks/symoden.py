@@ -17,6 +17,7 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
+import published_tables
 import symoden_protocol as protocol
 from experiments import cost, errors_of, on_every_seed, pays, predictor, run_systems, trained
 
@@ -83,7 +84,17 @@ def verdicts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     """Run what is missing, seed by seed, and print the table."""
     title = "squared errors, summed over a trajectory"
-    run_systems(__doc__, "symoden", protocol.TASKS, MODELS, row_of, verdicts, COLUMNS, title)
+    run_systems(
+        __doc__,
+        "symoden",
+        protocol.TASKS,
+        MODELS,
+        row_of,
+        verdicts,
+        COLUMNS,
+        title,
+        published_tables.symoden,
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from picture_tables import (
     structures,
     throughput,
 )
-from published_tables import hgn, hnn, hwm, symoden
+from published_tables import hgn, hnn, hwm, lyapunov, symoden
 from speed_tables import agent_pace, collection, growth, imagination, many_models, training_step
 from speed_tables import pixels as pixels_a_second
 from table_parts import SYSTEMS, Table
@@ -142,6 +142,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Table]]] = {
     "tasks": ("baselines.json", tasks),
     "keypoints": ("keypoints.json", keypoints),
     "hwm": ("hwm.json", hwm),
+    "lyapunov": ("hwm.json", lyapunov),
     "hnn": ("hnn.json", hnn),
     "symoden": ("symoden.json", symoden),
     "hgn": ("hgn.json", hgn),

@@ -133,8 +133,7 @@ def test_the_verdict_follows_the_rule_that_was_written_down() -> None:
     assert answer(good) == "reached" and answer(good[:2]) == "open"
     assert answer([row("two_bodies", 1, 16.5)]) == "missed"
     assert answer([row("two_bodies_noise", 1, 16.5)]) == "open"
-    unread = [line["film"] for line in hgn.verdicts([]) if line["verdict"] == "missed"]
-    assert unread == ["mass_spring"]
+    assert {line["verdict"] for line in hgn.verdicts([])} == {"open"}
     assert {line["film"] for line in hgn.verdicts([])} == {
         "mass_spring", "pendulum", "two_bodies", "three_bodies",
     }  # fmt: skip

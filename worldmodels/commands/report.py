@@ -3,6 +3,7 @@
     physgym report                       the last sweep or run under outputs/
     physgym report 2026-01-01/12-00-00   a sweep, or the runs that lie there
     physgym report outputs/.../jump outputs/.../lstm
+    physgym report outputs/hwm           a published experiment, see benchmarks/
 
 Writes report.html (one file, pictures inside), report.md, .csv, .tex, .json, and the plots as PNG and PDF.
 Runs of one model that differ in their seed alone are one row: the mean over runs, and its t-interval.
@@ -59,7 +60,32 @@ class ReportConfig:
 
 def main() -> None:
     """Report on what the command line names."""
-    write(cli.parse(ReportConfig, description=__doc__))
+    config = cli.parse(ReportConfig, description=__doc__)
+    if (experiment := _experiment(config.paths)) is not None:
+        show_experiment(experiment, config.out or experiment.parent / "report")
+    else:
+        write(config)
+
+
+def _experiment(paths: Sequence[str]) -> Path | None:
+    """The file of the experiment that ``paths`` mean: one folder that holds it."""
+    from worldmodels.evaluation.experiments import EXPERIMENT
+
+    if len(paths) != 1:
+        return None
+    found = (Path(paths[0]) / EXPERIMENT, OUTPUTS / paths[0] / EXPERIMENT)
+    return next((path for path in found if path.is_file()), None)
+
+
+def show_experiment(path: Path, folder: Path) -> None:
+    """Write the pages of the experiment of ``path`` to ``folder``, and say where they lie."""
+    from worldmodels.evaluation.experiments import read_experiment, write_experiment
+
+    cli.check_writable(folder, folder=True)
+    experiment = read_experiment(path)
+    files = write_experiment(experiment, folder)
+    print(experiment["title"])
+    print(f"report  {files[0]}")
 
 
 def write(config: ReportConfig) -> None:

@@ -30,22 +30,27 @@ def write_pages(
     plots = comparison.plots(report, folder)
     tables, notes = comparison.tables(report), notes or []
     texts = {
-        "report.html": html(report, tables, plots, title, notes),
+        "report.html": html(
+            title, header(report), notes, tables, plots,
+            comparison.definitions(report).split("\n\n"), report.get("confidence"),
+        ),
         "report.md": "\n".join([*markdown(report, comparison), "", *notes]) + "\n",
         "report.csv": comma_separated(report),
         "report.tex": "\n\n".join(latex(table) for table in tables) + "\n",
         "report.json": json.dumps(report, allow_nan=False),
-    }
+    }  # fmt: skip
     written = write_texts(texts, folder)
     return [*written, *plots, *comparison.plots(report, folder, ".pdf")]
 
 
 def html(
-    report: Mapping[str, Any],
+    title: str,
+    header: str,
+    notes: list[str],
     tables: list[Table],
     plots: list[Path],
-    title: str,
-    notes: list[str],
+    definitions: list[str],
+    confidence: float | None = None,
 ) -> str:
     """One page with its pictures inside, that needs no script and no network."""
     import jinja2
@@ -59,12 +64,12 @@ def html(
     ]
     return environment.from_string(source).render(
         title=title,
-        header=header(report),
+        header=header,
         notes=notes,
         tables=tables,
         pictures=pictures,
-        definitions=comparison_of(report["kind"]).definitions(report).split("\n\n"),
-        confidence=report.get("confidence"),
+        definitions=definitions,
+        confidence=confidence,
     )
 
 

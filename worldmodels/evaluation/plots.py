@@ -237,6 +237,25 @@ def error_over_step_length(
     return Path(path)
 
 
+def lines_over(curve: Mapping[str, Any], path: str | Path) -> Path:
+    """Draw the lines of ``curve`` ("title", "x", "y", "lines") over one another, both axes logarithmic.
+
+    A line is "name", "structure", "x" and "y"; of several of one structure, later ones are dashed.
+    """
+    rows = {line["name"]: {"kind": "model", "model": line["structure"]} for line in curve["lines"]}
+    chosen = styles(rows)
+    with _figure(path, (7.6, 4.4)) as axes:
+        for line in curve["lines"]:
+            values = _array(line["y"])
+            name = line["name"]
+            axes.plot(line["x"], values, label=_label(name, values), marker=".", **chosen[name])
+        axes.set(title=curve["title"], xlabel=curve["x"], ylabel=curve["y"])
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        _legend(axes)
+    return Path(path)
+
+
 @contextmanager
 def _figure(path: str | Path, size: tuple[float, float], rows: int = 1) -> Iterator[Any]:
     """Axes of a new figure, saved to ``path`` at the end; matplotlib's state stays as it was."""
