@@ -75,6 +75,19 @@ def sampled(envs: Any) -> Iterator[Any]:
     return itertools.cycle([envs.action_space.sample() for _ in range(32)])
 
 
+def tensors(env_id: str, num_envs: int) -> Callable[[], Any]:
+    """One step of a native vector env on torch, without gradients."""
+    import torch
+
+    torch.set_num_threads(1)
+    envs = gymnasium.make_vec(
+        env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", backend="torch"
+    )
+    sets = itertools.cycle([torch.as_tensor(next(sampled(envs))) for _ in range(4)])
+    envs.reset(seed=0)
+    return lambda: envs.step(next(sets))
+
+
 def staggered(env_id: str, num_envs: int, **arguments: Any) -> Callable[[], Any]:
     """One step of a native vector env whose rows end one after another, some at every step."""
     envs = gymnasium.make_vec(
@@ -167,12 +180,14 @@ def block(step: Callable[[], Any], episodes: int) -> float:
 
 def compare(ours: Callable[[], Any], peer: Callable[[], Any], args: Args) -> dict[str, float]:
     """Median microseconds of either and the median ratio, timed in turns."""
-    episodes = []
+    episodes, whole = [], 0.0
     for step in (ours, peer):
         cost = EPISODE * block(step, 1)
         alone = isinstance(step, BetweenRestarts)
         episodes.append(1 if alone else max(1, round(args.seconds / cost)))
-    pairs = [(block(ours, episodes[0]), block(peer, episodes[1])) for _ in range(args.blocks)]
+        whole += cost
+    blocks = args.blocks if whole < LONG else min(3, args.blocks)
+    pairs = [(block(ours, episodes[0]), block(peer, episodes[1])) for _ in range(blocks)]
     mine, theirs = np.array(pairs).T
     return {
         "microseconds": float(np.median(mine) * 1e6),
@@ -181,6 +196,8 @@ def compare(ours: Callable[[], Any], peer: Callable[[], Any], args: Args) -> dic
     }
 
 
+LONG = 10.0
+"""Seconds of an episode of both beyond which three blocks are enough."""
 PEERS = {"acrobot": ("Acrobot-v1", "<= 1.0"), "cart_pole": ("CartPole-v1", "<= 1.0")}
 """The env of Gymnasium that a system is timed beside, and the goal; the others beside Pendulum-v1."""
 
@@ -226,6 +243,10 @@ def batches(pendulum: str) -> list[tuple[str, Callable[[], Any], str, Callable[[
             what, ours = "Pendulum, single", lambda: single(pendulum)
         theirs = lambda make=make, n=count: make(n)  # noqa: E731
         found.append((what, ours, f"{name}, {count}", theirs, goals.get((name, count), "")))
+    for count, goal in ((16384, ""), (262144, "<= 0.2")):
+        ours = lambda n=count: tensors(pendulum, n)  # noqa: E731
+        theirs = lambda n=count: gymnax_pendulum(n)  # noqa: E731
+        found.append((f"Pendulum, {count} rows, torch", ours, f"gymnax jit, {count}", theirs, goal))
     for randomize in (False, True):
         drawn = ", parameters drawn" if randomize else ""
         for words, make in (("all rows restart at once", vector), ("some at each step", staggered)):

@@ -61,7 +61,7 @@ def test_a_program_is_compiled_once_whoever_asks() -> None:
 
     def ask() -> None:
         gate.wait()
-        found.append(native._compile(program))
+        found.append(native._compile(program, False))
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
@@ -76,7 +76,7 @@ def test_code_lives_as_long_as_who_can_call_it(kind: str, monkeypatch: pytest.Mo
     closed: list[str] = []
     program = fresh_program()
     made: Any = native._compile
-    holder = [made.__wrapped__(program)]  # past the cache, which would keep it for ever
+    holder = [made.__wrapped__(program, False)]  # past the cache, which would keep it for ever
 
     class Owner:
         engine = holder[0].rows.engine
@@ -85,7 +85,7 @@ def test_code_lives_as_long_as_who_can_call_it(kind: str, monkeypatch: pytest.Mo
             closed.append("engine")
 
     holder[0].rows.engine = Owner()
-    monkeypatch.setattr(native, "_compile", lambda program: holder[0])
+    monkeypatch.setattr(native, "_compile", lambda program, side_by_side: holder[0])
     step = native.NativeStep(program) if kind == "floats" else native.NativeRows(program)
     monkeypatch.undo()
     holder.clear()
@@ -130,7 +130,7 @@ def test_a_fork_waits_for_a_compilation_of_another_thread() -> None:
 
 
 def _steps_something_new() -> None:
-    native._compile(fresh_program("three_body"))
+    native._compile(fresh_program("three_body"), False)
 
 
 def _no_library(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from physgym.compile import sines
 from physgym.compile.program import MAX_SUBSTEPS, Program
 from physgym.compile.tracing import FIXED, HELD, MOVING, Expression, needed
 
@@ -18,14 +19,20 @@ _INTRINSICS = ("fabs", "sqrt", "rint", "ceil")
 
 
 class Emitter:
-    """Writes the function `name` into `module`; every value in it is `lanes` rows wide."""
+    """Writes the function `name` into `module`; every value in it is `lanes` rows wide.
 
-    def __init__(self, program: Program, module: Any, name: str, lanes: int = 1) -> None:
+    With `side_by_side`, sines of all lanes are one computation, see `sines`; else those of the C library.
+    """
+
+    def __init__(
+        self, program: Program, module: Any, name: str, lanes: int = 1, side_by_side: bool = False
+    ) -> None:
         from llvmlite import ir
 
         if lanes > 1 and program.adaptive:
             raise ValueError(f"lanes={lanes}: rows of an adaptive program go at their own pace")
         self.ir, self.program, self.module, self.lanes = ir, program, module, lanes
+        self.side_by_side = side_by_side
         self.double, self.int = ir.DoubleType(), ir.IntType(64)
         self.number = self.double if lanes == 1 else ir.VectorType(self.double, lanes)
         pointer = self.double.as_pointer()
@@ -201,6 +208,8 @@ class Emitter:
         if name in _INTRINSICS:
             suffix = "f64" if self.lanes == 1 else f"v{self.lanes}f64"
             return self.builder.call(self._external(f"llvm.{name}.{suffix}", self.number), [value])
+        if self.side_by_side:
+            return sines.call(self.module, self.builder, name, value, self.lanes)
         function = self._external(f"physgym_{name}", self.double)
         if self.lanes == 1:
             return self.builder.call(function, [value])
@@ -214,14 +223,14 @@ class Emitter:
         return self.module.globals[name]
 
 
-def assembly(program: Program, lanes: int) -> str:
+def assembly(program: Program, lanes: int, side_by_side: bool = False) -> str:
     """LLVM assembly of `program`: "rows", and "lanes" beside it for batches where that is
     possible.
     """
     from llvmlite import ir
 
     module = ir.Module(name="physgym")
-    Emitter(program, module, "rows").emit()
+    Emitter(program, module, "rows", 1, side_by_side).emit()
     if not program.adaptive:
-        Emitter(program, module, "lanes", lanes).emit()
+        Emitter(program, module, "lanes", lanes, side_by_side).emit()
     return str(module)

@@ -51,21 +51,25 @@ def available() -> bool:
 
 
 def transition(program: Program, kind: str) -> Callable[..., tuple[Any, ...]]:
-    """`program.function(kind)` for "floats" or "arrays", as machine code where that can be had."""
+    """`program.function(kind)` for "floats", "arrays" or "tensors", as machine code where that can be had.
+
+    That of tensors takes and gives arrays, the tensors' own memory, and computes the sines of rows side by side, which
+    differ from the C library's by 3e-16 at most: torch's do, too.
+    """
     if not available():
         return program.function(kind)
-    failure = _attempt(program)
+    failure = _attempt(program, kind == "tensors")
     if failure is not None:
         _warn(failure)
         return program.function(kind)
-    return NativeStep(program) if kind == "floats" else NativeRows(program)
+    return NativeStep(program) if kind == "floats" else NativeRows(program, kind == "tensors")
 
 
 @once
-def _attempt(program: Program) -> Exception | None:
+def _attempt(program: Program, side_by_side: bool) -> Exception | None:
     """Compile `program`; what kept it from that is remembered, not tried again."""
     try:
-        _compile(program)
+        _compile(program, side_by_side)
     except Exception as reason:  # whatever llvmlite, LLVM or the C library may raise
         return reason
     return None
@@ -89,10 +93,11 @@ class _Compiled(NamedTuple):
 
     rows: Callable[..., None]
     lanes: Callable[..., None] | None
+    width: int = LANES
 
     def over(self, first: int, last: int, steps: Sequence[tuple[Any, ...]]) -> None:
         """Take the rows from `first` to `last` through the `steps`, whose other arguments these are."""
-        middle = first if self.lanes is None else last - (last - first) % LANES
+        middle = first if self.lanes is None else last - (last - first) % self.width
         start, edge, end = (ctypes.c_int64(x) for x in (first, middle, last))
         for shared in steps:
             if self.lanes is not None:
@@ -102,7 +107,7 @@ class _Compiled(NamedTuple):
 
 
 @once
-def _compile(program: Program) -> _Compiled:
+def _compile(program: Program, side_by_side: bool) -> _Compiled:
     """The machine code of `program`."""
     import llvmlite.binding as llvm
 
@@ -111,9 +116,10 @@ def _compile(program: Program) -> _Compiled:
         llvm.add_symbol(
             f"physgym_{name}", ctypes.cast(getattr(library, name), ctypes.c_void_p).value
         )
-    engine = engine_of(assembly(program, LANES))
+    width = 2 * LANES if side_by_side else LANES  # twice: one register works while the other waits
+    engine = engine_of(assembly(program, width, side_by_side))
     rows = function_of(engine, "rows")
-    return _Compiled(rows, None if program.adaptive else function_of(engine, "lanes"))
+    return _Compiled(rows, None if program.adaptive else function_of(engine, "lanes"), width)
 
 
 def engine_of(text: str) -> Any:
@@ -151,7 +157,7 @@ class NativeStep:
     """
 
     def __init__(self, program: Program) -> None:
-        self._function = _compile(program).rows
+        self._function = _compile(program, False).rows
         self._outputs = program.state_size + len(program.outcome)
         self._state = (ctypes.c_double * program.state_size)()
         self._control = (ctypes.c_double * len(program.control))()
@@ -189,8 +195,8 @@ class NativeRows:
     result.
     """
 
-    def __init__(self, program: Program) -> None:
-        self._compiled = _compile(program)
+    def __init__(self, program: Program, side_by_side: bool = False) -> None:
+        self._compiled = _compile(program, side_by_side)
         self._size, self._outputs = program.state_size, program.state_size + len(program.outcome)
         self._constants: Any = None
         self._fixed = np.zeros((1, 1))

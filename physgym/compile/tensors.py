@@ -14,7 +14,7 @@ def tensor_rows(program: Program) -> Callable[..., tuple[Any, ...]]:
     eager = program.function("tensors")
     if not native.available():
         return eager
-    step = native.transition(program, "arrays")
+    step = native.transition(program, "tensors")
     return TensorRows(eager, step) if isinstance(step, native.NativeRows) else eager
 
 
