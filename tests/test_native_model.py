@@ -112,12 +112,16 @@ def stepped_as_by_torch(model: WorldModel, rows: int, kind: Any) -> None:
     with torch.no_grad():
         native(latent, action)
         latent = map_tensors(lambda x: x.flip(0), latent)  # other rows than it was made for
-        after, shown = native(latent, action)
+        after, shown, doubt = native(latent, action)
         wanted = model.step(latent, action, dt)
         tolerance = 1e-12 if double else 2e-6
         torch.testing.assert_close(after.z, wanted.z, rtol=tolerance, atol=tolerance)
         torch.testing.assert_close(after.memory, wanted.memory, rtol=tolerance, atol=tolerance)
         torch.testing.assert_close(shown, model.decode(wanted), rtol=tolerance, atol=tolerance)
+        assert (doubt is None) == (not hasattr(model, "disagreement"))
+        if doubt is not None:
+            told = model.disagreement(wanted)  # type: ignore[operator]
+            torch.testing.assert_close(doubt, told, rtol=tolerance, atol=tolerance)
 
 
 def test_blocks_see_weights_that_are_trained_in_place_or_moved() -> None:
@@ -147,7 +151,7 @@ def test_what_blocks_give_is_not_written_over_by_the_next_step() -> None:
     latent, action = beginning(model, FEW_ROWS + 1)
     native = native_step(model, latent, action, 0.05)
     assert native is not None
-    first, shown = native(latent, action)
+    first, shown, _ = native(latent, action)
     kept = map_tensors(torch.clone, first), shown.clone()
     native(first, action)
     torch.testing.assert_close((first, shown), kept, rtol=0.0, atol=0.0)
@@ -388,8 +392,8 @@ def test_a_model_that_was_changed_in_type_is_not_read_wrongly(
 
 def test_models_of_one_shape_share_their_code() -> None:
     first, second = (model_of("pendulum", "first_order") for _ in range(2))
-    codes = [native_step(model, *beginning(model), 0.05)._step for model in (first, second)]  # type: ignore[union-attr]
+    codes = [native_step(model, *beginning(model), 0.05).code.function for model in (first, second)]  # type: ignore[union-attr]
     assert codes[0] is codes[1]
     told = replace(first.config, hidden=25)  # type: ignore[type-var]
     third = build(first.spec, "first_order", told)
-    assert native_step(third, *beginning(third), 0.05)._step is not codes[0]  # type: ignore[union-attr]
+    assert native_step(third, *beginning(third), 0.05).code.function is not codes[0]  # type: ignore[union-attr]

@@ -104,6 +104,14 @@ class _Compiled(NamedTuple):
 @once
 def _compile(program: Program) -> _Compiled:
     """The machine code of `program`."""
+    add_symbols()
+    engine = engine_of(assembly(program, LANES))
+    rows = function_of(engine, "rows")
+    return _Compiled(rows, None if program.adaptive else function_of(engine, "lanes"))
+
+
+def add_symbols() -> None:
+    """Tell LLVM where the C library's functions are, as ``physgym_sin`` and ``physgym_cos``."""
     import llvmlite.binding as llvm
 
     library = ctypes.CDLL(ctypes.util.find_library("m"))
@@ -111,9 +119,6 @@ def _compile(program: Program) -> _Compiled:
         llvm.add_symbol(
             f"physgym_{name}", ctypes.cast(getattr(library, name), ctypes.c_void_p).value
         )
-    engine = engine_of(assembly(program, LANES))
-    rows = function_of(engine, "rows")
-    return _Compiled(rows, None if program.adaptive else function_of(engine, "lanes"))
 
 
 def engine_of(text: str) -> Any:

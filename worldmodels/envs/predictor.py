@@ -77,14 +77,16 @@ class Predictor:
                 self.latent = map_tensors(lambda old, new: _put(old, at, new), self.latent, fresh)
         self.shown = self.shown.copy()
         self.shown[rows] = context[:, -1]
+        known = self._native and self._native[0]
+        if known and not known.inventory.holds():
+            self._native = None
 
     def step(self, actions: np.ndarray) -> Prediction:
         """Move every row one control step under `actions` (N,) int64 or (N, A)."""
         if self.model.training:
             self.model.eval()
         with torch.inference_mode(), small_batch(self.model, self.num_rows):
-            latent, shown, diverged = self._advance(self.modality.actions(actions))
-            uncertainty = uncertainty_of(self.model, latent, self.num_rows)
+            latent, shown, diverged, uncertainty = self._advance(self.modality.actions(actions))
             if diverged.any():
                 known = ~diverged.reshape(-1, *[1] * (shown.ndim - 1))
                 shown = np.where(known, shown, self.shown)
@@ -93,18 +95,19 @@ class Predictor:
         self.latent, self.shown = latent, shown
         return Prediction(diverged, uncertainty)
 
-    def _advance(self, actions: Tensor) -> tuple[Any, np.ndarray, np.ndarray]:
-        """Latents after ``actions``, what they show, and which rows cannot be predicted."""
+    def _advance(self, actions: Tensor) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
+        """Latents after ``actions``, what they show, which rows cannot be predicted, and how uncertain they are."""
         native = self.native_step()
         if native is not None:
-            latent, decoded = native(self.latent, actions)
+            latent, decoded, doubt = native(self.latent, actions)
             shown, sound = self.modality.shown(decoded)
-            return latent, shown, ~sound
+            return latent, shown, ~sound, finite_doubt(doubt, self.num_rows)
         latent, lost, error = step_rows(self.model.step, self.latent, actions, self.dt, DIVERGENCES)
         if error is not None:
             self._warn(error)
         shown, sound = self._decode(latent)
-        return latent, shown, lost | ~sound
+        uncertainty = uncertainty_of(self.model, latent, self.num_rows)
+        return latent, shown, lost | ~sound, uncertainty
 
     def native_step(self) -> NativeStep | NativeBlocks | None:
         """Machine code, made when it is first asked for; None where there is none."""
@@ -177,7 +180,14 @@ def uncertainty_of(model: WorldModel, latent: Any, rows: int) -> np.ndarray:
     if not knows_uncertainty(model):
         return np.zeros(rows)
     disagreement: Any = model.disagreement
-    values: np.ndarray = disagreement(latent).double().cpu().numpy()
+    return finite_doubt(disagreement(latent), rows)
+
+
+def finite_doubt(doubt: Tensor | None, rows: int) -> np.ndarray:
+    """A disagreement (rows,) in float64, infinite where it is no number; None: 0."""
+    if doubt is None:
+        return np.zeros(rows)
+    values: np.ndarray = doubt.double().cpu().numpy()
     return values if np.isfinite(values).all() else np.nan_to_num(values, nan=np.inf)
 
 

@@ -21,6 +21,7 @@ from physgym.starts import by_row
 from physgym.task import Task, check_names
 from worldmodels.envs import task as truth
 from worldmodels.envs.modality import Modality, StateModality
+from worldmodels.envs.native_steps import NativeBlocks, NativeStep
 from worldmodels.envs.observations import Judge, ObservationModality
 from worldmodels.envs.pixels import PixelModality
 from worldmodels.envs.predictor import Predictor, knows_uncertainty
@@ -121,9 +122,8 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
         self.single_action_space = self.task.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self._penalty, self._uncertainty_limit = check_uncertainty(
-            self.model, uncertainty_penalty, uncertainty_limit
-        )
+        self.penalty, most = check_uncertainty(self.model, uncertainty_penalty, uncertainty_limit)
+        self.uncertainty_limit = np.inf if most is None else most
         self._experience = truth.Experience(self.model, self.task)
         given = {"reward_fn": reward_fn, "terminated_fn": terminated_fn}
         self.given = given
@@ -136,7 +136,7 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
         self._flags = {name: self.blank(np.bool_) for name in names}
         self._uncertainty = np.zeros(self.num_envs)
         self._doubts = knows_uncertainty(self.model)
-        self._actions: np.ndarray | None = None
+        self.taken: np.ndarray | None = None
 
     def _named_params(self) -> Any:
         """Columns (N,): the same object until a row starts anew."""
@@ -148,12 +148,16 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
         """Parameters of one row's episode, by name."""
         return self.task.system.Params(*self._params[row].tolist())
 
-    def count_step(self, action: np.ndarray) -> bool:
-        """Count a step of the only row that was taken by `QuickRow`; True where its time is up."""
-        self.elapsed[0] += 1
-        self._actions = action
-        limit = self.max_episode_steps
-        return limit is not None and bool(self.elapsed[0] >= limit)
+    def native_step(self) -> NativeStep | NativeBlocks | None:
+        """Machine code that steps the rows, and that the true env's own equations can judge by machine code, too.
+
+        None for pictures, foreign envs, a reward that is a function, an integrator without a compiled program, and
+        models without machine code.
+        """
+        task = self.task
+        if type(self._modality) is not StateModality or callable(task.reward):
+            return None
+        return None if task.program is None else self.predictor.native_step()
 
     @property
     def dt(self) -> float:
@@ -221,7 +225,7 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
             self._flags = {name: flag & going for name, flag in self._flags.items()}
             terminated = terminated & going
         self._flags["diverged"] = prediction.diverged
-        self._actions = parsed
+        self.taken = parsed
         self._uncertainty = prediction.uncertainty
         truncated = prediction.diverged | outcome.out_of_bounds
         if self._doubts:
@@ -231,8 +235,7 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
 
     def charge(self, uncertainty: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Reward that an ensemble's disagreement (N,) costs, and which rows it ends."""
-        limit = np.inf if self._uncertainty_limit is None else self._uncertainty_limit
-        return self._penalty * np.minimum(uncertainty, 1e6), uncertainty > limit
+        return self.penalty * np.minimum(uncertainty, 1e6), uncertainty > self.uncertainty_limit
 
     def observe(self, rows: np.ndarray | None = None) -> Any:
         """Observations of `rows`, in the true env's form and bounds."""
@@ -266,8 +269,8 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
     def portrait(self, row: int) -> np.ndarray:
         """The picture (480, 480, 3) uint8 of one row."""
         params = self.params_of(row)
-        moved = self._actions is not None and self.elapsed[row] > 0
-        action = self._actions[row] if moved else None  # type: ignore[index]
+        moved = self.taken is not None and self.elapsed[row] > 0
+        action = self.taken[row] if moved else None  # type: ignore[index]
         caption = f"t = {int(self.elapsed[row]) * self.dt:5.2f} s"
         return self._modality.portrait(self.predictor.shown[row], action, params, caption)
 

@@ -252,6 +252,39 @@ class Kernel:
     def _mean(self, result: Ref, x: Ref, axes: Any = None, keepdim: bool = False, **_: Any) -> None:
         self._reduced(result, x, axes, keepdim, count_of(result.shape) / count_of(x.shape))
 
+    def _var(
+        self, result: Ref, x: Ref, axes: Any = None, correction: Any = 1, keepdim: bool = False
+    ) -> None:
+        """About the mean, in doubles, of one axis."""
+        if axes is None or len(axes) != 1 or keepdim or x.shape[axes[0]] <= (correction or 0):
+            raise NotRecordable(f"var over {axes} with correction {correction}")
+        axis = axes[0] % len(x.shape)
+        count, double = x.shape[axis], self.ir.DoubleType()
+
+        def body(at: list[Any]) -> None:
+            b = self.b
+            found = [self._load(x, [*at[:axis], self.int(k), *at[axis:]]) for k in range(count)]
+            values = [self._cast(value, double) for value in found]
+            mean = b.fdiv(_sum_of(b, values), double(count))
+            squares = [b.fmul(own, own) for own in (b.fsub(value, mean) for value in values)]
+            value = b.fdiv(_sum_of(b, squares), double(count - (correction or 0)))
+            self._store(result, at, self._cast(value, self.real))
+
+        self._each(result.shape, body)
+
+    def _cast(self, value: Any, kind: Any) -> Any:
+        if value.type == kind:
+            return value
+        wider = kind == self.ir.DoubleType()
+        return self.b.fpext(value, kind) if wider else self.b.fptrunc(value, kind)
+
+
+def _sum_of(b: Any, values: Sequence[Any]) -> Any:
+    total = values[0]
+    for value in values[1:]:
+        total = b.fadd(total, value)
+    return total
+
 
 def check_elementwise(operation: Operation) -> None:
     """Raise ``NotRecordable`` for an elementwise operation with options that no rule has."""
