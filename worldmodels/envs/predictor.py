@@ -185,10 +185,12 @@ def uncertainty_of(model: WorldModel, latent: Any, rows: int) -> np.ndarray:
 
 def finite_doubt(doubt: Tensor | None, rows: int) -> np.ndarray:
     """A disagreement (rows,) in float64, infinite where it is no number; None: 0."""
-    if doubt is None:
-        return np.zeros(rows)
-    values: np.ndarray = doubt.double().cpu().numpy()
-    return values if np.isfinite(values).all() else np.nan_to_num(values, nan=np.inf)
+    return np.zeros(rows) if doubt is None else finite(doubt.double().cpu().numpy())
+
+
+def finite(doubt: np.ndarray) -> np.ndarray:
+    """A disagreement (N,), infinite where it is no number."""
+    return doubt if np.isfinite(doubt).all() else np.nan_to_num(doubt, nan=np.inf)
 
 
 @known_keywords

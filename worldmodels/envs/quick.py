@@ -83,8 +83,7 @@ class QuickRow:
         if self._predictor.latent is not self._latent:
             self._adopt()
         turn, served = self._turn, self._served
-        moved = not (served.asks or served.stands())
-        if (moved or move[turn]()) and (not served.found_again() or move[turn]()):
+        if not served.taken(move[turn]):
             return None
         told, size = self._out.tolist(), self._size
         lost, outside = told[-2] != 0.0, told[size + 2] != 0.0

@@ -21,36 +21,76 @@ from worldmodels.native.places import addresses, data_pointer, handles, table_of
 from worldmodels.native.serving import SLOTS, serving
 
 
-class Served:
-    """N rows of a learned env of states.
+class Judged:
+    """Rooms for the true env's verdict on N rows of states that a model predicts.
 
     Args:
-        native: the model's step.
-        latent: of N rows; its memory and condition tell the sizes.
         task: of PhysGym, with a program, and a reward of a kind that it knows.
+        count: N.
+        dtype: floating type of the model.
         limit: (D,) largest magnitudes that are no divergence.
 
     Attributes:
-        turns: two latents; a step reads one and writes the other, so that each holds good until the next but one step.
-        action: (N,) int64 or (N, A) of the model's type, to be written before a step, as are
-        control: (U, N), and
+        control: (U, N), to be written before a step, as are
         constants: (C, N).
         states: (N, D) the last that could be trusted.
         out: (K, N) of a step: see ``Serving.size``.
         observed: (N, F) float32, unclipped.
-        asks: whether the machine code itself finds out that weights have moved.
     """
 
-    def __init__(self, native: NativeStep, latent: Latent, task: Any, limit: np.ndarray) -> None:
-        made = serving(task.program, task.obs_mode == "embedded", native.dtype)
-        count, size = len(latent.z), task.system.state_size
-        self._native, self._code, self._function = native, native.code, made.function
+    def __init__(self, task: Any, count: int, dtype: torch.dtype, limit: np.ndarray) -> None:
+        made = serving(task.program, task.obs_mode == "embedded", dtype)
+        self.count, self._function = count, made.function
         self._limit = np.ascontiguousarray(limit, np.float64)
-        self.states = np.zeros((size, count)).T
+        self.states = np.zeros((task.system.state_size, count)).T
         self.out = np.zeros((made.size, count))
         self.observed = np.zeros((count, made.features), np.float32)
         self.control = np.zeros((len(task.program.control), count))
         self.constants = np.zeros((max(1, len(task.program.constants)), count))
+
+    def judge(self, shown: Tensor, doubt: Tensor | None) -> None:
+        """Judge what rows show (N, D), and how far members disagree (N,), by one call."""
+        self._call(shown, doubt, self.control, {})()
+
+    def _call(
+        self, shown: Tensor, doubt: Tensor | None, control: np.ndarray, own: dict[str, Any]
+    ) -> Callable[[], int]:
+        """The machine code on a table of these places, with those of ``own`` in it."""
+        arrays = {name: getattr(self, name) for name in ("constants", "states", "out", "observed")}
+        arrays |= {"limit": self._limit, "control": control}
+        values = {
+            "rows": self.count,
+            "stride": self.count,
+            "pace": 1,
+            "shown": shown.data_ptr(),
+            "doubt": 0 if doubt is None else doubt.data_ptr(),
+            **{name: array.ctypes.data for name, array in arrays.items()},
+            **own,
+        }
+        slots = (ctypes.c_int64 * len(SLOTS))(*(values.get(name, 0) for name in SLOTS))
+        call: Any = partial(self._function, ctypes.c_void_p(ctypes.addressof(slots)))
+        call.read = self, slots, arrays, shown, doubt  # alive as long as their addresses
+        return call
+
+
+class Served(Judged):
+    """N rows of a learned env of states, each step from one of two latents to the other.
+
+    Args:
+        native: the model's step.
+        latent: of N rows; its memory and condition tell the sizes.
+        task: see ``Judged``, as is
+        limit.
+
+    Attributes:
+        turns: two latents; a step reads one and writes the other, so that each holds good until the next but one step.
+        action: (N,) int64 or (N, A) of the model's type, to be written before a step.
+        asks: whether the machine code itself finds out that weights have moved.
+    """
+
+    def __init__(self, native: NativeStep, latent: Latent, task: Any, limit: np.ndarray) -> None:
+        super().__init__(task, len(latent.z), native.dtype, limit)
+        self._native, self._code = native, native.code
         self._make_tensors(latent, task)
         self.asks = data_pointer() is not None
         self._handles = handles(self._code.weights)
@@ -58,14 +98,14 @@ class Served:
         self._layouts = self._layout()
 
     def _make_tensors(self, latent: Latent, task: Any) -> None:
-        count, dtype = len(latent.z), self._native.dtype
+        dtype = self._native.dtype
         with torch.inference_mode(False), torch.no_grad():
             first = _copied(latent)
             second = _copied(latent)._replace(condition=first.condition)
             wide = () if task.discrete else (task.system.action_size,)
             kind = torch.int64 if task.discrete else dtype
-            self._action = torch.zeros((count, *wide), dtype=kind)
-            made = [torch.zeros((count, *shape), dtype=dtype) for shape in self._code.shapes]
+            self._action = torch.zeros((self.count, *wide), dtype=kind)
+            made = [torch.zeros((self.count, *shape), dtype=dtype) for shape in self._code.shapes]
         self.turns, self.action = (first, second), self._action.numpy()
         self._made = self._native.ordered(second, made)
 
@@ -81,10 +121,7 @@ class Served:
         shown, doubt = self._made.shown, self._made.doubt
         inputs = table_of(given_of(before, action))
         outputs = table_of([after.z, shown, *([] if doubt is None else [doubt]), *after.memory])
-        arrays = {name: getattr(self, name) for name in ("constants", "states", "out", "observed")}
-        arrays |= {"limit": self._limit, "control": control}
-        values = {
-            "rows": len(before.z),
+        own = {
             "asked": len(self._known) if self.asks else 0,
             "tensors": ctypes.addressof(self._handles),
             "weights": ctypes.addressof(self._known),
@@ -92,16 +129,16 @@ class Served:
             "inputs": ctypes.addressof(inputs),
             "numbers": self._code.numbers.data_ptr(),
             "outputs": ctypes.addressof(outputs),
-            "shown": shown.data_ptr(),
-            "doubt": 0 if doubt is None else doubt.data_ptr(),
-            "stride": len(before.z),
-            "pace": 1,
-            **{name: array.ctypes.data for name, array in arrays.items()},
         }
-        slots = (ctypes.c_int64 * len(SLOTS))(*(values[name] for name in SLOTS))
-        call: Any = partial(self._function, ctypes.c_void_p(ctypes.addressof(slots)))
-        call.read = self, slots, inputs, outputs, action, arrays  # alive as long as their addresses
+        call: Any = self._call(shown, doubt, control, own)
+        call.given = inputs, outputs, action
         return call
+
+    def taken(self, call: Callable[[], int]) -> bool:
+        """Do the step that ``bound`` gave; False where the model is not what was compiled any more."""
+        if (self.asks or addresses(self._code.weights) == list(self._known)) and not call():
+            return True
+        return self.found_again() and not call()
 
     def adopt(self, latent: Latent, shown: np.ndarray) -> None:
         """Go on from ``latent`` and the states (N, D) that it shows: they are then in ``turns[0]`` and ``states``."""
@@ -109,10 +146,6 @@ class Served:
             for own, given in zip(_tensors(self.turns[0]), _tensors(latent), strict=True):
                 own.copy_(given)
         self.states[:] = shown
-
-    def stands(self) -> bool:
-        """Whether no weight has moved, as far as the function itself cannot tell."""
-        return self.asks or addresses(self._code.weights) == list(self._known)
 
     def found_again(self) -> bool:
         """Look where the weights lie now; False where they are not what was compiled any more."""
