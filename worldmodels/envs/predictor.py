@@ -68,7 +68,9 @@ class Predictor:
         actions = np.stack([start.actions for start in starts])
         with torch.inference_mode(), small_batch(self.model, len(rows)):
             fresh = self.modality.encode(context, actions, params)
-            if self.latent is None:
+            if len(rows) == self.num_rows and (rows[:-1] < rows[1:]).all():
+                self.latent = fresh  # all of them, in order
+            elif self.latent is None:
                 index = np.zeros(self.num_rows, dtype=np.int64)
                 index[rows] = np.arange(len(rows))
                 self.latent = map_tensors(lambda new: new[self._index(index)], fresh)

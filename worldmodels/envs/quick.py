@@ -57,6 +57,16 @@ class QuickRow:
         for control, level in zip(self._controls, task.system.discrete_actions, strict=False):
             control[:, 0] = task.system.control_of(tuple(level.tolist()), params)
 
+    def beginning(self) -> tuple[Any, dict[str, Any]]:
+        """What `WorldModelEnv.reset` returns of the episode that has begun."""
+        state = tuple(self._predictor.shown[0].tolist())
+        energy = self._task.system.energy_of(state, self._params)
+        self._state[:] = state
+        info, _ = self._info([*state, 0.0, energy, *[0.0] * (1 + len(self._names))], False)
+        if self.native.doubts:
+            info["uncertainty"] = 0.0
+        return self._task.observe(state, self._params), info
+
     def _adopt(self) -> None:
         """Take over what another hand has done: a reset, or a step of the vector env."""
         served, predictor, rows = self._served, self._predictor, self._rows

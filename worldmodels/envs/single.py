@@ -119,12 +119,14 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
         """Start an episode; `options` may hold "state", "params" and "randomize"."""
         super().reset(seed=None if seed is None else parse_seed(seed))
         self._rows.use_generator(0, self.np_random)
-        observations, info = self._rows.reset(options=options)
+        self._rows.begin(None, options)
         self._over = False
         self._quick = quick_row(self._rows, self._quick)
         if self.render_mode == "human":
             self._show()
-        return _first(observations), _first_info(info)
+        if self._quick is not None:
+            return self._quick.beginning()
+        return _first(self._rows.observe()), _first_info(self._rows.first_info())
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Predict what `action` does in one control step."""

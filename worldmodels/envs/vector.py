@@ -269,6 +269,10 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
             shown, params = shown[rows], params[rows]
         return self._modality.observe(shown, params)
 
+    def first_info(self) -> dict[str, Any]:
+        """`info` of rows that have just begun."""
+        return self._info()
+
     def facts(self) -> dict[str, Any]:
         """What is known: of predicted states all that the true env tells, of pictures less."""
         params = self._named_params()

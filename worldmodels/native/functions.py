@@ -27,12 +27,15 @@ ELEMENTWISE = (*BINARY, *UNARY, *LIBRARY, *INTRINSIC, "neg", "pow")
 
 
 class Functions:
-    """Calls of elementary functions on values of type ``real``, written at the place of ``builder``."""
+    """Calls of elementary functions on values of type ``real``, written at the place of ``builder``.
 
-    def __init__(self, module: Any, real: Any) -> None:
+    ``flags``: liberties of polynomials: with "contract" a product and a sum round once.
+    """
+
+    def __init__(self, module: Any, real: Any, flags: tuple[str, ...] = ()) -> None:
         from llvmlite import ir
 
-        self.ir, self.module, self.real = ir, module, real
+        self.ir, self.module, self.real, self.flags = ir, module, real, flags
         self.double = isinstance(real, ir.DoubleType)
 
     def number(self, value: float) -> Any:
@@ -61,15 +64,21 @@ class Functions:
             return self.library(b, "exp", x)
         n, whole = self.number, self.ir.IntType(32)
         x = self.between(b, x, -LARGEST, LARGEST)
+        flags = self.flags
         shifted = b.fadd(b.fmul(x, n(LOG2_E)), n(ROUNDER))
         count = b.fsub(shifted, n(ROUNDER))
-        r = b.fsub(x, b.fmul(count, n(LN2_HIGH)))
-        r = b.fsub(r, b.fmul(count, n(LN2_LOW)))
+        r = b.fsub(x, b.fmul(count, n(LN2_HIGH), flags=flags), flags=flags)
+        r = b.fsub(r, b.fmul(count, n(LN2_LOW), flags=flags), flags=flags)
         value = n(1.0 / math.factorial(7))
         for power in range(6, -1, -1):
-            value = b.fadd(b.fmul(value, r), n(1.0 / math.factorial(power)))
+            value = self._plus(
+                b, b.fmul(value, r, flags=self.flags), n(1.0 / math.factorial(power))
+            )
         bits = b.sub(b.bitcast(shifted, whole), whole(0x4B400000 - 127))  # 2^count
         return b.fmul(value, b.bitcast(b.shl(bits, whole(23)), self.real))
+
+    def _plus(self, b: Any, x: Any, y: Any) -> Any:
+        return b.fadd(x, y, flags=self.flags)
 
     def between(self, b: Any, x: Any, low: float, high: float) -> Any:
         """``x`` cut off at both ends; what is not a number stays so."""
@@ -87,7 +96,7 @@ class Functions:
         far = self.intrinsic(b, "copysign", far, x)
         square, near = b.fmul(x, x), n(TANH_SERIES[-1])
         for coefficient in reversed(TANH_SERIES[:-1]):
-            near = b.fadd(b.fmul(near, square), n(coefficient))
+            near = self._plus(b, b.fmul(near, square, flags=self.flags), n(coefficient))
         return b.select(b.fcmp_ordered("<", size, n(0.25)), b.fmul(near, x), far)
 
     def sigmoid(self, b: Any, x: Any) -> Any:

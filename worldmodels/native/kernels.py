@@ -8,6 +8,7 @@ from typing import Any
 
 from worldmodels.native.functions import ELEMENTWISE, UNARY, Functions, scalar
 from worldmodels.native.recording import NotRecordable, Number, Operation, Ref
+from worldmodels.native.vectors import RowProduct
 
 SUM = ("reassoc", "contract", "nsz")
 """Liberties of a sum of products."""
@@ -165,6 +166,8 @@ class Kernel:
 
     def _product(self, result: Ref, left: Ref, right: Ref, start: Any = None) -> None:
         """result[..., i, j] = start[..., i, j] + sum_k left[..., i, k] right[..., k, j]."""
+        if self._in_registers(result, left, right, start):
+            return
         count, zero = left.shape[-1], self.functions.number(0.0)
 
         def begin(at: list[Any]) -> Any:
@@ -194,6 +197,29 @@ class Kernel:
             self._store(result, at, self._added(count, begin(at), lambda k: term(at, k)))
 
         self._each(result.shape, column)
+
+    def _in_registers(self, result: Ref, left: Ref, right: Ref, start: Any) -> bool:
+        """The product of one row and a matrix, where their sizes fill registers; False: nothing is written."""
+        terms, columns = right.shape[-2:]
+        lanes = RowProduct.lanes_of(self.functions)
+        one = result.shape == (1, columns) and right.stride in ((columns, 1), (1, terms))
+        even = left.stride[-1] == result.stride[-1] == 1 and columns % lanes == 0
+        given = [] if start is None else [start]
+        if not (one and even and all(own.stride[-1] == 1 for own in given)):
+            return False
+        places = [
+            self.b.gep(self.places[own.storage], [self.int(own.offset)])
+            for own in (left, right, *given, result)
+        ]
+        product = RowProduct(self.b, self.functions, (terms, columns))
+        first = None if start is None else places[2]
+        if right.stride == (columns, 1):
+            product.by_rows(places[0], places[1], first, places[-1])
+        elif terms % lanes == 0:
+            product.by_columns(places[0], places[1], first, places[-1])
+        else:
+            return False
+        return True
 
     def _added(self, count: int, start: Any, term: Callable[[Any], Any]) -> Any:
         """``start`` + the ``count`` terms."""
