@@ -15,6 +15,7 @@ import torch
 import worldmodels
 from tests.model_doubles import make_spec
 from worldmodels.configs.training import MODELS
+from worldmodels.envs import served
 from worldmodels.envs.native_steps import FEW_ROWS, NativeBlocks, NativeStep, native_step
 from worldmodels.envs.quick import QuickRow
 from worldmodels.imagination import map_tensors
@@ -307,26 +308,68 @@ def test_a_single_env_says_what_it_says_without_machine_code(
         same(ours, theirs)
 
 
-@pytest.mark.parametrize("rows", [3, FEW_ROWS + 1])
-@pytest.mark.parametrize("env", ["pendulum", "cart_pole"])
+VECTORS: list[tuple[str, int, int, dict[str, Any]]] = [
+    *((env, rows, 1, {}) for env in ("pendulum", "cart_pole") for rows in (3, FEW_ROWS + 1)),
+    ("pendulum", 3, 1, {"autoreset_mode": "SameStep", "randomize": True}),
+    ("spaceship", 3, 1, {"observe_params": True, "randomize": True}),
+    ("pendulum", FEW_ROWS + 1, 1, {"randomize": True}),
+    *(
+        ("pendulum", rows, 3, {"uncertainty_penalty": 0.1, "uncertainty_limit": 0.7})
+        for rows in (3, FEW_ROWS + 1)
+    ),
+]
+
+
+@pytest.mark.parametrize(("env", "rows", "members", "kwargs"), VECTORS)
 def test_a_vector_env_says_what_it_says_without_machine_code(
-    env: str, rows: int, monkeypatch: pytest.MonkeyPatch
+    env: str, rows: int, members: int, kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model: Any = model_of(env, "jump")
+    model: Any = model_of(env, "jump", ensemble=members, condition="params")
     model.reach.fill_(1.0)
-    said = []
+    arguments = {"obs_mode": "embedded", **kwargs} if "observe_params" not in kwargs else kwargs
+    said: list[list[Any]] = []
     for switch in ("1", "0"):
         monkeypatch.setenv("PHYSGYM_NATIVE", switch)
-        rows_of = worldmodels.make_env(
-            model, rows, max_episode_steps=9, divergence_factor=3.0, obs_mode="embedded"
+        rows_of: Any = worldmodels.make_env(
+            model, rows, max_episode_steps=9, divergence_factor=3.0, **arguments
         )
         rows_of.action_space.seed(0)
         actions = [rows_of.action_space.sample() for _ in range(20)]
-        said.append([rows_of.reset(seed=1), *map(rows_of.step, actions)])
-        native = rows_of.predictor.native_step()  # type: ignore[union-attr]
-        assert (native is None) == (switch == "0")
+        some = {"reset_mask": np.arange(rows) % 2 == 0}
+        said.append([rows_of.reset(seed=1), *map(rows_of.step, actions[:6])])
+        said[-1] += [rows_of.reset(options=some), *map(rows_of.step, actions[6:])]
+        assert (rows_of.predictor.native_step() is None) == (switch == "0")
     for ours, theirs in zip(*said, strict=True):
         same(ours, theirs)
+
+
+def test_a_single_env_takes_the_parameters_of_each_episode(monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = model_of("spaceship", "jump", condition="params")
+    said = []
+    for switch in ("1", "0"):
+        monkeypatch.setenv("PHYSGYM_NATIVE", switch)
+        env = worldmodels.make_env(model, max_episode_steps=5, randomize=True)
+        said.append(rollout(env, 3))
+    for ours, theirs in zip(*said, strict=True):
+        same(ours, theirs)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_members_disagree_alike_in_single_envs_in_rows_and_by_torch(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of("pendulum", name, ensemble=2)
+    told = []
+    for switch, rows in (("1", None), ("1", 1), ("1", FEW_ROWS + 1), ("0", 1)):
+        monkeypatch.setenv("PHYSGYM_NATIVE", switch)
+        env: Any = worldmodels.make_env(model, rows)
+        env.reset(options={"state": np.array([0.5, -0.3])})
+        acts = ([action] * rows if rows else action for action in (0, 2, 1, 1))
+        seen = [env.step(action if rows is None else np.array(action))[4] for action in acts]
+        told.append([float(np.ravel(info["uncertainty"])[0]) for info in seen])
+    assert min(told[-1]) > 1e-3
+    np.testing.assert_allclose(told, [told[-1]] * len(told), rtol=1e-4)
+    np.testing.assert_allclose(told[0], told[1], rtol=0.0)  # the same code, to the bit
 
 
 def same(ours: Any, theirs: Any) -> None:
@@ -336,10 +379,10 @@ def same(ours: Any, theirs: Any) -> None:
         assert list(ours) == list(theirs)
         for key in ours:
             same(ours[key], theirs[key])
-    elif isinstance(ours, tuple):
+    elif isinstance(ours, tuple) or (np.asarray(ours).dtype == object and np.asarray(ours).shape):
         for a, b in zip(ours, theirs, strict=True):
             same(a, b)
-    else:
+    elif ours is not None:
         assert np.asarray(ours).dtype == np.asarray(theirs).dtype
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
@@ -362,6 +405,41 @@ def test_a_single_env_sees_what_becomes_of_its_weights(monkeypatch: pytest.Monke
                 said.append(one.step(action))
                 list(map(change, its.parameters()))
     for ours, theirs in zip(*told, strict=True):
+        same(ours, theirs)
+
+
+CHANGED: dict[str, Callable[[Any], Any]] = {
+    "one weight has moved": lambda layer: setattr(
+        layer.weight, "data", layer.weight.data.clone() * 1.1
+    ),
+    "its storage has moved": lambda layer: layer.weight.data.mul_(1.1).share_memory_(),
+    "it was replaced": lambda layer: setattr(
+        layer, "weight", torch.nn.Parameter(layer.weight.data * 1.1)
+    ),
+}
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["by machine code", "by Python"])
+@pytest.mark.parametrize("rows", [None, 3, FEW_ROWS + 1])
+@pytest.mark.parametrize("change", CHANGED)
+def test_an_env_sees_what_becomes_of_a_single_weight(
+    change: str, rows: int | None, asks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of an episode what has moved, from the next episode on what was replaced."""
+    if not asks:
+        monkeypatch.setattr(served, "data_pointer", lambda: None)
+    said = []
+    for switch in ("1", "0"):
+        monkeypatch.setenv("PHYSGYM_NATIVE", switch)
+        model: Any = model_of("pendulum", "jump")
+        env: Any = worldmodels.make_env(model, rows)
+        action: Any = 2 if rows is None else np.full(rows, 2)
+        said.append([env.reset(seed=1), env.step(action), env.step(action)])
+        CHANGED[change](model.dynamics.f.hidden[1])
+        if change == "it was replaced":
+            env.reset(seed=1)
+        said[-1] += [env.step(action), env.step(action)]
+    for ours, theirs in zip(*said, strict=True):
         same(ours, theirs)
 
 

@@ -23,7 +23,14 @@ from worldmodels.models.states import StateWorldModel
 from worldmodels.native.libm import add_symbols
 from worldmodels.native.lowering import assembly
 from worldmodels.native.places import Inventory, addresses
-from worldmodels.native.recording import NotRecordable, Recorded, Recording, record, record_step
+from worldmodels.native.recording import (
+    NotRecordable,
+    Recorded,
+    Recording,
+    first_row,
+    record,
+    record_step,
+)
 from worldmodels.native.standing import StandingStep
 
 FEW_ROWS = 256
@@ -217,7 +224,7 @@ def _decoded(model: Any, latent: Latent) -> Recorded:
 
     with torch.inference_mode(False):
         each = [latent.z] if alone else list(latent.z.unbind(1))
-        return record(decode, _tensors_of(model), [own[:1].clone() for own in each])
+        return record(decode, _tensors_of(model), list(map(first_row, each)))
 
 
 @once

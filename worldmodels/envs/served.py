@@ -159,8 +159,10 @@ class Served(Judged):
 
 
 def _copied(latent: Latent) -> Latent:
-    told = None if latent.condition is None else latent.condition.clone()
-    return Latent(latent.z.clone(), tuple(x.clone() for x in latent.memory), told)
+    """A copy without gaps, as machine code reads it."""
+    z, *rest = (x.clone(memory_format=torch.contiguous_format) for x in _tensors(latent))
+    told = None if latent.condition is None else rest.pop()
+    return Latent(z, tuple(rest), told)
 
 
 def _tensors(latent: Latent) -> Sequence[Tensor]:

@@ -100,20 +100,25 @@ class RowProduct:
         return added
 
     def _together(self, parts: Sequence[Any]) -> Any:
-        """Of as many registers as each has numbers, the sum of each."""
-        while len(parts) > 1:
-            parts = [self._pairs(u, v) for u, v in zip(parts[::2], parts[1::2], strict=True)]
-        return parts[0]
+        """Of as many registers as each has numbers, the sum of each: halves by themselves first, which is cheap."""
+        half, lanes = self.lanes // 2, self.lanes
+        pairs = [first + k for first in (0, half) for k in range(0, half, 2)]
+        order = [*pairs[: half // 2], *(lanes + k for k in pairs[: half // 2])]
+        order += [*pairs[half // 2 :], *(lanes + k for k in pairs[half // 2 :])]
+        while len(parts) > 2:
+            parts = [
+                self._sums(u, v, order, 1) for u, v in zip(parts[::2], parts[1::2], strict=True)
+            ]
+        low, high = parts
+        return self._sums(low, high, [*range(half), *range(lanes, lanes + half)], half)
 
-    def _pairs(self, u: Any, v: Any) -> Any:
-        """Sums of neighbours: those of ``u``, then those of ``v``."""
-        whole = self.ir.IntType(32)
-        kind = self.ir.VectorType(whole, self.lanes)
-        halves = [
-            self.b.shuffle_vector(u, v, self.ir.Constant(kind, list(range(k, 2 * self.lanes, 2))))
-            for k in (0, 1)
-        ]
-        return self.b.fadd(*halves)
+    def _sums(self, u: Any, v: Any, order: Sequence[int], ahead: int) -> Any:
+        """Numbers of ``u`` and ``v`` in that ``order``, each with the one that lies ``ahead`` of it."""
+        kind = self.ir.VectorType(self.ir.IntType(32), self.lanes)
+        taken = [[place + more for place in order] for more in (0, ahead)]
+        return self.b.fadd(
+            *(self.b.shuffle_vector(u, v, self.ir.Constant(kind, own)) for own in taken)
+        )
 
     def _added(self, total: Any, x: Any, y: Any) -> Any:
         return self.b.fadd(total, self.b.fmul(x, y, flags=CONTRACT), flags=CONTRACT)
