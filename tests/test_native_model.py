@@ -453,8 +453,9 @@ def test_a_copy_in_the_middle_of_an_episode_goes_on(clone: Any) -> None:
         same(other.step(action), env.step(action))
 
 
+@pytest.mark.parametrize("swapped", [False, True])
 def test_a_model_that_was_changed_in_type_is_not_read_wrongly(
-    monkeypatch: pytest.MonkeyPatch,
+    swapped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, other = model_of("pendulum", "jump"), model_of("pendulum", "jump")
     env, slow = worldmodels.make_env(model), worldmodels.make_env(other)
@@ -464,8 +465,14 @@ def test_a_model_that_was_changed_in_type_is_not_read_wrongly(
     slow.reset(seed=1)
     slow.step(0)
     same(env.step(1), slow.step(1))
-    model.double(), other.double()
-    same(env.step(0), slow.step(0))
+    before = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(swapped)
+    try:
+        for change in (torch.nn.Module.double, torch.nn.Module.float):
+            change(model), change(other)
+            same(env.step(0), slow.step(0))
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(before)
 
 
 def test_models_of_one_shape_share_their_code() -> None:

@@ -113,7 +113,7 @@ class Served(Judged):
         self, turn: int, action: Tensor | None = None, control: np.ndarray | None = None
     ) -> Callable[[], int]:
         """A function that steps from ``turns[turn]`` to the other under ``action`` and ``control``, by default those of
-        these rooms. It gives 1 where weights have moved, and has then done nothing: see ``found_again``.
+        these rooms. It gives 1 where weights have moved, and has then done nothing: see ``taken``.
         """
         action = self._action if action is None else action
         control = self.control if control is None else control
@@ -136,9 +136,17 @@ class Served(Judged):
 
     def taken(self, call: Callable[[], int]) -> bool:
         """Do the step that ``bound`` gave; False where the model is not what was compiled any more."""
-        if (self.asks or addresses(self._code.weights) == list(self._known)) and not call():
+        if self._stand() and not call():
             return True
-        return self.found_again() and not call()
+        return self._found_again() and not call()
+
+    def _stand(self) -> bool:
+        """Whether weights lie where they did, as far as the machine code cannot tell: it knows tensors by their place,
+        which ``torch.utils.swap_tensors`` changes (of all, where it moves a model).
+        """
+        if self.asks:
+            return bool(self._code.weights[0]._cdata == self._handles[0])
+        return addresses(self._code.weights) == list(self._known)
 
     def adopt(self, latent: Latent, shown: np.ndarray) -> None:
         """Go on from ``latent`` and the states (N, D) that it shows: they are then in ``turns[0]`` and ``states``."""
@@ -147,10 +155,11 @@ class Served(Judged):
                 own.copy_(given)
         self.states[:] = shown
 
-    def found_again(self) -> bool:
+    def _found_again(self) -> bool:
         """Look where the weights lie now; False where they are not what was compiled any more."""
         if self._layout() != self._layouts:
             return False
+        self._handles[:] = handles(self._code.weights)
         self._known[:] = addresses(self._code.weights)
         return True
 

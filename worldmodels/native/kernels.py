@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from worldmodels.native.functions import ELEMENTWISE, UNARY, Functions, scalar
 from worldmodels.native.recording import NotRecordable, Number, Operation, Ref
-from worldmodels.native.vectors import RowProduct
+from worldmodels.native.reductions import SUM, Reductions, count_of
+from worldmodels.native.vectors import in_registers
 
-SUM = ("reassoc", "contract", "nsz")
-"""Liberties of a sum of products."""
 UNROLLED = 4
 """Loops of at most so many turns are written out."""
 COPIED = ("clone", "_to_copy", "contiguous")
@@ -33,7 +31,7 @@ def loop(b: Any, count: Any, body: Callable[[Any], None]) -> None:
     b.position_at_end(after)
 
 
-class Kernel:
+class Kernel(Reductions):
     """One operation on tensors that are given by their pointers."""
 
     def __init__(
@@ -166,7 +164,7 @@ class Kernel:
 
     def _product(self, result: Ref, left: Ref, right: Ref, start: Any = None) -> None:
         """result[..., i, j] = start[..., i, j] + sum_k left[..., i, k] right[..., k, j]."""
-        if self._in_registers(result, left, right, start):
+        if in_registers(self.b, self.functions, self.places, (result, left, right, start)):
             return
         count, zero = left.shape[-1], self.functions.number(0.0)
 
@@ -197,29 +195,6 @@ class Kernel:
             self._store(result, at, self._added(count, begin(at), lambda k: term(at, k)))
 
         self._each(result.shape, column)
-
-    def _in_registers(self, result: Ref, left: Ref, right: Ref, start: Any) -> bool:
-        """The product of one row and a matrix, where their sizes fill registers; False: nothing is written."""
-        terms, columns = right.shape[-2:]
-        lanes = RowProduct.lanes_of(self.functions)
-        one = result.shape == (1, columns) and right.stride in ((columns, 1), (1, terms))
-        even = left.stride[-1] == result.stride[-1] == 1 and columns % lanes == 0
-        given = [] if start is None else [start]
-        if not (one and even and all(own.stride[-1] == 1 for own in given)):
-            return False
-        places = [
-            self.b.gep(self.places[own.storage], [self.int(own.offset)])
-            for own in (left, right, *given, result)
-        ]
-        product = RowProduct(self.b, self.functions, (terms, columns))
-        first = None if start is None else places[2]
-        if right.stride == (columns, 1):
-            product.by_rows(places[0], places[1], first, places[-1])
-        elif terms % lanes == 0:
-            product.by_columns(places[0], places[1], first, places[-1])
-        else:
-            return False
-        return True
 
     def _added(self, count: int, start: Any, term: Callable[[Any], Any]) -> Any:
         """``start`` + the ``count`` terms."""
@@ -253,64 +228,6 @@ class Kernel:
 
     _baddbmm = _addmm
 
-    def _reduced(self, result: Ref, x: Ref, axes: Any, keep: bool, over: float) -> None:
-        chosen = tuple(range(len(x.shape))) if axes is None else axes
-        gone = {axis % len(x.shape) for axis in chosen}
-        kept = [axis for axis in range(len(x.shape)) if axis not in gone]
-
-        def body(at: list[Any]) -> None:
-            own = [at[axis] for axis in kept] if keep else at
-            total = self.functions.number(0.0)
-            for places in itertools.product(*(range(x.shape[axis]) for axis in sorted(gone))):
-                there: list[Any] = [None] * len(x.shape)
-                for axis, index in zip(kept, own, strict=True):
-                    there[axis] = index
-                for axis, index in zip(sorted(gone), places, strict=True):
-                    there[axis] = self.int(index)
-                total = self.b.fadd(total, self._load(x, there), flags=SUM)
-            self._store(result, at, self.b.fmul(total, self.functions.number(over)))
-
-        self._each(result.shape, body)
-
-    def _sum(self, result: Ref, x: Ref, axes: Any = None, keepdim: bool = False, **_: Any) -> None:
-        self._reduced(result, x, axes, keepdim, 1.0)
-
-    def _mean(self, result: Ref, x: Ref, axes: Any = None, keepdim: bool = False, **_: Any) -> None:
-        self._reduced(result, x, axes, keepdim, count_of(result.shape) / count_of(x.shape))
-
-    def _var(
-        self, result: Ref, x: Ref, axes: Any = None, correction: Any = 1, keepdim: bool = False
-    ) -> None:
-        """About the mean, in doubles, of one axis."""
-        if axes is None or len(axes) != 1 or keepdim or x.shape[axes[0]] <= (correction or 0):
-            raise NotRecordable(f"var over {axes} with correction {correction}")
-        axis = axes[0] % len(x.shape)
-        count, double = x.shape[axis], self.ir.DoubleType()
-
-        def body(at: list[Any]) -> None:
-            b = self.b
-            found = [self._load(x, [*at[:axis], self.int(k), *at[axis:]]) for k in range(count)]
-            values = [self._cast(value, double) for value in found]
-            mean = b.fdiv(_sum_of(b, values), double(count))
-            squares = [b.fmul(own, own) for own in (b.fsub(value, mean) for value in values)]
-            value = b.fdiv(_sum_of(b, squares), double(count - (correction or 0)))
-            self._store(result, at, self._cast(value, self.real))
-
-        self._each(result.shape, body)
-
-    def _cast(self, value: Any, kind: Any) -> Any:
-        if value.type == kind:
-            return value
-        wider = kind == self.ir.DoubleType()
-        return self.b.fpext(value, kind) if wider else self.b.fptrunc(value, kind)
-
-
-def _sum_of(b: Any, values: Sequence[Any]) -> Any:
-    total = values[0]
-    for value in values[1:]:
-        total = b.fadd(total, value)
-    return total
-
 
 def check_elementwise(operation: Operation) -> None:
     """Raise ``NotRecordable`` for an elementwise operation with options that no rule has."""
@@ -321,14 +238,6 @@ def check_elementwise(operation: Operation) -> None:
         name in UNARY and len(operation.arguments) > 1
     ):
         raise NotRecordable(f"{name} of {operation.arguments[1:]}")
-
-
-def count_of(shape: Sequence[int]) -> int:
-    """Elements of a tensor of that shape."""
-    count = 1
-    for size in shape:
-        count *= size
-    return count
 
 
 def contiguous(shape: Sequence[int]) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from worldmodels.native.functions import Functions
+from worldmodels.native.recording import Ref
 
 BYTES = 32
 """Of a register."""
@@ -139,3 +140,32 @@ class RowProduct:
         none = ir.Constant(self.vector, ir.Undefined)
         zeros = ir.Constant(ir.VectorType(whole, self.lanes), [0] * self.lanes)
         return self.b.shuffle_vector(self.b.insert_element(none, value, whole(0)), none, zeros)
+
+
+def in_registers(
+    b: Any, functions: Functions, places: Sequence[Any], refs: tuple[Ref, Ref, Ref, Ref | None]
+) -> bool:
+    """Write the product of one row and a matrix, where their sizes fill registers; False: nothing is written.
+
+    ``refs``: (result, left, right, start), each a view of what lies at its one of the ``places``.
+    """
+    result, left, right, start = refs
+    terms, columns = right.shape[-2:]
+    lanes = RowProduct.lanes_of(functions)
+    one = result.shape == (1, columns) and right.stride in ((columns, 1), (1, terms))
+    even = left.stride[-1] == result.stride[-1] == 1 and columns % lanes == 0
+    if not one or not even or (start is not None and start.stride[-1] != 1):
+        return False
+
+    def at(ref: Ref) -> Any:
+        return b.gep(places[ref.storage], [functions.ir.IntType(64)(ref.offset)])
+
+    product = RowProduct(b, functions, (terms, columns))
+    given = at(left), at(right), None if start is None else at(start), at(result)
+    if right.stride == (columns, 1):
+        product.by_rows(*given)
+    elif terms % lanes == 0:
+        product.by_columns(*given)
+    else:
+        return False
+    return True
