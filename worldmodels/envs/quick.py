@@ -7,6 +7,7 @@ Python that reads the action, and makes the observation and `info`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,12 @@ class QuickRow:
             calls = [served.bound(turn, action, control) for turn in (0, 1)]
             self._moves[index] = (*calls, np.array([index]))
             self._controls.append(control)
+
+    @property
+    def code(self) -> Callable[[], int]:
+        """The machine code of a step alone, of whatever lies in its rooms: what a step cannot cost less than."""
+        calls: tuple[Any, ...] = self._moves[0] if self._moves else self._calls
+        return calls[0]
 
     def begin(self, params: Any) -> None:
         """Go on with the episode that the vector env has begun, of these parameters."""
