@@ -4,7 +4,8 @@
 
 Models are as built, with weights of chance: a step costs the same whatever was learned. Contestants take turns in
 blocks of one process, on one thread; ratios are medians over the blocks. "bare" is `model.step` and `model.decode`
-alone, as somebody's own loop would call them.
+alone, as somebody's own loop would call them; "code", of a single env, is the machine code of its step, without the
+Python around it and without the episodes' beginnings.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from reporting import print_table, write_json
 
 HERE = Path(__file__).parent
 STRUCTURES = ("jump", "lstm", "first_order", "newtonian", "velocity", "port_hamiltonian")
-COLUMNS = ("model", "members", "rows", "env_us", "bare_us", "truth_us", "of_bare", "of_truth")
+COLUMNS = (
+    "model", "members", "rows", "env_us", "code_us", "bare_us", "truth_us", "of_bare", "of_truth",
+)  # fmt: skip
 
 
 def built(env: str, name: str, members: int, **options: Any) -> Any:
@@ -102,11 +105,14 @@ def row_of(arguments: argparse.Namespace, name: str, members: int, rows: int) ->
 
     model = built(arguments.env, name, members)
     count = rows or None
+    env: Any = worldmodels.make_env(model, count)
     contestants = {
-        "env": stepping(worldmodels.make_env(model, count), rows),
+        "env": stepping(env, rows),
         "bare": bare(model, rows),
         "truth": stepping(make_truth(model, count), rows),
     }
+    if rows == 0 and env._quick is not None:
+        contestants["code"] = env._quick.code
     seconds = measured(contestants, arguments.blocks)
     return {
         "env": arguments.env,

@@ -12,17 +12,20 @@ SHOWN = ("single", 16, 1024)
 
 def imagination(result: dict[str, Any]) -> Table:
     """What a step of a learned env costs, over the model's own step and over the true env."""
-    table = [["", "rows", "learned env", "over the bare step", "over the true env"]]
+    heads = ["over the bare step", "over the true env", "over one member"]
+    table = [["", "rows", "learned env", "machine code", *heads]]
+    alone = {(row["model"], row["rows"]): row for row in result["rows"] if row["members"] == 1}
     for row in result["rows"]:
         if row["rows"] not in SHOWN:
             continue
         name = f"`{row['model']}`"
         if row["members"] > 1:
             name += f", {row['members']} members"
-        cost = f"{row['env_us']:,.0f} µs"
-        table.append(
-            [name, str(row["rows"]), cost, f"{row['of_bare']:.2f}", f"{row['of_truth']:.1f}"]
-        )
+        costs = [f"{row['env_us']:,.0f} µs", f"{row['code_us']:.1f} µs" if "code_us" in row else ""]
+        one = alone.get((row["model"], row["rows"]))
+        over = f"{row['env_us'] / one['env_us']:.2f}" if one and row["members"] > 1 else ""
+        ratios = [f"{row['of_bare']:.2f}", f"{row['of_truth']:.2f}", over]
+        table.append([name, str(row["rows"]), *costs, *ratios])
     return table
 
 

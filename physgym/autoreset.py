@@ -200,6 +200,13 @@ class AutoresetVectorEnv(VectorEnv, ABC):
         Returns:
             observations of all rows, and the info of those that were reset.
         """
+        mask = self.begin(seed, options)
+        return self.observe(), self._info(mask)
+
+    def begin(
+        self, seed: int | Sequence[int | None] | None, options: Mapping[str, Any] | None
+    ) -> Any | None:
+        """What `reset` does, without looking at it: the mask of the rows that have begun anew, None where all have."""
         seeds = parse_seeds(seed, self.num_envs)
         if options is not None and not isinstance(options, Mapping):
             raise ValueError(f"options={options!r} must be a dict.")
@@ -220,7 +227,7 @@ class AutoresetVectorEnv(VectorEnv, ABC):
             self.elapsed[mask], self._done[mask] = 0, False
         self._any_done = bool(self._done.any())
         self._started = True
-        return self.observe(), self._info(mask)
+        return mask
 
     def _reset_mask(self, mask: Any) -> Any | None:
         if mask is None:

@@ -57,6 +57,8 @@ class Streams:
 
     def seed(self, rows: Sequence[int], seeds: Sequence[int]) -> None:
         """Begin the streams of `rows` anew, each at its seed (>= 0)."""
+        if not len(rows):
+            return
         for row, seed in zip(rows, seeds, strict=True):
             self._made[row], self._seeds[row] = None, seed
         index = np.asarray(rows, dtype=np.int64)

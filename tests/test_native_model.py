@@ -15,6 +15,7 @@ import torch
 import worldmodels
 from tests.model_doubles import make_spec
 from worldmodels.configs.training import MODELS
+from worldmodels.envs import served
 from worldmodels.envs.native_steps import FEW_ROWS, NativeBlocks, NativeStep, native_step
 from worldmodels.envs.quick import QuickRow
 from worldmodels.imagination import map_tensors
@@ -112,12 +113,16 @@ def stepped_as_by_torch(model: WorldModel, rows: int, kind: Any) -> None:
     with torch.no_grad():
         native(latent, action)
         latent = map_tensors(lambda x: x.flip(0), latent)  # other rows than it was made for
-        after, shown = native(latent, action)
+        after, shown, doubt = native(latent, action)
         wanted = model.step(latent, action, dt)
         tolerance = 1e-12 if double else 2e-6
         torch.testing.assert_close(after.z, wanted.z, rtol=tolerance, atol=tolerance)
         torch.testing.assert_close(after.memory, wanted.memory, rtol=tolerance, atol=tolerance)
         torch.testing.assert_close(shown, model.decode(wanted), rtol=tolerance, atol=tolerance)
+        assert (doubt is None) == (not hasattr(model, "disagreement"))
+        if doubt is not None:
+            told = model.disagreement(wanted)  # type: ignore[operator]
+            torch.testing.assert_close(doubt, told, rtol=tolerance, atol=tolerance)
 
 
 def test_blocks_see_weights_that_are_trained_in_place_or_moved() -> None:
@@ -147,7 +152,7 @@ def test_what_blocks_give_is_not_written_over_by_the_next_step() -> None:
     latent, action = beginning(model, FEW_ROWS + 1)
     native = native_step(model, latent, action, 0.05)
     assert native is not None
-    first, shown = native(latent, action)
+    first, shown, _ = native(latent, action)
     kept = map_tensors(torch.clone, first), shown.clone()
     native(first, action)
     torch.testing.assert_close((first, shown), kept, rtol=0.0, atol=0.0)
@@ -303,26 +308,68 @@ def test_a_single_env_says_what_it_says_without_machine_code(
         same(ours, theirs)
 
 
-@pytest.mark.parametrize("rows", [3, FEW_ROWS + 1])
-@pytest.mark.parametrize("env", ["pendulum", "cart_pole"])
+VECTORS: list[tuple[str, int, int, dict[str, Any]]] = [
+    *((env, rows, 1, {}) for env in ("pendulum", "cart_pole") for rows in (3, FEW_ROWS + 1)),
+    ("pendulum", 3, 1, {"autoreset_mode": "SameStep", "randomize": True}),
+    ("spaceship", 3, 1, {"observe_params": True, "randomize": True}),
+    ("pendulum", FEW_ROWS + 1, 1, {"randomize": True}),
+    *(
+        ("pendulum", rows, 3, {"uncertainty_penalty": 0.1, "uncertainty_limit": 0.7})
+        for rows in (3, FEW_ROWS + 1)
+    ),
+]
+
+
+@pytest.mark.parametrize(("env", "rows", "members", "kwargs"), VECTORS)
 def test_a_vector_env_says_what_it_says_without_machine_code(
-    env: str, rows: int, monkeypatch: pytest.MonkeyPatch
+    env: str, rows: int, members: int, kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model: Any = model_of(env, "jump")
+    model: Any = model_of(env, "jump", ensemble=members, condition="params")
     model.reach.fill_(1.0)
-    said = []
+    arguments = {"obs_mode": "embedded", **kwargs} if "observe_params" not in kwargs else kwargs
+    said: list[list[Any]] = []
     for switch in ("1", "0"):
         monkeypatch.setenv("PHYSGYM_NATIVE", switch)
-        rows_of = worldmodels.make_env(
-            model, rows, max_episode_steps=9, divergence_factor=3.0, obs_mode="embedded"
+        rows_of: Any = worldmodels.make_env(
+            model, rows, max_episode_steps=9, divergence_factor=3.0, **arguments
         )
         rows_of.action_space.seed(0)
         actions = [rows_of.action_space.sample() for _ in range(20)]
-        said.append([rows_of.reset(seed=1), *map(rows_of.step, actions)])
-        native = rows_of.predictor.native_step()  # type: ignore[union-attr]
-        assert (native is None) == (switch == "0")
+        some = {"reset_mask": np.arange(rows) % 2 == 0}
+        said.append([rows_of.reset(seed=1), *map(rows_of.step, actions[:6])])
+        said[-1] += [rows_of.reset(options=some), *map(rows_of.step, actions[6:])]
+        assert (rows_of.predictor.native_step() is None) == (switch == "0")
     for ours, theirs in zip(*said, strict=True):
         same(ours, theirs)
+
+
+def test_a_single_env_takes_the_parameters_of_each_episode(monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = model_of("spaceship", "jump", condition="params")
+    said = []
+    for switch in ("1", "0"):
+        monkeypatch.setenv("PHYSGYM_NATIVE", switch)
+        env = worldmodels.make_env(model, max_episode_steps=5, randomize=True)
+        said.append(rollout(env, 3))
+    for ours, theirs in zip(*said, strict=True):
+        same(ours, theirs)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_members_disagree_alike_in_single_envs_in_rows_and_by_torch(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of("pendulum", name, ensemble=2)
+    told = []
+    for switch, rows in (("1", None), ("1", 1), ("1", FEW_ROWS + 1), ("0", 1)):
+        monkeypatch.setenv("PHYSGYM_NATIVE", switch)
+        env: Any = worldmodels.make_env(model, rows)
+        env.reset(options={"state": np.array([0.5, -0.3])})
+        acts = ([action] * rows if rows else action for action in (0, 2, 1, 1))
+        seen = [env.step(action if rows is None else np.array(action))[4] for action in acts]
+        told.append([float(np.ravel(info["uncertainty"])[0]) for info in seen])
+    assert min(told[-1]) > 1e-3
+    np.testing.assert_allclose(told, [told[-1]] * len(told), rtol=1e-4)
+    np.testing.assert_allclose(told[0], told[1], rtol=0.0)  # the same code, to the bit
 
 
 def same(ours: Any, theirs: Any) -> None:
@@ -332,10 +379,10 @@ def same(ours: Any, theirs: Any) -> None:
         assert list(ours) == list(theirs)
         for key in ours:
             same(ours[key], theirs[key])
-    elif isinstance(ours, tuple):
+    elif isinstance(ours, tuple) or (np.asarray(ours).dtype == object and np.asarray(ours).shape):
         for a, b in zip(ours, theirs, strict=True):
             same(a, b)
-    else:
+    elif ours is not None:
         assert np.asarray(ours).dtype == np.asarray(theirs).dtype
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
@@ -361,6 +408,41 @@ def test_a_single_env_sees_what_becomes_of_its_weights(monkeypatch: pytest.Monke
         same(ours, theirs)
 
 
+CHANGED: dict[str, Callable[[Any], Any]] = {
+    "one weight has moved": lambda layer: setattr(
+        layer.weight, "data", layer.weight.data.clone() * 1.1
+    ),
+    "its storage has moved": lambda layer: layer.weight.data.mul_(1.1).share_memory_(),
+    "it was replaced": lambda layer: setattr(
+        layer, "weight", torch.nn.Parameter(layer.weight.data * 1.1)
+    ),
+}
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["by machine code", "by Python"])
+@pytest.mark.parametrize("rows", [None, 3, FEW_ROWS + 1])
+@pytest.mark.parametrize("change", CHANGED)
+def test_an_env_sees_what_becomes_of_a_single_weight(
+    change: str, rows: int | None, asks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of an episode what has moved, from the next episode on what was replaced."""
+    if not asks:
+        monkeypatch.setattr(served, "data_pointer", lambda: None)
+    said = []
+    for switch in ("1", "0"):
+        monkeypatch.setenv("PHYSGYM_NATIVE", switch)
+        model: Any = model_of("pendulum", "jump")
+        env: Any = worldmodels.make_env(model, rows)
+        action: Any = 2 if rows is None else np.full(rows, 2)
+        said.append([env.reset(seed=1), env.step(action), env.step(action)])
+        CHANGED[change](model.dynamics.f.hidden[1])
+        if change == "it was replaced":
+            env.reset(seed=1)
+        said[-1] += [env.step(action), env.step(action)]
+    for ours, theirs in zip(*said, strict=True):
+        same(ours, theirs)
+
+
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
 def test_a_copy_in_the_middle_of_an_episode_goes_on(clone: Any) -> None:
     env = worldmodels.make_env(model_of("pendulum", "port_hamiltonian"))
@@ -371,8 +453,9 @@ def test_a_copy_in_the_middle_of_an_episode_goes_on(clone: Any) -> None:
         same(other.step(action), env.step(action))
 
 
+@pytest.mark.parametrize("swapped", [False, True])
 def test_a_model_that_was_changed_in_type_is_not_read_wrongly(
-    monkeypatch: pytest.MonkeyPatch,
+    swapped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, other = model_of("pendulum", "jump"), model_of("pendulum", "jump")
     env, slow = worldmodels.make_env(model), worldmodels.make_env(other)
@@ -382,14 +465,20 @@ def test_a_model_that_was_changed_in_type_is_not_read_wrongly(
     slow.reset(seed=1)
     slow.step(0)
     same(env.step(1), slow.step(1))
-    model.double(), other.double()
-    same(env.step(0), slow.step(0))
+    before = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(swapped)
+    try:
+        for change in (lambda its: its.double().float(), torch.nn.Module.double):
+            change(model), change(other)
+            same(env.step(0), slow.step(0))
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(before)
 
 
 def test_models_of_one_shape_share_their_code() -> None:
     first, second = (model_of("pendulum", "first_order") for _ in range(2))
-    codes = [native_step(model, *beginning(model), 0.05)._step for model in (first, second)]  # type: ignore[union-attr]
+    codes = [native_step(model, *beginning(model), 0.05).code.function for model in (first, second)]  # type: ignore[union-attr]
     assert codes[0] is codes[1]
     told = replace(first.config, hidden=25)  # type: ignore[type-var]
     third = build(first.spec, "first_order", told)
-    assert native_step(third, *beginning(third), 0.05)._step is not codes[0]  # type: ignore[union-attr]
+    assert native_step(third, *beginning(third), 0.05).code.function is not codes[0]  # type: ignore[union-attr]

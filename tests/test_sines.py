@@ -8,10 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-import physgym
 from physgym.compile import sines
-from physgym.compile.native import _compile, available, engine_of, function_of
-from physgym.compile.program import Program
+from physgym.compile.native import add_symbols, available, engine_of, function_of
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs llvmlite")
 
@@ -20,9 +18,7 @@ def probe(name: str, lanes: int) -> Callable[[np.ndarray], np.ndarray]:
     """``name`` of as many numbers as there are ``lanes``, compiled."""
     from llvmlite import ir
 
-    system = physgym.get_system("pendulum")
-    program = Program(system, system.default_integrator, system.adaptive, "dense")
-    _compile(program, False)  # which tells LLVM where the C library's sines are
+    add_symbols()
     module, double = ir.Module(name="probe"), ir.DoubleType()
     kind = double if lanes == 1 else ir.VectorType(double, lanes)
     pointer = double.as_pointer()

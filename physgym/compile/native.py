@@ -109,6 +109,15 @@ class _Compiled(NamedTuple):
 @once
 def _compile(program: Program, side_by_side: bool) -> _Compiled:
     """The machine code of `program`."""
+    add_symbols()
+    width = 2 * LANES if side_by_side else LANES  # twice: one register works while the other waits
+    engine = engine_of(assembly(program, width, side_by_side))
+    rows = function_of(engine, "rows")
+    return _Compiled(rows, None if program.adaptive else function_of(engine, "lanes"), width)
+
+
+def add_symbols() -> None:
+    """Tell LLVM where the C library's functions are, as ``physgym_sin`` and ``physgym_cos``."""
     import llvmlite.binding as llvm
 
     library = ctypes.CDLL(ctypes.util.find_library("m"))
@@ -116,10 +125,6 @@ def _compile(program: Program, side_by_side: bool) -> _Compiled:
         llvm.add_symbol(
             f"physgym_{name}", ctypes.cast(getattr(library, name), ctypes.c_void_p).value
         )
-    width = 2 * LANES if side_by_side else LANES  # twice: one register works while the other waits
-    engine = engine_of(assembly(program, width, side_by_side))
-    rows = function_of(engine, "rows")
-    return _Compiled(rows, None if program.adaptive else function_of(engine, "lanes"), width)
 
 
 def engine_of(text: str) -> Any:

@@ -94,10 +94,13 @@ def _outcome(count: int, rewards: Any, outside: Any, events: dict[str, Any]) -> 
     terminated = np.zeros(count, dtype=np.bool_)
     for happened in named.values():
         terminated |= happened
-    earned_now = _column(count, rewards).astype(np.float64, copy=False)
-    if not np.isfinite(earned_now).all():
-        earned_now = np.nan_to_num(earned_now)
+    earned_now = finite_rewards(_column(count, rewards).astype(np.float64, copy=False))
     return Outcome(earned_now, terminated, _column(count, outside), named)
+
+
+def finite_rewards(rewards: np.ndarray) -> np.ndarray:
+    """Rewards (N,), themselves where all are finite."""
+    return rewards if np.isfinite(rewards).all() else np.nan_to_num(rewards)
 
 
 def _column(count: int, value: Any) -> np.ndarray:

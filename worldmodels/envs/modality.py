@@ -159,15 +159,15 @@ class StateModality(Modality):
     """
 
     dtype, length, reads_shown = np.float64, 1, True
-    limit: np.ndarray
-    """(D,) largest magnitude that is not taken for diverged."""
+    most: np.ndarray
+    """(D,) largest magnitude that is not taken for diverged, finite."""
 
     def __init__(self, model: WorldModel, task: Task, factor: float) -> None:
         super().__init__(model, task, factor)
         self.shape = (model.spec.state_size,)
         self.flags = ("out_of_bounds", *judging.event_names(task))
-        self.limit = truth.prediction_limit(model, task, factor)
-        self._most = np.minimum(self.limit, np.finfo(np.float64).max)[:, None]
+        limit = truth.prediction_limit(model, task, factor)
+        self.most = np.minimum(limit, np.finfo(np.float64).max)
         self._judge = judging.Judge(task)
 
     def true_starts(self) -> Starts:
@@ -190,7 +190,7 @@ class StateModality(Modality):
     def shown(self, decoded: Tensor) -> Decoded:
         states = decoded.detach().to("cpu", torch.float64).numpy()
         columns = np.ascontiguousarray(states.T)  # as equations read them, component by component
-        return Decoded(columns.T, (np.abs(columns) <= self._most).all(axis=0))
+        return Decoded(columns.T, (np.abs(columns) <= self.most[:, None]).all(axis=0))
 
     def judge(
         self,

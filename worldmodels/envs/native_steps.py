@@ -1,16 +1,16 @@
 """One step of a model of states as machine code on the CPU: `NativeStep` for few rows, `NativeBlocks` for many.
 
 A step of few rows spends its time in torch's calls, and one of many in going over memory once an operation. Here
-`dynamics.step` of a model (of few rows `decode`, too) is recorded once, and compiled (code is shared by models of one
-shape). Weights are read where the model keeps them: what training changes in place is seen at the next step.
+`dynamics.step` of a model, `decode` and an ensemble's disagreement are recorded once, and compiled (code is shared by
+models of one shape). Weights are read where the model keeps them: what training changes in place is seen at the next
+step.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,11 +22,60 @@ from worldmodels.models.ensemble import EnsembleWorldModel, member_of
 from worldmodels.models.states import StateWorldModel
 from worldmodels.native.libm import add_symbols
 from worldmodels.native.lowering import assembly
-from worldmodels.native.recording import NotRecordable, Recorded, Recording, record_step
+from worldmodels.native.places import Inventory, addresses
+from worldmodels.native.recording import (
+    NotRecordable,
+    Recorded,
+    Recording,
+    first_row,
+    record,
+    record_step,
+)
 from worldmodels.native.standing import StandingStep
 
 FEW_ROWS = 256
 """Rows up to which going over them one by one costs less than laying them out in blocks."""
+
+
+class Stepped(NamedTuple):
+    """What a step comes to."""
+
+    latent: Latent
+    shown: Tensor
+    """(N, D): the states that ``latent`` decodes to."""
+    doubt: Tensor | None
+    """(N,): how far an ensemble's members disagree; None for a single model."""
+
+
+class Code:
+    """A recorded function of tensors (N, ...) as machine code, for any number of rows.
+
+    Attributes:
+        weights: what it reads beside its inputs.
+        numbers: those that are handed to it.
+        shapes: of a row of each result.
+        function: of (rows, weights, inputs, numbers, outputs), all but the first tables of addresses.
+    """
+
+    def __init__(self, recorded: Recorded, real: torch.dtype) -> None:
+        self.weights, self.dtype = recorded.weights, real
+        self.shapes = [ref.shape[1:] for ref in recorded.recording.outputs]
+        inputs = sum(storage.kind == "input" for storage in recorded.recording.storages)
+        self.numbers = torch.tensor(recorded.numbers or [0.0], dtype=real)
+        self.function = _compiled(recorded.recording, real)
+        self._first = ctypes.c_void_p(self.numbers.data_ptr())
+        sizes = len(self.weights), inputs, len(self.shapes)
+        self._tables: list[Any] = [(ctypes.c_void_p * size)() for size in sizes]
+
+    def __call__(self, given: Sequence[Tensor]) -> list[Tensor]:
+        """The results for inputs of as many rows as they have."""
+        given = [tensor.contiguous() for tensor in given]
+        made = [given[0].new_empty((len(given[0]), *shape)) for shape in self.shapes]
+        for places, tensors in zip(self._tables, (self.weights, given, made), strict=True):
+            places[:] = addresses(tensors)
+        weights, inputs, outputs = self._tables
+        self.function(ctypes.c_int64(len(given[0])), weights, inputs, self._first, outputs)
+        return made
 
 
 class NativeStep:
@@ -37,64 +86,40 @@ class NativeStep:
     """
 
     def __init__(self, model: WorldModel, latent: Latent, action: Tensor, dt: float) -> None:
-        self._depth = len(latent.memory)
-        self._recorded = _recorded(model, latent, action, dt)
-        recording = self._recorded.recording
         self.dtype = latent.z.dtype
-        self._step = _compiled(recording, self.dtype)
-        self.shapes = [ref.shape[1:] for ref in recording.outputs]
-        """Of what a row gives: z, what is shown, and the memory."""
-        numbers = torch.tensor(self._recorded.numbers or [0.0], dtype=latent.z.dtype)
-        self._numbers = numbers, ctypes.c_void_p(numbers.data_ptr())
-        self._weights = _table(len(self._recorded.weights))
-        self._inputs = _table(3 + self._depth)
-        self._outputs = _table(len(self.shapes))
-        self._tables = tuple(
-            ctypes.cast(table, ctypes.c_void_p)
-            for table in (self._weights, self._inputs, self._outputs)
-        )
+        self.code = Code(_recorded(model, latent, action, dt), self.dtype)
+        self.doubts = isinstance(model, EnsembleWorldModel)
+        """Whether members can disagree."""
+        self.inventory = Inventory(model)
 
     def fits(self, latent: Latent) -> bool:
         """Whether the model is still what was compiled: in the same floating type, on the CPU."""
-        first = self._recorded.weights[0]
-        return first.dtype is self.dtype is latent.z.dtype and first.device.type == "cpu"
+        return _unmoved(self.code.weights[0], self.dtype, latent)
 
-    def addresses(self) -> list[int]:
-        """Where the weights lie."""
-        return list(map(Tensor.data_ptr, self._recorded.weights))
+    def __call__(self, latent: Latent, action: Tensor) -> Stepped:
+        """What comes of ``action`` (N,) or (N, A)."""
+        return self.ordered(latent, self.code(given_of(latent, action)))
 
-    def bound(self, latent: Latent, action: Tensor, made: Sequence[Tensor]) -> Callable[[], Any]:
-        """A function that steps whatever lies in these tensors, contiguous and of one row: ``action``, and the
-        latent to the one in ``made`` (z, what is shown, memory). Weights are those that are there now.
-        """
-        given = _given(latent, action)
-        tables = [_table(len(tensors)) for tensors in (self._recorded.weights, given, made)]
-        for table, tensors in zip(tables, (self._recorded.weights, given, made), strict=True):
-            table[:] = [tensor.data_ptr() for tensor in tensors]
-        weights, inputs, outputs = (ctypes.cast(table, ctypes.c_void_p) for table in tables)
-        return partial(self._step, ctypes.c_int64(1), weights, inputs, self._numbers[1], outputs)
-
-    def __call__(self, latent: Latent, action: Tensor) -> tuple[Latent, Tensor]:
-        """The latent after ``action`` (N,) or (N, A), and the states (N, D) that it decodes to."""
-        given = [tensor.contiguous() for tensor in _given(latent, action)]
-        count = len(latent.z)
-        made = [latent.z.new_empty((count, *shape)) for shape in self.shapes]
-        for place, tensor in enumerate(self._recorded.weights):
-            self._weights[place] = tensor.data_ptr()
-        for place, tensor in enumerate(given):
-            self._inputs[place] = tensor.data_ptr()
-        for place, tensor in enumerate(made):
-            self._outputs[place] = tensor.data_ptr()
-        weights, inputs, outputs = self._tables
-        self._step(ctypes.c_int64(count), weights, inputs, self._numbers[1], outputs)
+    def ordered(self, latent: Latent, made: Sequence[Tensor]) -> Stepped:
+        """The results of ``code`` by name."""
         z, shown, *memory = made
-        return latent._replace(z=z, memory=tuple(memory)), shown
+        doubt = memory.pop(0) if self.doubts else None
+        return Stepped(latent._replace(z=z, memory=tuple(memory)), shown, doubt)
 
 
-def _given(latent: Latent, action: Tensor) -> list[Tensor]:
+def given_of(latent: Latent, action: Tensor) -> list[Tensor]:
     """What the machine code of a few rows reads, in its order."""
     told = [] if latent.condition is None else [latent.condition]
     return [latent.z, action, *latent.memory, *told]
+
+
+def _tensors_of(model: WorldModel) -> list[Tensor]:
+    """What the machine code of a model may read."""
+    return [*model.parameters(), *model.buffers()]
+
+
+def _unmoved(first: Tensor, dtype: torch.dtype, latent: Latent) -> bool:
+    return first.dtype is dtype is latent.z.dtype and first.device.type == "cpu"
 
 
 class NativeBlocks:
@@ -104,7 +129,7 @@ class NativeBlocks:
     """
 
     def __init__(self, model: Any, latent: Latent, action: Tensor, dt: float) -> None:
-        self._model, self._alone = model, isinstance(model, StateWorldModel)
+        self._alone = isinstance(model, StateWorldModel)
         models = [model] if self._alone else list(model.models)
         steps = dt / models[0].seconds
         self.dtype = latent.z.dtype
@@ -112,6 +137,8 @@ class NativeBlocks:
             StandingStep(own.dynamics, self._of(latent, index), action, steps)
             for index, own in enumerate(models)
         ]
+        self._decode = Code(_decoded(model, latent), self.dtype)
+        self.inventory = Inventory(model)
 
     def _of(self, latent: Latent, index: int) -> Latent:
         return latent if self._alone else member_of(latent, index)
@@ -120,15 +147,15 @@ class NativeBlocks:
         """Whether the model is still what was compiled: in the same floating type, on the CPU."""
         return self._steps[0].fits(latent)
 
-    def __call__(self, latent: Latent, action: Tensor) -> tuple[Latent, Tensor]:
-        """The latent after ``action`` (N,) or (N, A), and the states (N, D) that it decodes to."""
+    def __call__(self, latent: Latent, action: Tensor) -> Stepped:
+        """What comes of ``action`` (N,) or (N, A)."""
         made = [step(self._of(latent, k), action) for k, step in enumerate(self._steps)]
-        after = made[0]
-        if not self._alone:
-            memory = zip(*(own.memory for own in made), strict=True)
-            whole = torch.stack([own.z for own in made], 1)
-            after = latent._replace(z=whole, memory=tuple(torch.stack(x, 1) for x in memory))
-        return after, self._model.decode(after)
+        if self._alone:
+            return Stepped(made[0], self._decode([made[0].z])[0], None)
+        memory = zip(*(own.memory for own in made), strict=True)
+        z, shown, doubt = self._decode([own.z for own in made])
+        after = latent._replace(z=z, memory=tuple(torch.stack(x, 1) for x in memory))
+        return Stepped(after, shown, doubt)
 
 
 def native_step(
@@ -158,21 +185,46 @@ def _plain(model: WorldModel) -> bool:
     elif type(model) is not StateWorldModel:
         return False
     structures = [part.dynamics for part in parts if isinstance(part, StateWorldModel)]
-    replaced = any({"step", "decode"} & vars(part).keys() for part in (*parts, *structures))
+    verbs = {"step", "decode", "disagreement", "members", "shown"}
+    replaced = any(verbs & vars(part).keys() for part in (*parts, *structures))
     return not replaced and all(vars(type(own)).get("recordable", False) for own in structures)
 
 
 def _recorded(model: Any, latent: Latent, action: Tensor, dt: float) -> Recorded:
-    """One step of ``model`` from the first row, written down."""
+    """One step of ``model`` from the first row, written down; members one by one, so that no weights are stacked."""
+    alone = isinstance(model, StateWorldModel)
+    models = [model] if alone else list(model.models)
 
     def advance(before: Latent, action: Tensor) -> Sequence[Tensor]:
-        if isinstance(model, StateWorldModel):
-            after = model.dynamics.step(before, action, dt / model.seconds)
-        else:
-            after = model.step(before, action, dt)
-        return after.z, model.decode(after), *after.memory
+        made = [
+            own.dynamics.step(
+                before if alone else member_of(before, index), action, dt / own.seconds
+            )
+            for index, own in enumerate(models)
+        ]
+        if alone:
+            return made[0].z, model.decode(made[0]), *made[0].memory
+        memory = zip(*(own.memory for own in made), strict=True)
+        after = Latent(torch.stack([own.z for own in made], 1))
+        told = model.decode(after), model.disagreement(after)
+        return after.z, *told, *(torch.stack(x, 1) for x in memory)
 
-    return record_step(advance, [*model.parameters(), *model.buffers()], latent, action)
+    return record_step(advance, _tensors_of(model), latent, action)
+
+
+def _decoded(model: Any, latent: Latent) -> Recorded:
+    """From z of each member to what ``model`` shows, written down; of several also z together and the disagreement."""
+    alone = isinstance(model, StateWorldModel)
+
+    def decode(*members: Tensor) -> Sequence[Tensor]:
+        if alone:
+            return (model.decode(Latent(members[0])),)
+        whole = Latent(torch.stack(members, 1))
+        return whole.z, model.decode(whole), model.disagreement(whole)
+
+    with torch.inference_mode(False):
+        each = [latent.z] if alone else list(latent.z.unbind(1))
+        return record(decode, _tensors_of(model), list(map(first_row, each)))
 
 
 @once
@@ -180,7 +232,3 @@ def _compiled(recording: Recording, real: torch.dtype) -> Any:
     """The machine code of ``recording``."""
     add_symbols()
     return function_of(engine_of(assembly(recording, real)), "step")
-
-
-def _table(count: int) -> Any:
-    return (ctypes.c_void_p * count)()

@@ -68,7 +68,9 @@ class Predictor:
         actions = np.stack([start.actions for start in starts])
         with torch.inference_mode(), small_batch(self.model, len(rows)):
             fresh = self.modality.encode(context, actions, params)
-            if self.latent is None:
+            if len(rows) == self.num_rows and (rows[:-1] < rows[1:]).all():
+                self.latent = fresh  # all of them, in order
+            elif self.latent is None:
                 index = np.zeros(self.num_rows, dtype=np.int64)
                 index[rows] = np.arange(len(rows))
                 self.latent = map_tensors(lambda new: new[self._index(index)], fresh)
@@ -77,14 +79,16 @@ class Predictor:
                 self.latent = map_tensors(lambda old, new: _put(old, at, new), self.latent, fresh)
         self.shown = self.shown.copy()
         self.shown[rows] = context[:, -1]
+        known = self._native and self._native[0]
+        if known and not known.inventory.holds():
+            self._native = None
 
     def step(self, actions: np.ndarray) -> Prediction:
         """Move every row one control step under `actions` (N,) int64 or (N, A)."""
         if self.model.training:
             self.model.eval()
         with torch.inference_mode(), small_batch(self.model, self.num_rows):
-            latent, shown, diverged = self._advance(self.modality.actions(actions))
-            uncertainty = uncertainty_of(self.model, latent, self.num_rows)
+            latent, shown, diverged, uncertainty = self._advance(self.modality.actions(actions))
             if diverged.any():
                 known = ~diverged.reshape(-1, *[1] * (shown.ndim - 1))
                 shown = np.where(known, shown, self.shown)
@@ -93,18 +97,19 @@ class Predictor:
         self.latent, self.shown = latent, shown
         return Prediction(diverged, uncertainty)
 
-    def _advance(self, actions: Tensor) -> tuple[Any, np.ndarray, np.ndarray]:
-        """Latents after ``actions``, what they show, and which rows cannot be predicted."""
+    def _advance(self, actions: Tensor) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
+        """Latents after ``actions``, what they show, which rows cannot be predicted, and how uncertain they are."""
         native = self.native_step()
         if native is not None:
-            latent, decoded = native(self.latent, actions)
+            latent, decoded, doubt = native(self.latent, actions)
             shown, sound = self.modality.shown(decoded)
-            return latent, shown, ~sound
+            return latent, shown, ~sound, finite_doubt(doubt, self.num_rows)
         latent, lost, error = step_rows(self.model.step, self.latent, actions, self.dt, DIVERGENCES)
         if error is not None:
             self._warn(error)
         shown, sound = self._decode(latent)
-        return latent, shown, lost | ~sound
+        uncertainty = uncertainty_of(self.model, latent, self.num_rows)
+        return latent, shown, lost | ~sound, uncertainty
 
     def native_step(self) -> NativeStep | NativeBlocks | None:
         """Machine code, made when it is first asked for; None where there is none."""
@@ -177,8 +182,17 @@ def uncertainty_of(model: WorldModel, latent: Any, rows: int) -> np.ndarray:
     if not knows_uncertainty(model):
         return np.zeros(rows)
     disagreement: Any = model.disagreement
-    values: np.ndarray = disagreement(latent).double().cpu().numpy()
-    return values if np.isfinite(values).all() else np.nan_to_num(values, nan=np.inf)
+    return finite_doubt(disagreement(latent), rows)
+
+
+def finite_doubt(doubt: Tensor | None, rows: int) -> np.ndarray:
+    """A disagreement (rows,) in float64, infinite where it is no number; None: 0."""
+    return np.zeros(rows) if doubt is None else finite(doubt.double().cpu().numpy())
+
+
+def finite(doubt: np.ndarray) -> np.ndarray:
+    """A disagreement (N,), infinite where it is no number."""
+    return doubt if np.isfinite(doubt).all() else np.nan_to_num(doubt, nan=np.inf)
 
 
 @known_keywords

@@ -119,12 +119,14 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
         """Start an episode; `options` may hold "state", "params" and "randomize"."""
         super().reset(seed=None if seed is None else parse_seed(seed))
         self._rows.use_generator(0, self.np_random)
-        observations, info = self._rows.reset(options=options)
+        self._rows.begin(None, options)
         self._over = False
-        self._quick = quick_row(self._rows, self._rows.params_of(0))
+        self._quick = quick_row(self._rows, self._quick)
         if self.render_mode == "human":
             self._show()
-        return _first(observations), _first_info(info)
+        if self._quick is not None:
+            return self._quick.beginning()
+        return _first(self._rows.observe()), _first_info(self._rows.first_info())
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Predict what `action` does in one control step."""
@@ -132,17 +134,13 @@ class WorldModelEnv(gymnasium.Env[Any, Any]):
             raise ResetNeeded("Call reset() before step(): there is no running episode.")
         task = self._rows.task
         given = played(task, action) if self._played else action
-        if self._quick is not None and self._quick.usable():
-            row, observation, reward, terminated, truncated, info = self._quick.step(given)
-            truncated |= self._rows.count_step(row)
-        else:
-            rows = self._rows.step(parse_action(task, given))
-            observation, info = _first(rows[0]), _first_info(rows[4])
-            reward, terminated, truncated = float(rows[1][0]), bool(rows[2][0]), bool(rows[3][0])
-        self._over = terminated or truncated
+        result = None if self._quick is None else self._quick.step(given)
+        if result is None:
+            result = _first_result(self._rows.step(parse_action(task, given)))
+        self._over = result[2] or result[3]
         if self.render_mode == "human":
             self._show()
-        return observation, reward, terminated, truncated, info
+        return result
 
     def render(self) -> np.ndarray | None:
         """A picture (480, 480, 3) uint8 of what is predicted, with the action visible."""
@@ -283,6 +281,13 @@ def _first(observations: Any) -> Any:
     if isinstance(observations, Mapping):
         return {key: value[0] for key, value in observations.items()}
     return observations[0]
+
+
+def _first_result(result: tuple[Any, ...]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    """What a vector env's step says of row 0."""
+    observations, rewards, terminated, truncated, info = result
+    ends = bool(terminated[0]), bool(truncated[0])
+    return _first(observations), float(rewards[0]), *ends, _first_info(info)
 
 
 def _first_info(info: Mapping[str, Any]) -> dict[str, Any]:

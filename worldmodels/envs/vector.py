@@ -20,10 +20,13 @@ from physgym.observations import frames_per_second
 from physgym.starts import by_row
 from physgym.task import Task, check_names
 from worldmodels.envs import task as truth
+from worldmodels.envs.judging import Outcome
 from worldmodels.envs.modality import Modality, StateModality
+from worldmodels.envs.native_steps import NativeBlocks, NativeStep
 from worldmodels.envs.observations import Judge, ObservationModality
 from worldmodels.envs.pixels import PixelModality
-from worldmodels.envs.predictor import Predictor, knows_uncertainty
+from worldmodels.envs.predictor import Prediction, Predictor, knows_uncertainty
+from worldmodels.envs.quick_rows import QuickRows
 from worldmodels.envs.starts import Start, Starts, TrueStarts
 from worldmodels.interface import WorldModel
 
@@ -121,9 +124,8 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
         self.single_action_space = self.task.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self._penalty, self._uncertainty_limit = check_uncertainty(
-            self.model, uncertainty_penalty, uncertainty_limit
-        )
+        self.penalty, most = check_uncertainty(self.model, uncertainty_penalty, uncertainty_limit)
+        self.uncertainty_limit = np.inf if most is None else most
         self._experience = truth.Experience(self.model, self.task)
         given = {"reward_fn": reward_fn, "terminated_fn": terminated_fn}
         self.given = given
@@ -136,7 +138,8 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
         self._flags = {name: self.blank(np.bool_) for name in names}
         self._uncertainty = np.zeros(self.num_envs)
         self._doubts = knows_uncertainty(self.model)
-        self._actions: np.ndarray | None = None
+        self.taken: np.ndarray | None = None
+        self._quick: tuple[Any, QuickRows | None] | None = None
 
     def _named_params(self) -> Any:
         """Columns (N,): the same object until a row starts anew."""
@@ -148,12 +151,16 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
         """Parameters of one row's episode, by name."""
         return self.task.system.Params(*self._params[row].tolist())
 
-    def count_step(self, action: np.ndarray) -> bool:
-        """Count a step of the only row that was taken by `QuickRow`; True where its time is up."""
-        self.elapsed[0] += 1
-        self._actions = action
-        limit = self.max_episode_steps
-        return limit is not None and bool(self.elapsed[0] >= limit)
+    def native_step(self) -> NativeStep | NativeBlocks | None:
+        """Machine code that steps the rows, and that the true env's own equations can judge by machine code, too.
+
+        None for pictures, foreign envs, a reward that is a function, an integrator without a compiled program, and
+        models without machine code.
+        """
+        task = self.task
+        if type(self._modality) is not StateModality or callable(task.reward):
+            return None
+        return None if task.program is None else self.predictor.native_step()
 
     @property
     def dt(self) -> float:
@@ -209,10 +216,9 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
     def advance(self, actions: Any, resting: Any | None) -> tuple[Any, Any, Any]:
         """Predict one step of every row, and judge it."""
         parsed = truth.parse_actions(self.task, actions, self.num_envs, resting)
-        before = self.predictor.shown
-        prediction = self.predictor.step(parsed)
-        latent, shown = self.predictor.latent, self.predictor.shown
-        outcome = self._modality.judge(latent, before, shown, parsed, self._named_params())
+        quick = self._quick_rows()
+        done = None if quick is None else quick.step(parsed, self._named_params())
+        outcome, prediction = done or self._stepped(parsed)
         told = {"out_of_bounds": outcome.out_of_bounds, **outcome.events}
         self._flags = {name: told[name] for name in self._modality.flags}
         rewards, terminated = outcome.rewards, outcome.terminated
@@ -221,7 +227,7 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
             self._flags = {name: flag & going for name, flag in self._flags.items()}
             terminated = terminated & going
         self._flags["diverged"] = prediction.diverged
-        self._actions = parsed
+        self.taken = parsed
         self._uncertainty = prediction.uncertainty
         truncated = prediction.diverged | outcome.out_of_bounds
         if self._doubts:
@@ -229,24 +235,52 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
             rewards, truncated = rewards - cost, truncated | doubted
         return rewards, terminated, truncated
 
+    def _stepped(self, actions: np.ndarray) -> tuple[Outcome, Prediction]:
+        """A step of every row by the model's own verbs, and what is to be said of it."""
+        before = self.predictor.shown
+        prediction = self.predictor.step(actions)
+        latent, shown = self.predictor.latent, self.predictor.shown
+        return self._modality.judge(
+            latent, before, shown, actions, self._named_params()
+        ), prediction
+
+    def _quick_rows(self) -> QuickRows | None:
+        """What steps by machine code, made when it is first asked for; None where there is none."""
+        native = self.native_step()
+        if self._quick is None or self._quick[0] is not native:
+            self._quick = native, None if native is None else QuickRows(self, native)
+        return self._quick[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_quick": None}  # addresses are of this process alone
+
     def charge(self, uncertainty: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Reward that an ensemble's disagreement (N,) costs, and which rows it ends."""
-        limit = np.inf if self._uncertainty_limit is None else self._uncertainty_limit
-        return self._penalty * np.minimum(uncertainty, 1e6), uncertainty > limit
+        return self.penalty * np.minimum(uncertainty, 1e6), uncertainty > self.uncertainty_limit
 
     def observe(self, rows: np.ndarray | None = None) -> Any:
         """Observations of `rows`, in the true env's form and bounds."""
         shown, params = self.predictor.shown, self._params
+        if rows is None and self._quick is not None and self._quick[1] is not None:
+            known = self._quick[1].observations(shown)
+            if known is not None:
+                return known
         if rows is not None:
             shown, params = shown[rows], params[rows]
         return self._modality.observe(shown, params)
+
+    def first_info(self) -> dict[str, Any]:
+        """`info` of rows that have just begun."""
+        return self._info()
 
     def facts(self) -> dict[str, Any]:
         """What is known: of predicted states all that the true env tells, of pictures less."""
         params = self._named_params()
         told = dict(zip(params._fields, np.array(self._params.T, order="C"), strict=True))
+        quick = None if self._quick is None else self._quick[1]
+        known = None if quick is None else quick.facts(self.predictor.shown)
         info = {
-            **self._modality.facts(self.predictor.shown, params),
+            **(known or self._modality.facts(self.predictor.shown, params)),
             **({"params": told} if told else {}),
             **{name: flag.copy() for name, flag in self._flags.items()},
         }
@@ -266,8 +300,8 @@ class WorldModelVectorEnv(AutoresetVectorEnv, VectorEnv):  # named for skrl, as 
     def portrait(self, row: int) -> np.ndarray:
         """The picture (480, 480, 3) uint8 of one row."""
         params = self.params_of(row)
-        moved = self._actions is not None and self.elapsed[row] > 0
-        action = self._actions[row] if moved else None  # type: ignore[index]
+        moved = self.taken is not None and self.elapsed[row] > 0
+        action = self.taken[row] if moved else None  # type: ignore[index]
         caption = f"t = {int(self.elapsed[row]) * self.dt:5.2f} s"
         return self._modality.portrait(self.predictor.shown[row], action, params, caption)
 

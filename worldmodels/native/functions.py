@@ -17,6 +17,8 @@ ROUNDER = 12582912.0
 """1.5 * 2^23: a float32 plus it has its nearest whole number in the low bits."""
 LARGEST = 88.0
 """|argument| of exp beyond which float32 is as good as 0 or infinity."""
+SATURATED = 40.0
+"""|2x| beyond which tanh x is 1 in float32."""
 TANH_SERIES = (1.0, -1.0 / 3.0, 2.0 / 15.0, -17.0 / 315.0, 62.0 / 2835.0)
 """Of odd powers, for |x| < 1/4, where 1 - exp(-2x) would lose digits."""
 UNARY = ("tanh", "sigmoid", "silu", "softplus", "exp")
@@ -27,12 +29,15 @@ ELEMENTWISE = (*BINARY, *UNARY, *LIBRARY, *INTRINSIC, "neg", "pow")
 
 
 class Functions:
-    """Calls of elementary functions on values of type ``real``, written at the place of ``builder``."""
+    """Calls of elementary functions on values of type ``real``, written at the place of ``builder``.
 
-    def __init__(self, module: Any, real: Any) -> None:
+    ``flags``: liberties of polynomials: with "contract" a product and a sum round once.
+    """
+
+    def __init__(self, module: Any, real: Any, flags: tuple[str, ...] = ()) -> None:
         from llvmlite import ir
 
-        self.ir, self.module, self.real = ir, module, real
+        self.ir, self.module, self.real, self.flags = ir, module, real, flags
         self.double = isinstance(real, ir.DoubleType)
 
     def number(self, value: float) -> Any:
@@ -59,17 +64,29 @@ class Functions:
         """e^x."""
         if self.double:
             return self.library(b, "exp", x)
-        n, whole = self.number, self.ir.IntType(32)
-        x = self.between(b, x, -LARGEST, LARGEST)
+        r, power = self._reduced(b, self.between(b, x, -LARGEST, LARGEST))
+        return b.fmul(self._series(b, r, 0), power)
+
+    def _reduced(self, b: Any, x: Any) -> tuple[Any, Any]:
+        """r and 2^n, where e^x = e^r 2^n and |r| <= ln 2 / 2."""
+        n, flags, whole = self.number, self.flags, self.ir.IntType(32)
         shifted = b.fadd(b.fmul(x, n(LOG2_E)), n(ROUNDER))
         count = b.fsub(shifted, n(ROUNDER))
-        r = b.fsub(x, b.fmul(count, n(LN2_HIGH)))
-        r = b.fsub(r, b.fmul(count, n(LN2_LOW)))
-        value = n(1.0 / math.factorial(7))
-        for power in range(6, -1, -1):
-            value = b.fadd(b.fmul(value, r), n(1.0 / math.factorial(power)))
-        bits = b.sub(b.bitcast(shifted, whole), whole(0x4B400000 - 127))  # 2^count
-        return b.fmul(value, b.bitcast(b.shl(bits, whole(23)), self.real))
+        r = b.fsub(x, b.fmul(count, n(LN2_HIGH), flags=flags), flags=flags)
+        r = b.fsub(r, b.fmul(count, n(LN2_LOW), flags=flags), flags=flags)
+        bits = b.sub(b.bitcast(shifted, whole), whole(0x4B400000 - 127))
+        return r, b.bitcast(b.shl(bits, whole(23)), self.real)
+
+    def _series(self, b: Any, r: Any, least: int) -> Any:
+        """The terms of e^r from the power ``least`` on, over r to that power."""
+        value = self.number(1.0 / math.factorial(7))
+        for power in range(6, least - 1, -1):
+            factor = self.number(1.0 / math.factorial(power))
+            value = self._plus(b, b.fmul(value, r, flags=self.flags), factor)
+        return value
+
+    def _plus(self, b: Any, x: Any, y: Any) -> Any:
+        return b.fadd(x, y, flags=self.flags)
 
     def between(self, b: Any, x: Any, low: float, high: float) -> Any:
         """``x`` cut off at both ends; what is not a number stays so."""
@@ -81,13 +98,18 @@ class Functions:
         if self.double:
             return self.library(b, "tanh", x)
         n = self.number
+        if self.flags:  # by e^2x - 1, which loses no digits where it is small
+            r, power = self._reduced(b, self.between(b, b.fadd(x, x), -SATURATED, SATURATED))
+            grown = b.fmul(b.fmul(self._series(b, r, 1), r), power, flags=self.flags)
+            grown = self._plus(b, grown, b.fsub(power, n(1.0)))
+            return b.fdiv(grown, b.fadd(grown, n(2.0)))
         size = self.intrinsic(b, "fabs", x)
         shrunk = self.exp(b, b.fmul(size, n(-2.0)))
         far = b.fdiv(b.fsub(n(1.0), shrunk), b.fadd(n(1.0), shrunk))
         far = self.intrinsic(b, "copysign", far, x)
         square, near = b.fmul(x, x), n(TANH_SERIES[-1])
         for coefficient in reversed(TANH_SERIES[:-1]):
-            near = b.fadd(b.fmul(near, square), n(coefficient))
+            near = self._plus(b, b.fmul(near, square, flags=self.flags), n(coefficient))
         return b.select(b.fcmp_ordered("<", size, n(0.25)), b.fmul(near, x), far)
 
     def sigmoid(self, b: Any, x: Any) -> Any:

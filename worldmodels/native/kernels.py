@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from worldmodels.native.functions import ELEMENTWISE, UNARY, Functions, scalar
 from worldmodels.native.recording import NotRecordable, Number, Operation, Ref
+from worldmodels.native.reductions import SUM, Reductions, count_of
+from worldmodels.native.vectors import in_registers
 
-SUM = ("reassoc", "contract", "nsz")
-"""Liberties of a sum of products."""
 UNROLLED = 4
 """Loops of at most so many turns are written out."""
 COPIED = ("clone", "_to_copy", "contiguous")
@@ -32,7 +31,7 @@ def loop(b: Any, count: Any, body: Callable[[Any], None]) -> None:
     b.position_at_end(after)
 
 
-class Kernel:
+class Kernel(Reductions):
     """One operation on tensors that are given by their pointers."""
 
     def __init__(
@@ -165,6 +164,8 @@ class Kernel:
 
     def _product(self, result: Ref, left: Ref, right: Ref, start: Any = None) -> None:
         """result[..., i, j] = start[..., i, j] + sum_k left[..., i, k] right[..., k, j]."""
+        if in_registers(self.b, self.functions, self.places, (result, left, right, start)):
+            return
         count, zero = left.shape[-1], self.functions.number(0.0)
 
         def begin(at: list[Any]) -> Any:
@@ -227,31 +228,6 @@ class Kernel:
 
     _baddbmm = _addmm
 
-    def _reduced(self, result: Ref, x: Ref, axes: Any, keep: bool, over: float) -> None:
-        chosen = tuple(range(len(x.shape))) if axes is None else axes
-        gone = {axis % len(x.shape) for axis in chosen}
-        kept = [axis for axis in range(len(x.shape)) if axis not in gone]
-
-        def body(at: list[Any]) -> None:
-            own = [at[axis] for axis in kept] if keep else at
-            total = self.functions.number(0.0)
-            for places in itertools.product(*(range(x.shape[axis]) for axis in sorted(gone))):
-                there: list[Any] = [None] * len(x.shape)
-                for axis, index in zip(kept, own, strict=True):
-                    there[axis] = index
-                for axis, index in zip(sorted(gone), places, strict=True):
-                    there[axis] = self.int(index)
-                total = self.b.fadd(total, self._load(x, there), flags=SUM)
-            self._store(result, at, self.b.fmul(total, self.functions.number(over)))
-
-        self._each(result.shape, body)
-
-    def _sum(self, result: Ref, x: Ref, axes: Any = None, keepdim: bool = False, **_: Any) -> None:
-        self._reduced(result, x, axes, keepdim, 1.0)
-
-    def _mean(self, result: Ref, x: Ref, axes: Any = None, keepdim: bool = False, **_: Any) -> None:
-        self._reduced(result, x, axes, keepdim, count_of(result.shape) / count_of(x.shape))
-
 
 def check_elementwise(operation: Operation) -> None:
     """Raise ``NotRecordable`` for an elementwise operation with options that no rule has."""
@@ -262,14 +238,6 @@ def check_elementwise(operation: Operation) -> None:
         name in UNARY and len(operation.arguments) > 1
     ):
         raise NotRecordable(f"{name} of {operation.arguments[1:]}")
-
-
-def count_of(shape: Sequence[int]) -> int:
-    """Elements of a tensor of that shape."""
-    count = 1
-    for size in shape:
-        count *= size
-    return count
 
 
 def contiguous(shape: Sequence[int]) -> tuple[int, ...]:

@@ -39,7 +39,7 @@ class _Lowering:
         }
         self.real, self.int = self.kinds[real], ir.IntType(64)
         self.module = ir.Module(name="worldmodels")
-        self.functions = Functions(self.module, self.real)
+        self.functions = Functions(self.module, self.real, ("contract",))
         self.kernels: dict[Any, Any] = {}
         self.places: dict[int, Any] = {}
         table = ir.IntType(8).as_pointer().as_pointer()

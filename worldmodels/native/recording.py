@@ -121,8 +121,13 @@ def record_step(
         *([] if latent.condition is None else [latent.condition]),
     ]
     with torch.inference_mode(False):
-        inputs = [x[:1].detach().clone() for x in given]
+        inputs = [first_row(x) for x in given]
         return record(step, weights, inputs, gradients)
+
+
+def first_row(tensor: Tensor) -> Tensor:
+    """A copy of the first row, without gaps whatever the tensor has (an expanded one's clone need not be so)."""
+    return tensor[:1].detach().clone(memory_format=torch.contiguous_format)
 
 
 class _Recorder(TorchDispatchMode):
