@@ -60,27 +60,28 @@ def hwm(result: dict[str, Any]) -> Table:
 
 
 def lyapunov(result: dict[str, Any]) -> Table:
-    """Errors of every rival on the acrobot over those of the tested structure, seed by seed, as the horizon grows."""
+    """Errors of the tested structure on the acrobot as the horizon grows, and those of every rival over them, the
+    geometric means over the seeds that both have.
+    """
     from hwm import RIVALS, TESTED
 
+    tested, steps = TESTED["acrobot"], [h for h in HORIZONS if h >= 10]
     found = {(r["model"], r["seed"]): r for r in result["rows"] if r["env"] == "acrobot"}
-    steps = [h for h in HORIZONS if h >= 10]
-    table = [["energies", "rival", *(f"{h * DT / LYAPUNOV:.1f}" for h in steps), "seeds"]]
+    table = [["energies", "model", *(f"{h * DT / LYAPUNOV:.1f}" for h in steps), "seeds"]]
     for band, title in (("seen", "seen"), ("unseen", "never seen")):
+        logs = {key: np.log([row[f"{band}_{h}"] for h in steps]) for key, row in found.items()}
+        own = [log for (model, _), log in logs.items() if model == tested]
+        cells = [_short(float(error)) for error in np.exp(np.mean(own, 0))]
+        table.append([title, f"`{tested}`", *cells, str(len(own))])
         for rival in RIVALS:
             pairs = [
-                (row, found[TESTED["acrobot"], seed])
-                for (model, seed), row in found.items()
-                if model == rival and (TESTED["acrobot"], seed) in found
+                log - logs[tested, seed]
+                for (model, seed), log in logs.items()
+                if model == rival and (tested, seed) in logs
             ]
             if pairs:
-                ratios = [
-                    [own[f"{band}_{h}"] / tested[f"{band}_{h}"] for h in steps]
-                    for own, tested in pairs
-                ]
-                mean = np.exp(np.log(ratios).mean(0))
-                cells = [f"{ratio:.2g}" for ratio in mean]
-                table.append([title, f"`{rival}`", *cells, str(len(pairs))])
+                cells = [f"{ratio:.2g}" for ratio in np.exp(np.mean(pairs, 0))]
+                table.append([title, f"`{rival}` over it", *cells, str(len(pairs))])
     return table
 
 

@@ -3,7 +3,7 @@
     physgym report                       the last sweep or run under outputs/
     physgym report 2026-01-01/12-00-00   a sweep, or the runs that lie there
     physgym report outputs/.../jump outputs/.../lstm
-    physgym report outputs/hwm           a published experiment, see benchmarks/
+    physgym report outputs/hwm           a published experiment (benchmarks/)
 
 Writes report.html (one file, pictures inside), report.md, .csv, .tex, .json, and the plots as PNG and PDF.
 Runs of one model that differ in their seed alone are one row: the mean over runs, and its t-interval.
