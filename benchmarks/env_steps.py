@@ -83,7 +83,8 @@ def tensors(env_id: str, num_envs: int) -> Callable[[], Any]:
     envs = gymnasium.make_vec(
         env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", backend="torch"
     )
-    sets = itertools.cycle([torch.as_tensor(next(sampled(envs))) for _ in range(4)])
+    actions = sampled(envs)
+    sets = itertools.cycle([torch.as_tensor(next(actions)) for _ in range(4)])
     envs.reset(seed=0)
     return lambda: envs.step(next(sets))
 

@@ -54,8 +54,9 @@ def run_missing(
     for values in wanted:
         if values not in {tuple(row[name] for name in names) for row in rows}:
             rows.append(row_of(arguments, *values))
-            write_json(arguments.out, {"verdicts": verdicts(rows), "rows": rows})
-            write_page(arguments.runs, page, rows, verdicts(rows))
+            said = verdicts(rows)
+            write_json(arguments.out, {"verdicts": said, "rows": rows})
+            write_page(arguments.runs, page, rows, said)
     return rows
 
 
@@ -159,20 +160,18 @@ def print_verdicts(lines: Iterable[Mapping[str, Any]], system: str) -> None:
 
 
 def run_systems(
-    description: str,
     name: str,
     systems: Iterable[str],
     models: Iterable[str],
     row_of: Callable[..., Row],
     verdicts: Callable[[list[Row]], list[Row]],
     columns: Sequence[str],
-    title: str,
-    table: Callable[[dict[str, Any]], list[list[str]]],
+    page: Page,
 ) -> None:
     """An experiment that trains every one of ``models`` on every one of ``systems``: its command line, what is
     missing of it, seed by seed, and its tables.
     """
-    parser = parser_of(description, name)
+    parser = parser_of(page.description, name)
     for what, known in (("--systems", list(systems)), ("--models", list(models))):
         parser.add_argument(what, nargs="+", choices=known, default=known)
     parser.add_argument("--epochs", type=int, default=30, help="of 120 updates of 256 steps")
@@ -183,7 +182,6 @@ def run_systems(
         for system in asked.systems
         for model in asked.models
     )
-    page = Page(description, title, table)
     rows = run_missing(asked, ("system", "model", "seed"), wanted, row_of, verdicts, page)
-    print_table(rows, columns, title)
+    print_table(rows, columns, page.title)
     print_verdicts(verdicts(rows), "system")

@@ -19,7 +19,7 @@ from typing import Any
 
 import hnn_protocol as protocol
 import published_tables
-from experiments import cost, errors_of, on_every_seed, pays, predictor, run_systems, trained
+from experiments import Page, cost, errors_of, on_every_seed, pays, predictor, run_systems, trained
 
 from worldmodels.configs.training import EnvConfig, TrainConfig, default_config
 
@@ -83,18 +83,8 @@ def verdicts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Run what is missing, seed by seed, and print the table."""
-    title = "mean squared error of the energy along a rollout"
-    run_systems(
-        __doc__,
-        "hnn",
-        protocol.TASKS,
-        MODELS,
-        row_of,
-        verdicts,
-        COLUMNS,
-        title,
-        published_tables.hnn,
-    )
+    page = Page(__doc__, "mean squared error of the energy along a rollout", published_tables.hnn)
+    run_systems("hnn", protocol.TASKS, MODELS, row_of, verdicts, COLUMNS, page)
 
 
 if __name__ == "__main__":

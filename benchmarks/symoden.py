@@ -19,7 +19,7 @@ from typing import Any
 
 import published_tables
 import symoden_protocol as protocol
-from experiments import cost, errors_of, on_every_seed, pays, predictor, run_systems, trained
+from experiments import Page, cost, errors_of, on_every_seed, pays, predictor, run_systems, trained
 
 from worldmodels.configs.training import EnvConfig, TrainConfig, default_config
 
@@ -83,18 +83,8 @@ def verdicts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Run what is missing, seed by seed, and print the table."""
-    title = "squared errors, summed over a trajectory"
-    run_systems(
-        __doc__,
-        "symoden",
-        protocol.TASKS,
-        MODELS,
-        row_of,
-        verdicts,
-        COLUMNS,
-        title,
-        published_tables.symoden,
-    )
+    page = Page(__doc__, "squared errors, summed over a trajectory", published_tables.symoden)
+    run_systems("symoden", protocol.TASKS, MODELS, row_of, verdicts, COLUMNS, page)
 
 
 if __name__ == "__main__":

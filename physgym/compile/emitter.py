@@ -85,12 +85,7 @@ class Emitter:
 
     def _together(self, parts: Sequence[Any]) -> Any:
         """One value of as many lanes as there are `parts`."""
-        if self.lanes == 1:
-            return parts[0]
-        value = self.ir.Constant(self.number, self.ir.Undefined)
-        for lane, part in enumerate(parts):
-            value = self.builder.insert_element(value, part, self.ir.IntType(32)(lane))
-        return value
+        return sines.together(self.builder, parts, self.number)
 
     def _row(self, row: Any, stride: Any) -> None:
         _, _, _, state, u_stride, control, constants, c_stride, c_step, out, dt, substeps = (
@@ -206,21 +201,10 @@ class Emitter:
     def _call(self, name: str, value: Any) -> Any:
         """An intrinsic on all lanes, or the C library's function on one lane after the other."""
         if name in _INTRINSICS:
-            suffix = "f64" if self.lanes == 1 else f"v{self.lanes}f64"
-            return self.builder.call(self._external(f"llvm.{name}.{suffix}", self.number), [value])
+            return sines.intrinsic(self.module, self.builder, name, value, self.lanes)
         if self.side_by_side:
             return sines.call(self.module, self.builder, name, value, self.lanes)
-        function = self._external(f"physgym_{name}", self.double)
-        if self.lanes == 1:
-            return self.builder.call(function, [value])
-        index = self.ir.IntType(32)
-        parts = [self.builder.extract_element(value, index(i)) for i in range(self.lanes)]
-        return self._together([self.builder.call(function, [part]) for part in parts])
-
-    def _external(self, name: str, kind: Any) -> Any:
-        if name not in self.module.globals:
-            self.ir.Function(self.module, self.ir.FunctionType(kind, [kind]), name=name)
-        return self.module.globals[name]
+        return sines.by_library(self.module, self.builder, name, value, self.lanes)
 
 
 def assembly(program: Program, lanes: int, side_by_side: bool = False) -> str:

@@ -9,6 +9,7 @@ so that numbers depend neither on the machine nor on how many lanes there are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 FAR = 1e6
@@ -35,6 +36,44 @@ def call(module: Any, builder: Any, name: str, value: Any, lanes: int) -> Any:
     return builder.call(module.globals[title], [value])
 
 
+def intrinsic(module: Any, builder: Any, name: str, value: Any, lanes: int) -> Any:
+    """LLVM's own ``name`` of ``value``, of all ``lanes`` at once."""
+    title = f"llvm.{name}.{'f64' if lanes == 1 else f'v{lanes}f64'}"
+    return builder.call(_external(module, title, value.type), [value])
+
+
+def by_library(module: Any, builder: Any, name: str, value: Any, lanes: int) -> Any:
+    """The C library's ``name`` of ``value``, of one lane after the other."""
+    from llvmlite import ir
+
+    function = _external(module, f"physgym_{name}", ir.DoubleType())
+    if lanes == 1:
+        return builder.call(function, [value])
+    index = ir.IntType(32)
+    parts = [builder.extract_element(value, index(lane)) for lane in range(lanes)]
+    return together(builder, [builder.call(function, [part]) for part in parts], value.type)
+
+
+def together(builder: Any, parts: Sequence[Any], kind: Any) -> Any:
+    """One value of ``kind``, of as many lanes as there are ``parts``."""
+    from llvmlite import ir
+
+    if len(parts) == 1:
+        return parts[0]
+    value = ir.Constant(kind, ir.Undefined)
+    for lane, part in enumerate(parts):
+        value = builder.insert_element(value, part, ir.IntType(32)(lane))
+    return value
+
+
+def _external(module: Any, title: str, kind: Any) -> Any:
+    from llvmlite import ir
+
+    if title not in module.globals:
+        ir.Function(module, ir.FunctionType(kind, [kind]), name=title)
+    return module.globals[title]
+
+
 class _Function:
     """One function of ``module``: ``name`` of ``kind``, a number or ``lanes`` of them."""
 
@@ -50,7 +89,9 @@ class _Function:
         near, far = (self.function.append_basic_block(n) for n in ("near", "far"))
         entry = self.function.insert_basic_block(0, "entry")
         b, (x,) = self.ir.IRBuilder(entry), self.function.args
-        beyond = b.fcmp_ordered(">", self._intrinsic(b, "fabs", x), self._number(FAR))
+        beyond = b.fcmp_ordered(
+            ">", intrinsic(self.module, b, "fabs", x, self.lanes), self._number(FAR)
+        )
         if self.lanes > 1:
             whole = self.ir.IntType(self.lanes)
             beyond = b.icmp_unsigned("!=", b.bitcast(beyond, whole), whole(0))
@@ -58,21 +99,21 @@ class _Function:
         b.position_at_end(near)
         b.ret(self._by_series(b, x))
         b.position_at_end(far)
-        b.ret(self._by_library(b, x))
+        b.ret(by_library(self.module, b, self.name, x, self.lanes))
 
     def _by_series(self, b: Any, x: Any) -> Any:
         half = self._number(0.5)
         turns = b.fmul(x, self._number(RECIPROCAL))
         if self.name == "cos":
             turns = b.fsub(turns, half)
-        whole = self._intrinsic(b, "rint", turns)
+        whole = intrinsic(self.module, b, "rint", turns, self.lanes)
         times = b.fadd(whole, half) if self.name == "cos" else whole
         r = x
         for part in PI:
             r = b.fsub(r, b.fmul(times, self._number(part)))
         s = b.fmul(r, r)
         y = b.fadd(r, b.fmul(r, b.fmul(s, self._polynomial(b, s))))
-        pairs = self._intrinsic(b, "rint", b.fmul(whole, half))
+        pairs = intrinsic(self.module, b, "rint", b.fmul(whole, half), self.lanes)
         rest = b.fsub(whole, b.fmul(self._number(2.0), pairs))  # 0, or 1 or -1 where `whole` is odd
         turned = b.fcmp_ordered("==" if self.name == "cos" else "!=", rest, self._number(0.0))
         return b.select(turned, b.fneg(y), y)
@@ -85,26 +126,6 @@ class _Function:
             terms = [b.fadd(low, b.fmul(high, power)) for low, high in pairs]
             power = b.fmul(power, power)
         return terms[0]
-
-    def _by_library(self, b: Any, x: Any) -> Any:
-        double = self.ir.DoubleType()
-        title = f"physgym_{self.name}"
-        if title not in self.module.globals:
-            self.ir.Function(self.module, self.ir.FunctionType(double, [double]), name=title)
-        function, index = self.module.globals[title], self.ir.IntType(32)
-        if self.lanes == 1:
-            return b.call(function, [x])
-        value = self.ir.Constant(self.kind, self.ir.Undefined)
-        for lane in range(self.lanes):
-            part = b.call(function, [b.extract_element(x, index(lane))])
-            value = b.insert_element(value, part, index(lane))
-        return value
-
-    def _intrinsic(self, b: Any, name: str, x: Any) -> Any:
-        title = f"llvm.{name}.{'f64' if self.lanes == 1 else f'v{self.lanes}f64'}"
-        if title not in self.module.globals:
-            self.ir.Function(self.module, self.ir.FunctionType(self.kind, [self.kind]), name=title)
-        return b.call(self.module.globals[title], [x])
 
     def _number(self, value: float) -> Any:
         if self.lanes == 1:

@@ -28,7 +28,7 @@ class RowProduct:
         ir = functions.ir
         self.ir, self.b, self.real, self.int = ir, b, functions.real, ir.IntType(64)
         self.terms, self.columns = sizes
-        self.lanes = BYTES // (8 if functions.double else 4)
+        self.lanes = self.lanes_of(functions)
         self.vector = ir.VectorType(self.real, self.lanes)
         self.aligned = 8 if functions.double else 4
 
